@@ -1,0 +1,32 @@
+"""OmniGen2 without PyTorch: draw, edit and chat from an exported bundle.
+
+    import omnigen2_rt as og
+
+    pipe = og.load("path/to/bundle")
+    result = pipe.generate(og.Request(prompt="a red fox in the snow"))
+    result.images[0].save("fox.png")
+
+This file holds the public names and nothing else. Importing it loads neither an engine nor PyTorch.
+"""
+
+__version__ = "0.1.0"
+
+from .runtime.caches import TaylorSeer, TeaCache
+from .runtime.errors import BackendError, BundleError, ExportError, OmniGen2Error, RequestError
+from .runtime.pipeline import load
+from .runtime.request import Request, Result, Step
+
+__all__ = [
+    "BackendError",
+    "BundleError",
+    "ExportError",
+    "OmniGen2Error",
+    "Request",
+    "RequestError",
+    "Result",
+    "Step",
+    "TaylorSeer",
+    "TeaCache",
+    "__version__",
+    "load",
+]

@@ -1,0 +1,196 @@
+"""A checkpoint in the official layout, opened for export: its configs, its tensors' places, its prompt templates.
+
+Reads headers and JSON only. A name such as `OmniGen2/OmniGen2` is resolved through the Hugging Face cache.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..reference.mllm import MLLM, MLLMConfig
+from ..reference.rope import Rope, omni_rope
+from ..reference.safetensors_header import TensorLocation
+from ..reference.transformer import Transformer, TransformerConfig
+from ..reference.vae import VAE, VAEConfig
+from ..reference.vision import VisionConfig
+from ..reference.weights import mllm_parameter_name, read_config, tensor_locations
+from ..runtime.errors import ExportError
+from .components import Component
+
+PARTS = ("transformer", "vae", "mllm")
+SYSTEM_PROMPT = "You are a helpful assistant that generates high-quality images based on user instructions."
+PLACEHOLDER = "{prompt}"
+HUB_FILES = ["*.json", "*.txt", "*.safetensors", "*.jinja"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """An opened checkpoint. `locations`: by part, then by the reference network's parameter name."""
+
+    path: Path
+    name: str
+    transformer: TransformerConfig
+    vae: VAEConfig
+    vae_overflows_in_fp16: bool
+    mllm: MLLMConfig
+    vision: VisionConfig
+    dynamic_time_shift: bool
+    locations: dict[str, dict[str, TensorLocation]]
+
+    @classmethod
+    def open(cls, source: str | Path) -> Checkpoint:
+        """Open a directory, or a Hugging Face id. Raises ExportError for what is missing, unknown or doesn't fit."""
+        path = resolve(source)
+        try:
+            return cls._open(path, str(source))
+        except ValueError as error:
+            raise ExportError(str(error)) from error
+
+    @classmethod
+    def _open(cls, path: Path, name: str) -> Checkpoint:
+        configs = {part: read_config(path / part) for part in PARTS}
+        mllm = MLLMConfig.from_json(configs["mllm"])
+        renames: dict[str, Callable[[str], str | None]] = {"mllm": lambda tensor: mllm_parameter_name(tensor, mllm)}
+        locations = {}
+        for part in PARTS:
+            rename = renames.get(part, lambda tensor: tensor)
+            found = {rename(tensor): place for tensor, place in tensor_locations(path / part).items()}
+            locations[part] = {ours: place for ours, place in found.items() if ours is not None}
+        checkpoint = cls(
+            path=path,
+            name=name,
+            transformer=TransformerConfig.from_json(configs["transformer"]),
+            vae=VAEConfig.from_json(configs["vae"]),
+            vae_overflows_in_fp16=bool(configs["vae"].get("force_upcast", True)),
+            mllm=mllm,
+            vision=VisionConfig.from_json(configs["mllm"]),
+            dynamic_time_shift=_dynamic_time_shift(path),
+            locations=locations,
+        )
+        for part in PARTS:
+            checkpoint._check_shapes(part)
+        return checkpoint
+
+    def config_of(self, component: Component) -> Any:
+        """The config that the component's inputs and outputs depend on."""
+        return getattr(self, component.config or component.part)
+
+    def build(self, part: str, rope: Rope = omni_rope) -> Any:
+        """A new reference network of a part, with whatever weights torch gives it: real or fake."""
+        if part == "transformer":
+            return Transformer(self.transformer, rope)
+        return VAE(self.vae) if part == "vae" else MLLM(self.mllm, self.vision)
+
+    def weight_files(self) -> list[Path]:
+        """Every safetensors file of the checkpoint, each once."""
+        return sorted({place.path for part in self.locations.values() for place in part.values()})
+
+    def _check_shapes(self, part: str) -> None:
+        import torch
+
+        with torch.device("meta"):
+            expected = {name: tuple(tensor.shape) for name, tensor in self.build(part).state_dict().items()}
+        given = {name: place.shape for name, place in self.locations[part].items()}
+        missing, unused = sorted(expected.keys() - given.keys()), sorted(given.keys() - expected.keys())
+        wrong = [f"{n} {given[n]} for {expected[n]}" for n in sorted(given.keys() & expected.keys()) if given[n] != expected[n]]
+        for kind, names in {"lacks": missing, "has unknown": unused, "has a wrong shape of": wrong}.items():
+            if names:
+                more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+                raise ExportError(f"{self.path / part} {kind} {', '.join(names[:3])}{more}: its config.json doesn't fit its weights")
+
+
+def resolve(source: str | Path) -> Path:
+    """The checkpoint's directory: `source` itself, or where the Hugging Face cache holds that id (downloaded if need be).
+
+    Raises ExportError where there is neither, or where the directory isn't in the official layout.
+    """
+    path = Path(source)
+    if not path.exists() and str(source).count("/") == 1 and not str(source).startswith((".", "~", "/")):
+        path = _from_hub(str(source))
+    if not path.is_dir():
+        raise ExportError(f"checkpoint {str(source)!r} is neither a directory nor a Hugging Face id such as OmniGen2/OmniGen2")
+    missing = [part for part in (*PARTS, "processor", "scheduler") if not (path / part).is_dir()]
+    if missing:
+        raise ExportError(f"{str(source)!r} is not an OmniGen2 checkpoint: it lacks {', '.join(f'{part}/' for part in missing)}")
+    return path
+
+
+def _from_hub(repository: str) -> Path:
+    import huggingface_hub
+
+    try:
+        return Path(huggingface_hub.snapshot_download(repository, allow_patterns=HUB_FILES))
+    except Exception as error:  # network, credentials, missing repository: the hub's own message says which
+        reason = str(error).strip().splitlines()[0]
+        raise ExportError(f"{repository!r} is no directory here, and the Hugging Face hub gives: {reason}") from error
+
+
+def _dynamic_time_shift(path: Path) -> bool:
+    config = path / "scheduler" / "scheduler_config.json"
+    data = _read_json(config)
+    name = data.get("_class_name", "FlowMatchEulerDiscreteScheduler")
+    if name not in ("FlowMatchEulerDiscreteScheduler", "DPMSolverMultistepScheduler"):
+        raise ExportError(f"{config} names the scheduler {name!r}; OmniGen2 uses FlowMatchEulerDiscreteScheduler")
+    shift = data.get("dynamic_time_shift", True)
+    if not isinstance(shift, bool):
+        raise ExportError(f"{config} has dynamic_time_shift={shift!r}, not true or false")
+    return shift
+
+
+def drawing_template(path: Path) -> str:
+    """The prompt for drawing, rendered from the checkpoint's own chat template, with "{prompt}" where the text goes."""
+    import jinja2
+    import jinja2.sandbox
+
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    messages = [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": PLACEHOLDER}]
+    try:
+        rendered = environment.from_string(_chat_template(path)).render(messages=messages, add_generation_prompt=False)
+    except jinja2.TemplateError as error:
+        raise ExportError(f"the chat template of {path / 'processor'} can't be rendered: {error}") from error
+    if rendered.count(PLACEHOLDER) != 1:
+        raise ExportError(f"the chat template of {path / 'processor'} does not hold the prompt once")
+    return rendered
+
+
+def _chat_template(path: Path) -> str:
+    folder = path / "processor"
+    jinja = folder / "chat_template.jinja"
+    if jinja.is_file():
+        return jinja.read_text(encoding="utf-8")
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            template = _read_json(folder / name).get("chat_template")
+            if isinstance(template, str):
+                return template
+    raise ExportError(f"{folder} has no chat template (chat_template.jinja, chat_template.json or tokenizer_config.json)")
+
+
+def tokenizer_json(path: Path) -> str:
+    """The text of the checkpoint's tokenizer.json; made from vocab.json and merges.txt where it has none."""
+    file = path / "processor" / "tokenizer.json"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path / "processor", local_files_only=True)
+        return str(tokenizer.backend_tokenizer.to_str(pretty=True))
+    except Exception as error:  # transformers raises many types for an incomplete folder
+        raise ExportError(f"{file.parent} has no tokenizer.json, and none can be made from it: {error}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ExportError(f"{path} is missing: the checkpoint is incomplete") from None
+    except ValueError as error:
+        raise ExportError(f"{path} is not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise ExportError(f"{path} is not a JSON object")
+    return data

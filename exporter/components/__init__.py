@@ -1,0 +1,37 @@
+"""The exported components, one line each; a new one is a `Component` in a file here and an entry in this tuple."""
+
+from __future__ import annotations
+
+from .component import Component, Tensor
+from .denoising import (
+    blend,
+    cache_signal,
+    context_refiner,
+    latent_embedder,
+    reference_embedder,
+    timestep_embedding,
+    transformer,
+    velocity_head,
+)
+from .language import language_model, lm_head, token_embedding
+from .pixels import vae_decoder, vae_encoder
+from .sight import vision_encoder
+
+COMPONENTS: tuple[Component, ...] = (
+    token_embedding,
+    language_model,
+    lm_head,
+    vision_encoder,
+    timestep_embedding,
+    context_refiner,
+    reference_embedder,
+    latent_embedder,
+    transformer,
+    cache_signal,
+    blend,
+    velocity_head,
+    vae_encoder,
+    vae_decoder,
+)
+
+__all__ = ["COMPONENTS", "Component", "Tensor"]

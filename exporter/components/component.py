@@ -1,0 +1,73 @@
+"""What one exported component is: its network, its inputs and outputs, and how closely a graph of it must follow the reference.
+
+A component knows nothing of ONNX. Export, manifest entry, parity check and engine profile are all derived from these fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+DType = Literal["compute", "float32", "int64", "bool"]
+Part = Literal["transformer", "vae", "mllm"]
+Dim = int | str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tensor:
+    """One input or output: `dtype` ("compute" is the graph's precision) and `shape`, where a name is a dynamic size."""
+
+    shape: tuple[Dim, ...]
+    dtype: DType = "compute"
+
+
+Tensors = dict[str, Tensor]
+Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Component:
+    """A piece of the model that becomes one graph.
+
+    `forward(network, *inputs)` computes it on the reference network of `part`, inputs in the order of `inputs(config)`;
+    `config` names the checkpoint's config that those need, where it isn't the part's own.
+    `sizes` are example values of the dynamic sizes, each at least 2 so that export keeps it dynamic, and consistent with
+    one another. `draw` overrides how an input of the sample is drawn (default: a standard normal). `tolerance` is the
+    largest relative error (of the L2 norm) to the reference in float32, by precision.
+    """
+
+    name: str
+    part: Part
+    config: str = ""
+    forward: Callable[..., torch.Tensor | tuple[torch.Tensor, ...]]
+    inputs: Callable[[Any], Tensors]
+    outputs: Callable[[Any], Tensors]
+    sizes: Mapping[str, int]
+    draw: Mapping[str, Draw] = field(default_factory=dict)
+    tolerance: Mapping[str, float] = field(default_factory=lambda: {"fp32": 1e-4, "fp16": 1e-2, "bf16": 3e-2})
+
+    def sample(self, config: Any, seed: int = 0, **sizes: int) -> dict[str, np.ndarray]:
+        """Random inputs of the example sizes (or of `sizes`): float32, int64 or bool arrays by input name."""
+        rng = np.random.default_rng(seed)
+        known = {**self.sizes, **sizes}
+        return {name: self._draw(name, spec, rng, known) for name, spec in self.inputs(config).items()}
+
+    def _draw(self, name: str, spec: Tensor, rng: np.random.Generator, sizes: Mapping[str, int]) -> np.ndarray:
+        shape = tuple(dim if isinstance(dim, int) else sizes[dim] for dim in spec.shape)
+        if name in self.draw:
+            return self.draw[name](rng, shape)
+        return rng.standard_normal(shape).astype(np.float32)
+
+
+def unit_interval(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Float32 values in [0, 1), for timesteps."""
+    return rng.random(shape, dtype=np.float32)
+
+
+def cosines(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Float32 cosines of random angles; with the same generator state, `sines` does not match them, and need not."""
+    return np.cos(rng.uniform(0, 2 * np.pi, shape)).astype(np.float32)

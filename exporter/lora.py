@@ -1,0 +1,105 @@
+"""LoRA files merged into the weights: only the tensors that a LoRA touches are written anew, in float32.
+
+Reads the diffusers/PEFT form that OmniGen2's own training writes: `transformer.<module>.lora_A.weight` (r, in) and
+`lora_B.weight` (out, r). The merged weight is W + scale · alpha / r · B A; without an alpha, alpha is r (as diffusers does).
+Float32, because a small change added to a bfloat16 weight would mostly be rounded away.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from ..reference.safetensors_header import TensorLocation, read_header
+from ..runtime.errors import ExportError
+from .tensor_file import NewTensor, read_tensor, write_tensors
+
+DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
+KEY = re.compile(
+    r"(?:base_model\.model\.|transformer\.|diffusion_model\.)*(?P<module>.+?)\."
+    r"(?:lora_(?P<side>A|B|down|up)(?:\.[^.]+)?\.weight|(?P<alpha>alpha))"
+)
+
+
+def merge_lora(
+    file: Path, scale: float, locations: Mapping[str, TensorLocation], target: Path
+) -> dict[str, TensorLocation]:
+    """Merge a LoRA into the transformer's weights; the touched ones are written to `target`.
+
+    file: a safetensors file, or a folder with pytorch_lora_weights.safetensors. Returns `locations` with the merged tensors'
+    places. Raises ExportError where the file isn't a LoRA for this transformer.
+    """
+    path = file / DIFFUSERS_FILE if file.is_dir() else file
+    if not path.is_file():
+        raise ExportError(f"LoRA {str(path)!r} does not exist")
+    pairs, alphas = _read(path)
+    for module, (down, up) in pairs.items():
+        _check(module, down, up, locations)
+    merged = {
+        f"{module}.weight": _merged(locations[f"{module}.weight"], down, up, scale * alphas.get(module, 1.0))
+        for module, (down, up) in pairs.items()
+    }
+    return {**locations, **write_tensors(target, merged)}
+
+
+def _merged(place: TensorLocation, down: TensorLocation, up: TensorLocation, factor: float) -> NewTensor:
+    def values() -> np.ndarray:
+        change = read_tensor(up).astype(np.float32) @ read_tensor(down).astype(np.float32)
+        total: np.ndarray = read_tensor(place).astype(np.float32) + np.float32(factor) * change
+        return total
+
+    return NewTensor(dtype="F32", shape=place.shape, values=values)
+
+
+def _read(path: Path) -> tuple[dict[str, tuple[TensorLocation, TensorLocation]], dict[str, float]]:
+    """(down, up) and alpha / r by module name."""
+    try:
+        tensors = read_header(path)
+        with safe_open(path, framework="np") as opened:
+            metadata = opened.metadata() or {}
+            alphas = {name: float(opened.get_tensor(name)) for name in tensors if name.endswith(".alpha")}
+    except (ValueError, SafetensorError) as error:
+        raise ExportError(f"LoRA {str(path)!r} can't be read: {error}") from error
+    sides: dict[str, dict[str, TensorLocation]] = {}
+    by_module: dict[str, float] = {}
+    for name, tensor in tensors.items():
+        match = KEY.fullmatch(name)
+        if match is None:
+            raise ExportError(f"LoRA {str(path)!r} has the tensor {name!r}; lora_A, lora_B and alpha are supported")
+        if match["alpha"]:
+            by_module[match["module"]] = alphas[name]
+        else:
+            sides.setdefault(match["module"], {})["down" if match["side"] in ("A", "down") else "up"] = tensor
+    incomplete = sorted(module for module, pair in sides.items() if len(pair) != 2)
+    if incomplete or not sides:
+        raise ExportError(f"LoRA {str(path)!r} has no pair of lora_A and lora_B for {', '.join(incomplete) or 'any module'}")
+    pairs = {module: (pair["down"], pair["up"]) for module, pair in sides.items()}
+    default = _metadata_alpha(metadata, path)
+    ranks = {module: down.shape[0] for module, (down, _) in pairs.items()}
+    return pairs, {module: by_module.get(module, default or rank) / rank for module, rank in ranks.items()}
+
+
+def _metadata_alpha(metadata: Mapping[str, str], path: Path) -> float | None:
+    """The alpha for all modules that newer diffusers writes beside the tensors, or None."""
+    text = metadata.get("lora_adapter_metadata")
+    if text is None:
+        return None
+    settings = json.loads(text)
+    if any(settings.get(f"transformer.{key}") for key in ("alpha_pattern", "rank_pattern", "use_dora")):
+        raise ExportError(f"LoRA {str(path)!r} sets alpha or rank by pattern, or is a DoRA: merge it with diffusers first")
+    alpha = settings.get("transformer.lora_alpha")
+    return None if alpha is None else float(alpha)
+
+
+def _check(module: str, down: TensorLocation, up: TensorLocation, locations: Mapping[str, TensorLocation]) -> None:
+    weight = locations.get(f"{module}.weight")
+    if weight is None:
+        raise ExportError(f"the LoRA changes {module!r}, which this transformer has not: is it for another model?")
+    given = (up.shape[0], down.shape[-1]) if len(up.shape) == len(down.shape) == 2 else (up.shape, down.shape)
+    if given != weight.shape or up.shape[1] != down.shape[0]:
+        raise ExportError(f"the LoRA gives {module!r} a change of {given}; the weight is {weight.shape}")

@@ -1,0 +1,152 @@
+"""Where each tensor lies inside `.safetensors` files: their headers, read and checked with the standard library alone.
+
+A file is an 8-byte little-endian length, that many bytes of JSON (name -> dtype, shape, data_offsets), then the data.
+Knows nothing of torch, of networks, or of what the tensors are for; no tensor is read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+DTYPE_BYTES: Mapping[str, int] = {
+    "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
+    "F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "U8": 1, "BOOL": 1,
+}  # fmt: skip
+MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+STEMS = ("diffusion_pytorch_model", "model")  # as diffusers and as transformers call a network's weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorLocation:
+    """A tensor's place: `nbytes` bytes at `offset` from the start of the file `path`, row-major, little-endian."""
+
+    path: Path
+    dtype: str  # as safetensors spells it: a key of DTYPE_BYTES
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+
+
+def tensor_locations(folder: str | Path) -> dict[str, TensorLocation]:
+    """Every tensor of a network's folder, from one file or from all shards that its index names.
+
+    Raises ValueError, naming the file, where a file or shard is missing, truncated or malformed, where a tensor lies
+    twice, or where the index and the shards disagree.
+    """
+    weights = weight_file(Path(folder))
+    if weights.name.endswith(".index.json"):
+        return _sharded_locations(weights)
+    return read_header(weights)
+
+
+def weight_file(folder: Path) -> Path:
+    """The folder's only `.safetensors` file, or the index of its shards. Raises ValueError where that is not clear."""
+    named = [folder / f"{stem}.safetensors{end}" for stem in STEMS for end in ("", ".index.json")]
+    found = [path for path in named if path.is_file()] or sorted(folder.glob("*.safetensors"))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise ValueError(f"{folder} holds no weights; expected one of {[path.name for path in named]}")
+    raise ValueError(f"{folder} holds {[path.name for path in found]}; keep the one that is meant")
+
+
+def read_header(path: Path) -> dict[str, TensorLocation]:
+    """The tensors of one file, in the header's order. Raises ValueError, naming the file, where it is not sound."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            prefix = file.read(8)
+            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
+            if length > min(size - 8, MAX_HEADER_BYTES):
+                raise ValueError(f"{path} is truncated or no safetensors file: its {size} bytes hold no whole header")
+            text = file.read(length)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+    header = _parse(text, path)
+    header.pop("__metadata__", None)
+    data_start = 8 + length
+    locations = {name: _location(name, entry, path, data_start, size) for name, entry in header.items()}
+    _check_apart(locations, path)
+    return locations
+
+
+def _parse(text: bytes, path: Path) -> dict[str, Any]:
+    def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(unique := dict(pairs)) < len(pairs):
+            twice = sorted(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+            raise ValueError(f"{path} names {_some(twice)} twice")
+        return unique
+
+    try:
+        header = json.loads(text, object_pairs_hook=without_duplicates)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} has a header that is not JSON: {error}") from error
+    if not isinstance(header, dict):
+        raise ValueError(f"{path} has a header that is not a JSON object")
+    return header
+
+
+def _location(name: str, entry: Any, path: Path, data_start: int, size: int) -> TensorLocation:
+    try:
+        dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: tensor {name!r} lacks dtype, shape or data_offsets") from error
+    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
+        raise ValueError(f"{path}: tensor {name!r} has dtype {dtype!r}; known are {list(DTYPE_BYTES)}")
+    if not all(type(number) is int and number >= 0 for number in (*shape, begin, end)):
+        raise ValueError(f"{path}: tensor {name!r} has shape {shape} at {begin}..{end}; integers from 0 up are allowed")
+    nbytes = math.prod(shape) * DTYPE_BYTES[dtype]
+    if end - begin != nbytes:
+        raise ValueError(f"{path}: tensor {name!r} takes {end - begin} bytes, its shape and dtype {nbytes}")
+    if data_start + end > size:
+        raise ValueError(f"{path} is truncated: tensor {name!r} ends at byte {data_start + end} of {size}")
+    return TensorLocation(path=path, dtype=dtype, shape=shape, offset=data_start + begin, nbytes=nbytes)
+
+
+def _check_apart(locations: Mapping[str, TensorLocation], path: Path) -> None:
+    end, before = 0, ""
+    for name, place in sorted(locations.items(), key=lambda item: (item[1].offset, item[1].nbytes)):
+        if place.offset < end:
+            raise ValueError(f"{path}: tensors {before!r} and {name!r} overlap")
+        end, before = place.offset + place.nbytes, name
+
+
+def _sharded_locations(index: Path) -> dict[str, TensorLocation]:
+    weight_map = _read_weight_map(index)
+    locations: dict[str, TensorLocation] = {}
+    for shard in sorted(set(weight_map.values())):
+        path = index.parent / shard
+        if not path.is_file():
+            raise ValueError(f"{path} is missing; {index.name} names it")
+        found = read_header(path)
+        if twice := found.keys() & locations.keys():
+            raise ValueError(f"{path} holds tensors that another shard holds too: {_some(twice)}")
+        locations |= found
+        if absent := {name for name, file in weight_map.items() if file == shard} - found.keys():
+            raise ValueError(f"{path} lacks tensors that {index.name} places there: {_some(absent)}")
+    if extra := locations.keys() - weight_map.keys():
+        raise ValueError(f"{index} does not name tensors that its shards hold: {_some(extra)}")
+    return locations
+
+
+def _read_weight_map(index: Path) -> dict[str, str]:
+    weight_map = _parse(index.read_bytes(), index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ValueError(f"{index} has no weight_map")
+    for shard in weight_map.values():
+        if not isinstance(shard, str) or Path(shard).name != shard or not shard.endswith(".safetensors"):
+            raise ValueError(f"{index} names the shard {shard!r}; a .safetensors file in its own folder is allowed")
+    return weight_map
+
+
+def _some(names: Iterable[str], limit: int = 8) -> str:
+    ordered = sorted(names)
+    return ", ".join(ordered[:limit]) + (f" and {len(ordered) - limit} more" if len(ordered) > limit else "")

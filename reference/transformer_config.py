@@ -1,0 +1,104 @@
+"""The numbers that fix OmniGen2's transformer. Knows nothing of torch; the defaults are the full model's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """What `transformer/config.json` says. Raises ValueError where the numbers cannot make a network.
+
+    rope_theta and max_references are fixed in the published model, whose file does not name them.
+    """
+
+    patch_size: int = 2
+    in_channels: int = 16
+    out_channels: int | None = None  # None: as in_channels
+    hidden_size: int = 2520
+    num_layers: int = 32
+    num_refiner_layers: int = 2
+    num_attention_heads: int = 21
+    num_kv_heads: int = 7
+    multiple_of: int = 256
+    ffn_dim_multiplier: float | None = None
+    norm_eps: float = 1e-5
+    axes_dim_rope: tuple[int, int, int] = (40, 40, 40)
+    axes_lens: tuple[int, int, int] = (1024, 1664, 1664)  # where upstream's tables end; ours do not
+    text_feat_dim: int = 2048
+    timestep_scale: float = 1000.0
+    rope_theta: float = 10000.0
+    max_references: int = 5
+
+    def __post_init__(self) -> None:
+        for name in ("axes_dim_rope", "axes_lens"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON gives lists
+        self._check_counts()
+        self._check_heads()
+
+    @classmethod
+    def from_json(cls, config: Mapping[str, Any]) -> TransformerConfig:
+        """The config from the parsed file; keys that start with "_" are diffusers' own and are passed over.
+
+        Raises ValueError, naming the keys that are not known.
+        """
+        known = {field.name for field in fields(cls)}
+        given = {key: value for key, value in config.items() if not key.startswith("_")}
+        if unknown := sorted(given.keys() - known):
+            raise ValueError(f"transformer config has unknown keys {unknown}; known are {sorted(known)}")
+        return cls(**given)
+
+    @property
+    def head_width(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+    @property
+    def conditioning_width(self) -> int:
+        """Width of the timestep embedding."""
+        return min(self.hidden_size, 1024)
+
+    @property
+    def ffn_width(self) -> int:
+        width = 4 * self.hidden_size
+        if self.ffn_dim_multiplier is not None:
+            width = int(self.ffn_dim_multiplier * width)
+        return -(-width // self.multiple_of) * self.multiple_of
+
+    @property
+    def velocity_channels(self) -> int:
+        return self.in_channels if self.out_channels is None else self.out_channels
+
+    def _check_counts(self) -> None:
+        optional = {"num_refiner_layers": 0, "max_references": 0}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type == "int" and (not _is_int(value) or value < optional.get(field.name, 1)):
+                raise ValueError(f"{field.name}={value!r} must be an integer of {optional.get(field.name, 1)} or more")
+        for name in ("norm_eps", "timestep_scale", "rope_theta"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not value > 0:
+                raise ValueError(f"{name}={value!r} must be a number above 0")
+        if self.out_channels is not None and (not _is_int(self.out_channels) or self.out_channels < 1):
+            raise ValueError(f"out_channels={self.out_channels!r} must be null or an integer of 1 or more")
+        if self.ffn_width < 1:
+            raise ValueError(f"ffn_dim_multiplier={self.ffn_dim_multiplier!r} leaves the feed-forward no width")
+
+    def _check_heads(self) -> None:
+        heads, axes = self.num_attention_heads, self.axes_dim_rope
+        if len(axes) != 3 or any(not _is_int(dim) or dim < 2 or dim % 2 for dim in axes):
+            raise ValueError(f"axes_dim_rope={axes} must be three even integers of 2 or more")
+        if len(self.axes_lens) != 3:
+            raise ValueError(f"axes_lens={self.axes_lens} must have three entries")
+        if self.hidden_size != heads * sum(axes):
+            raise ValueError(
+                f"hidden_size={self.hidden_size} must be num_attention_heads={heads} times "
+                f"the head width {sum(axes)}, the sum of axes_dim_rope={axes}"
+            )
+        if heads % self.num_kv_heads:
+            raise ValueError(f"num_attention_heads={heads} must be a multiple of num_kv_heads={self.num_kv_heads}")
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,113 @@
+"""Loads the networks from a checkpoint in the official layout, strictly: every parameter once, nothing left over.
+
+Knows that layout (`transformer/`, `vae/`, `mllm/`, each with config.json and safetensors) and the two ways that
+transformers has named the MLLM's tensors. Knows nothing of exported bundles.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from .mllm import MLLM, MLLMConfig
+from .rope import Rope, omni_rope
+from .safetensors_header import TensorLocation, tensor_locations
+from .transformer import Transformer, TransformerConfig
+from .vae import VAE, VAEConfig
+from .vision import VisionConfig
+
+__all__ = [
+    "TensorLocation", "load_mllm", "load_transformer", "load_vae", "mllm_parameter_name", "read_config",
+    "tensor_locations",
+]  # fmt: skip
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """The folder's config.json. Raises ValueError, naming the file, where it is missing or no JSON object."""
+    path = Path(folder) / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} is missing") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} is not a JSON object")
+    return config
+
+
+def load_transformer(
+    checkpoint_dir: str | Path, dtype: torch.dtype = torch.float32, rope: Rope = omni_rope
+) -> Transformer:
+    """The diffusion transformer, in evaluation mode. Raises ValueError where file and network differ."""
+    folder = Path(checkpoint_dir) / "transformer"
+    config = TransformerConfig.from_json(read_config(folder))
+    return _load(folder, lambda: Transformer(config, rope), dtype, lambda name: name)
+
+
+def load_vae(checkpoint_dir: str | Path, dtype: torch.dtype = torch.float32) -> VAE:
+    """The autoencoder, in evaluation mode. Raises ValueError where file and network differ."""
+    folder = Path(checkpoint_dir) / "vae"
+    config = VAEConfig.from_json(read_config(folder))
+    return _load(folder, lambda: VAE(config), dtype, lambda name: name)
+
+
+def load_mllm(checkpoint_dir: str | Path, dtype: torch.dtype = torch.float32) -> MLLM:
+    """The language model and its eyes, in evaluation mode. Raises ValueError where file and network differ."""
+    folder = Path(checkpoint_dir) / "mllm"
+    config = MLLMConfig.from_json(read_config(folder))
+    vision = VisionConfig.from_json(read_config(folder))
+    return _load(folder, lambda: MLLM(config, vision), dtype, lambda name: mllm_parameter_name(name, config))
+
+
+def mllm_parameter_name(name: str, config: MLLMConfig) -> str | None:
+    """Our name for a tensor of the MLLM's file, as transformers 4.51 or newer ones wrote it.
+
+    None for an output head that the embedding is tied to: the file may hold it once more.
+    """
+    if name == "lm_head.weight":
+        return None if config.tie_word_embeddings else "language_model.head.weight"
+    renamed = {"model.language_model.": "language_model.", "model.visual.": "visual.", "model.": "language_model."}
+    for prefix, ours in renamed.items():
+        if name.startswith(prefix):
+            return ours + name.removeprefix(prefix)
+    return name
+
+
+def _load(
+    folder: Path, build: Callable[[], Network], dtype: torch.dtype, rename: Callable[[str], str | None]
+) -> Network:
+    with torch.device("meta"):
+        network = build()
+    places = {ours: (name, place) for name, place in tensor_locations(folder).items() if (ours := rename(name))}
+    _check(folder, network, {ours: place.shape for ours, (_, place) in places.items()})
+    tensors = {ours: _read(name, place).to(dtype) for ours, (name, place) in places.items()}
+    network.load_state_dict(tensors, assign=True)
+    return network.eval()
+
+
+def _check(folder: Path, network: nn.Module, given: Mapping[str, tuple[int, ...]]) -> None:
+    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    wrong = [f"{n} {given[n]} for {wanted[n]}" for n in sorted(wanted.keys() & given.keys()) if given[n] != wanted[n]]
+    problems = {
+        "missing": sorted(wanted.keys() - given.keys()),
+        "unused": sorted(given.keys() - wanted.keys()),
+        "wrong shape": wrong,
+    }
+    if any(problems.values()):
+        told = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names)
+        raise ValueError(f"{folder} does not fit its config.json: {told}")
+
+
+def _read(name: str, place: TensorLocation) -> Tensor:
+    with safe_open(place.path, framework="pt") as file:
+        tensor: Tensor = file.get_tensor(name)
+    return tensor

@@ -1,0 +1,41 @@
+"""What a backend is: it opens a bundle's graphs as sessions and holds the arrays that flow between them.
+
+The pipeline sees only this. An array on a backend's device is opaque to it; numpy arrays go in anywhere, and `to_host` gives
+them back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+DeviceArray = Any
+"""An array on the backend's device, of the backend's own type. Only that backend looks into it."""
+
+
+class Session(Protocol):
+    """An opened graph."""
+
+    def run(self, feeds: Mapping[str, DeviceArray | np.ndarray]) -> dict[str, DeviceArray]:
+        """Run the graph. Numpy feeds are cast to the graph's input types; outputs stay on the device.
+
+        Raises BackendError where an input is missing, unknown or of the wrong rank, or the engine fails.
+        """
+
+
+class Backend(Protocol):
+    """Opens graphs of one bundle in one precision, on one device."""
+
+    name: str
+    precision: str
+
+    def open(self, component: str) -> Session:
+        """Load a component's graph and weights. Raises BundleError where the bundle has no such graph."""
+
+    def to_device(self, array: np.ndarray, dtype: str = "float32") -> DeviceArray:
+        """Copy an array to the device as `dtype`, a numpy name or "bfloat16"."""
+
+    def to_host(self, array: DeviceArray) -> np.ndarray:
+        """A float32, int64 or bool array of the device as numpy."""

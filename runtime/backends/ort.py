@@ -1,0 +1,143 @@
+"""ONNX Runtime: the CPU and CUDA backends.
+
+Knows ONNX Runtime's sessions and values, and nothing of what the graphs mean. Values stay where the provider works (`OrtValue`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from ..bundle import Bundle, GraphSpec
+from ..errors import BackendError
+from .backend import DeviceArray
+
+ONNX_BFLOAT16 = 16  # TensorProto.BFLOAT16
+PROVIDERS = {"ort-cpu": "CPUExecutionProvider", "ort-cuda": "CUDAExecutionProvider"}
+PRECISIONS = {"ort-cpu": ("fp32", "fp16"), "ort-cuda": ("bf16", "fp16", "fp32")}
+NUMPY_DTYPES = {"bfloat16": np.dtype(ml_dtypes.bfloat16)}
+
+
+def import_onnxruntime() -> Any:
+    """The onnxruntime module, or BackendError that says which extra brings it."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise BackendError(
+            'no ONNX Runtime is installed: pip install "omnigen2-rt[cpu]" (or "omnigen2-rt[gpu]" for CUDA)'
+        ) from None
+    return onnxruntime
+
+
+def problem(name: str) -> str | None:
+    """Why this backend can't work here, or None."""
+    try:
+        onnxruntime = import_onnxruntime()
+    except BackendError as error:
+        return str(error)
+    if PROVIDERS[name] not in onnxruntime.get_available_providers():
+        return f'this onnxruntime has no {PROVIDERS[name]}: pip uninstall onnxruntime, then pip install "omnigen2-rt[gpu]"'
+    return None
+
+
+class OrtBackend:
+    """Opens a bundle's graphs with ONNX Runtime. `streams_weights`: read them at every run instead of keeping copies.
+
+    Then nothing is folded or packed: a run is slower, and the process holds one layer's converted weights at a time.
+    """
+
+    def __init__(
+        self, bundle: Bundle, name: str, precision: str, threads: int | None = None, streams_weights: bool = False
+    ) -> None:
+        reason = problem(name)
+        if reason is not None:
+            raise BackendError(reason)
+        self.name = name
+        self.precision = precision
+        self._bundle = bundle
+        self._ort = import_onnxruntime()
+        self._device = "cuda" if name == "ort-cuda" else "cpu"
+        self._threads = threads
+        self._streams_weights = streams_weights
+
+    def open(self, component: str) -> OrtSession:
+        """See Backend.open."""
+        spec = self._bundle.graph(component, self.precision)
+        providers: list[Any] = [PROVIDERS[self.name]]
+        if self._device == "cuda":
+            providers = [(PROVIDERS[self.name], {"use_tf32": "0"}), "CPUExecutionProvider"]
+        session = self._create(self._bundle.path / spec.file, providers)
+        return OrtSession(session, spec, self)
+
+    def to_device(self, array: np.ndarray, dtype: str = "float32") -> DeviceArray:
+        """See Backend.to_device."""
+        wanted = NUMPY_DTYPES.get(dtype) or np.dtype(dtype)
+        host = np.ascontiguousarray(array.astype(wanted, copy=False))
+        values = self._ort.OrtValue
+        if dtype == "bfloat16":
+            return values.ortvalue_from_numpy_with_onnx_type(host.view(np.uint16), ONNX_BFLOAT16)
+        return values.ortvalue_from_numpy(host, self._device, 0)
+
+    def to_host(self, array: DeviceArray) -> np.ndarray:
+        """See Backend.to_host."""
+        # A copy: a value made from a numpy array doesn't keep that array alive for a view of it.
+        return np.array(array.numpy())
+
+    def _create(self, path: Path, providers: list[Any]) -> Any:
+        options = self._ort.SessionOptions()
+        options.log_severity_level = 3
+        if self._threads is not None:
+            options.intra_op_num_threads = self._threads
+        disabled = []
+        if self._streams_weights:
+            options.add_session_config_entry("session.disable_prepacking", "1")
+            options.enable_cpu_mem_arena = False
+            disabled = ["ConstantFolding"]
+        try:
+            return self._ort.InferenceSession(str(path), options, providers=providers, disabled_optimizers=disabled)
+        except Exception as error:  # onnxruntime raises a dozen types that share no parent but this
+            raise BackendError(f"ONNX Runtime can't open {path.name}: {_first_line(error)}") from error
+
+
+class OrtSession:
+    """One opened graph. Inputs are checked by name and rank; their dynamic sizes are the engine's to check."""
+
+    def __init__(self, session: Any, spec: GraphSpec, backend: OrtBackend) -> None:
+        self._session = session
+        self._spec = spec
+        self._backend = backend
+
+    def run(self, feeds: Mapping[str, DeviceArray | np.ndarray]) -> dict[str, DeviceArray]:
+        """See Session.run."""
+        if feeds.keys() != self._spec.inputs.keys():
+            wrong = sorted(feeds.keys() ^ self._spec.inputs.keys())
+            raise BackendError(f"{self._spec.component} takes {', '.join(self._spec.inputs)}; missing or unknown: {wrong}")
+        binding = self._session.io_binding()
+        values = {name: self._value(name, array) for name, array in feeds.items()}
+        for name, value in values.items():
+            binding.bind_ortvalue_input(name, value)
+        for name in self._spec.outputs:
+            binding.bind_output(name, self._backend._device)
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # see OrtBackend._create
+            shapes = {name: tuple(value.shape()) for name, value in values.items()}
+            raise BackendError(f"{self._spec.component} failed on {shapes}: {_first_line(error)}") from error
+        return dict(zip(self._spec.outputs, binding.get_outputs(), strict=True))
+
+    def _value(self, name: str, array: DeviceArray | np.ndarray) -> Any:
+        spec = self._spec.inputs[name]
+        value = self._backend.to_device(array, spec.dtype) if isinstance(array, np.ndarray) else array
+        if len(value.shape()) != len(spec.shape):
+            raise BackendError(
+                f"{self._spec.component} takes {name} of shape {spec.shape}; it was given {tuple(value.shape())}"
+            )
+        return value
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

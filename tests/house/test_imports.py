@@ -1,0 +1,158 @@
+"""Who may import whom, read from the source. The design's arrows, held in one table."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.house.sources import EXPORTER_LIBRARIES, FOLDERS, PACKAGE, Import, imports_of, module_name, modules
+
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "": ("runtime",),
+    "__main__": ("cli",),
+    "cli": ("exporter", "nano", "plugins", "runtime"),
+    "exporter": ("exporter", "plugins", "reference", "runtime.backends", "runtime.bundle", "runtime.errors"),
+    "nano": ("nano", "runtime"),
+    "nano.training": ("nano", "reference", "runtime"),
+    "plugins": ("plugins",),
+    "reference": ("reference",),
+    "runtime": ("plugins", "runtime"),
+}
+"""For each part of the package, the parts it may import. The longest entry that fits counts. "" is the public API."""
+
+LIGHT_IN_CLI = ("runtime.errors", "runtime.request")
+"""All that the command line may import before it knows which command was given."""
+
+RUNTIME_NEEDS = {"PIL", "ml_dtypes", "numpy", "tokenizers"}
+BACKEND_NEEDS = {"cuda", "onnxruntime", "openvino", "polygraphy", "tensorrt", "triton"}
+
+PATHS = sorted(modules().values())
+
+
+def part_of(module: str) -> str:
+    """`omnigen2_rt.runtime.bundle` -> `runtime.bundle`, `omnigen2_rt` -> ``."""
+    return module.removeprefix(PACKAGE).removeprefix(".")
+
+
+def covers(part: str, module: str) -> bool:
+    """Whether `module` is `part` or lies in it."""
+    return module == part or module.startswith(f"{part}.")
+
+
+def target_of(found: Import) -> str:
+    """The module that an import loads: `from ..runtime import errors` loads `runtime.errors` if that is a module."""
+    inner = f"{found.module}.{found.name}"
+    return inner if inner in modules() else found.module
+
+
+def is_ours(found: Import) -> bool:
+    return covers(PACKAGE, found.module)
+
+
+def allowed_for(path: Path) -> tuple[str, ...]:
+    module = part_of(module_name(path))
+    rules = [part for part in MAY_IMPORT if part and covers(part, module)] or [""]
+    return MAY_IMPORT[max(rules, key=len)]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=str)
+def test_import_of_our_own_is_relative(path: Path) -> None:
+    absolute = [f"{path}:{found.line}" for found in imports_of(path) if is_ours(found) and not found.is_relative]
+    assert not absolute, f"inside the package imports are relative: {absolute}"
+
+
+@pytest.mark.parametrize("path", PATHS, ids=str)
+def test_import_of_our_own_finds_a_tracked_file(path: Path) -> None:
+    """A file that .gitignore hides works here and is missing from every clone."""
+    ours = [found for found in imports_of(path) if is_ours(found)]
+    lost = [f"{path}:{found.line} imports {found.module}" for found in ours if found.module not in modules()]
+    assert not lost, f"{lost}: git does not hold such a file"
+
+
+@pytest.mark.parametrize("path", PATHS, ids=str)
+def test_import_follows_the_direction_of_the_design(path: Path) -> None:
+    allowed = allowed_for(path)
+    wrong = [
+        f"{path}:{found.line} imports {target_of(found)}"
+        for found in imports_of(path)
+        if is_ours(found)
+        and not (target_of(found) == PACKAGE and found.name == "__version__")
+        and not any(covers(part, part_of(target_of(found))) for part in allowed)
+    ]
+    assert not wrong, f"{wrong}; allowed here: {', '.join(allowed)}"
+
+
+def test_import_in_cli_is_made_by_the_command_that_needs_it() -> None:
+    early = [
+        f"cli.py:{found.line} imports {target_of(found)}"
+        for found in imports_of(Path("cli.py"))
+        if is_ours(found)
+        and found.when_imported
+        and not found.is_for_types_only
+        and target_of(found) != PACKAGE
+        and not any(covers(part, part_of(target_of(found))) for part in LIGHT_IN_CLI)
+    ]
+    assert not early, f"{early}: import it inside the command, so that --help needs only the base"
+
+
+@pytest.mark.parametrize("path", [path for path in PATHS if path.parts[0] == "runtime"], ids=str)
+def test_import_in_runtime_is_of_the_base_or_of_an_engine_in_its_backend(path: Path) -> None:
+    is_backend = path.parts[:2] == ("runtime", "backends")
+    allowed = {*sys.stdlib_module_names, *RUNTIME_NEEDS, *(BACKEND_NEEDS if is_backend else ())}
+    foreign = [
+        f"{path}:{found.line} imports {found.module}"
+        for found in imports_of(path)
+        if not is_ours(found) and found.module.partition(".")[0] not in allowed
+    ]
+    assert not foreign, f"{foreign}; besides the standard library: {sorted(allowed - sys.stdlib_module_names)}"
+
+
+def loaded_by(module: str, *, also_inside_functions: bool) -> set[str]:
+    """What running a module's import statements loads, and the packages that its own name passes through."""
+    parts = module.split(".")
+    packages = {".".join(parts[:end]) for end in range(1, len(parts))}
+    statements = [
+        found
+        for found in imports_of(modules()[module])
+        if not found.is_for_types_only and (found.when_imported or also_inside_functions)
+    ]
+    return packages | {found.module for found in statements} | {target_of(found) for found in statements}
+
+
+def heavy_reached_from(start: str) -> dict[str, str]:
+    """Each heavy library that `start` can load, and the way there.
+
+    Imports inside functions count for the runtime's own files: nothing there may want torch, however late. In the
+    plugins' files they don't, because the runtime doesn't call the functions that make graphs.
+    """
+    reached: dict[str, str] = {}
+    ways, waiting = {start: start}, [start]
+    while waiting:
+        module = waiting.pop()
+        for target in loaded_by(module, also_inside_functions=covers("runtime", part_of(module))):
+            if target.partition(".")[0] in EXPORTER_LIBRARIES:
+                reached.setdefault(target, f"{ways[module]} -> {target}")
+            if target in modules() and target not in ways:
+                ways[target] = f"{ways[module]} -> {target}"
+                waiting.append(target)
+    return reached
+
+
+def is_light(path: Path) -> bool:
+    """The public API, the runtime, and what importing the plugins or one of them by name runs."""
+    is_package_of_plugins = path.parts[0] == "plugins" and path.name == "__init__.py"
+    return is_package_of_plugins or path.parts[0] == "runtime" or path == Path("__init__.py")
+
+
+LIGHT_MODULES = sorted(name for name, path in modules().items() if is_light(path))
+
+
+@pytest.mark.parametrize("module", LIGHT_MODULES)
+def test_import_of_runtime_or_plugins_never_reaches_an_exporter_library(module: str) -> None:
+    assert heavy_reached_from(module) == {}
+
+
+def test_rules_name_every_folder() -> None:
+    assert {*FOLDERS} <= MAY_IMPORT.keys()

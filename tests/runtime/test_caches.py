@@ -1,0 +1,168 @@
+"""Cache policies: the steps they compute against the original's recordings, their predictions against its formulas."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from omnigen2_rt.runtime.caches import CACHES, BranchCache, TaylorSeer, TeaCache
+from omnigen2_rt.runtime.errors import RequestError
+from tests.runtime.goldens import arguments, arrays, calls_by_step, recordings
+
+COEFFICIENTS = (-5.48259225, 11.48772289, -4.47407401, 2.47730926, -0.03316487)
+
+
+def decisions(
+    policy: TeaCache | TaylorSeer, steps: list[dict[str, bool]], changes: Iterator[float] | None
+) -> list[dict[str, bool]]:
+    """What a policy decides for the branches that take part in each step. `changes` skips the forced decisions."""
+    states: dict[str, BranchCache] = {}
+    decided = []
+    for i, branches in enumerate(steps):
+        at_step = {}
+        for branch in branches:
+            known = branch in states
+            state = states.setdefault(branch, policy.start(COEFFICIENTS))
+            recorded = changes is not None and known and 0 < i < len(steps) - 1
+            change = (next(changes) if recorded else 1.0 if known else None) if changes is not None else None
+            at_step[branch] = state.should_compute(i, len(steps), change)
+            if at_step[branch]:
+                state.record("tokens", "hidden")
+        decided.append(at_step)
+    return decided
+
+
+@pytest.mark.parametrize(("config", "name"), recordings("pipe_tea_"))
+def test_teacache_fed_recorded_changes_computes_the_recorded_steps(config: str, name: str) -> None:
+    policy = TeaCache(threshold=arguments(config, name)["teacache_rel_l1_thresh"])
+    changes = iter(arrays(config, name)["tea_rel_l1"].tolist())
+    expected = calls_by_step(config, name)
+    assert decisions(policy, expected, changes) == expected
+    assert next(changes, None) is None
+
+
+@pytest.mark.parametrize(("config", "name"), recordings("pipe_tay_"))
+def test_taylorseer_computes_the_recorded_steps(config: str, name: str) -> None:
+    """Each branch counts its own steps, also where cfg_range lets it start late."""
+    expected = calls_by_step(config, name)
+    assert decisions(TaylorSeer(), expected, None) == expected
+
+
+def test_teacache_branch_that_starts_late_computes_first() -> None:
+    """The original fails here with a TypeError: it has no earlier signal to compare with."""
+    state = TeaCache(threshold=10.0).start(COEFFICIENTS)
+    assert [state.should_compute(i, 10, change) for i, change in [(4, None), (5, 0.1), (6, 0.1)]] == [
+        True,
+        False,
+        False,
+    ]
+
+
+def test_teacache_accumulates_the_polynomial_until_the_threshold() -> None:
+    state = TeaCache(threshold=0.5).start((1.0, 0.0))
+    assert [state.should_compute(i, 9, 0.2) for i in range(9)] == [
+        True, False, False, True, False, False, True, False, True,
+    ]  # fmt: skip
+
+
+def test_teacache_prediction_adds_the_last_residual() -> None:
+    state = TeaCache().start(COEFFICIENTS)
+    state.record(np.array([1.0, 2.0]), np.array([5.0, 7.0]))
+    state.record(np.array([2.0, 2.0]), np.array([3.0, 4.0]))
+    np.testing.assert_array_equal(blend(*state.predict(np.array([10.0, 20.0]))), [11.0, 22.0])
+
+
+def blend(arrays: list[np.ndarray], weights: list[float]) -> np.ndarray:
+    return np.sum([weight * array for weight, array in zip(weights, arrays, strict=True)], axis=0)
+
+
+class RecursiveTaylor:
+    """The derivatives as arrays, in the recursive form of the paper's code: what the weights must amount to."""
+
+    def __init__(self, policy: TaylorSeer) -> None:
+        self.policy = policy
+        self.derivatives: list[np.ndarray] = []
+        self.runs = [0]
+
+    def record(self, step: int, output: np.ndarray) -> None:
+        self.runs.append(step)
+        fresh = [output]
+        for i in range(self.policy.order):
+            if i >= len(self.derivatives) or step <= self.policy.warmup_steps - 2:
+                break
+            fresh.append((fresh[i] - self.derivatives[i]) / (self.runs[-1] - self.runs[-2]))
+        self.derivatives = fresh
+
+    def predict(self, step: int) -> np.ndarray:
+        x = step - self.runs[-1]
+        return np.sum([d * x**i / math.factorial(i) for i, d in enumerate(self.derivatives)], axis=0)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        TaylorSeer(),
+        TaylorSeer(interval=1),
+        TaylorSeer(warmup_steps=1, interval=4, order=2),
+        TaylorSeer(warmup_steps=3, interval=2, order=0),
+        TaylorSeer(warmup_steps=2, interval=3, order=6),
+    ],
+    ids=str,
+)
+def test_taylorseer_weighted_sums_over_30_steps_equal_the_recursive_derivatives(policy: TaylorSeer) -> None:
+    random = np.random.default_rng(0)
+    state, recursive = policy.start(), RecursiveTaylor(policy)
+    predicted = 0
+    for step in range(30):
+        tokens, hidden = random.standard_normal((2, 1, 6, 4))
+        if state.should_compute(step, 30, None):
+            state.record(tokens, hidden)
+            recursive.record(step, hidden)
+        else:
+            kept, weights = state.predict(tokens)
+            assert len(kept) <= policy.order + 1
+            np.testing.assert_allclose(blend(kept, weights), recursive.predict(step), rtol=1e-9, atol=1e-9)
+            predicted += 1
+    assert predicted == sum(
+        (step - policy.warmup_steps + 1) % policy.interval != 0 for step in range(policy.warmup_steps, 30)
+    )
+
+
+def test_taylorseer_prediction_weights_sum_to_one() -> None:
+    """A constant output is predicted exactly, whatever the order."""
+    state = TaylorSeer().start()
+    for step in range(30):
+        if state.should_compute(step, 30, None):
+            state.record("tokens", f"output {step}")
+        else:
+            kept, weights = state.predict("tokens")
+            assert sum(weights) == pytest.approx(1)
+            assert kept[0] == f"output {step - 1 if (step - 5) % 3 == 0 else step - 2}"
+
+
+def test_cache_policies_say_whether_they_need_the_change() -> None:
+    for policy in CACHES.values():
+        assert policy().needs_change == policy().start(COEFFICIENTS).needs_change
+    assert TeaCache().needs_change
+    assert not TaylorSeer().needs_change
+
+
+@pytest.mark.parametrize(
+    ("policy", "options", "message"),
+    [
+        (TeaCache, {"threshold": -0.1}, "TeaCache threshold=-0.1 is not a number of 0 or more; 0.05 is usual"),
+        (TeaCache, {"threshold": float("nan")}, "TeaCache threshold=nan is not a number of 0 or more; 0.05 is usual"),
+        (TeaCache, {"threshold": "x"}, "TeaCache threshold='x' is not a number of 0 or more; 0.05 is usual"),
+        (TaylorSeer, {"warmup_steps": 0}, "TaylorSeer warmup_steps=0 is not a whole number of 1 or more"),
+        (TaylorSeer, {"interval": 1.5}, "TaylorSeer interval=1.5 is not a whole number of 1 or more"),
+        (TaylorSeer, {"order": -1}, "TaylorSeer order=-1 is not a whole number of 0 or more"),
+    ],
+)
+def test_cache_policy_with_a_bad_value_says_what_is_allowed(policy: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=f"^{re.escape(message)}$"):
+        policy(**options)
