@@ -21,8 +21,9 @@ check: $(INSTALLED)
 
 demo: $(INSTALLED)
 	rm -rf demo
-	$(BIN)/omnigen2 export tests/data/goldens/A/checkpoint demo/bundle
-	$(BIN)/omnigen2 generate --bundle demo/bundle --prompt "a red square" --height 128 --width 128 --steps 8 --output demo/picture.png
+	$(BIN)/omnigen2 export tests/data/goldens/A/checkpoint demo/bundle --precision fp32
+	$(BIN)/omnigen2 generate "a red square" --bundle demo/bundle --height 128 --width 128 --steps 8 --out demo/drawn.png
+	$(BIN)/omnigen2 generate "make it blue" --bundle demo/bundle --image demo/drawn.png --image-guidance 2 --steps 8 --out demo/edited.png
 
 # The mark says that this environment holds what pyproject.toml and constraints.txt ask for.
 $(INSTALLED): pyproject.toml constraints.txt

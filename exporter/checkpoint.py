@@ -21,6 +21,7 @@ from ..reference.weights import mllm_parameter_name, read_config, tensor_locatio
 from ..runtime.errors import ExportError
 from .components import Component
 
+STORED_DTYPES = ("F32", "F16", "BF16")
 PARTS = ("transformer", "vae", "mllm")
 SYSTEM_PROMPT = "You are a helpful assistant that generates high-quality images based on user instructions."
 PLACEHOLDER = "{prompt}"
@@ -49,6 +50,8 @@ class Checkpoint:
             return cls._open(path, str(source))
         except ValueError as error:
             raise ExportError(str(error)) from error
+        except TypeError as error:  # a word where a config has a number
+            raise ExportError(f"a config.json of {path} has a value of the wrong type: {error}") from error
 
     @classmethod
     def _open(cls, path: Path, name: str) -> Checkpoint:
@@ -73,6 +76,7 @@ class Checkpoint:
         )
         for part in PARTS:
             checkpoint._check_shapes(part)
+            checkpoint._check_dtypes(part)
         return checkpoint
 
     def config_of(self, component: Component) -> Any:
@@ -101,6 +105,14 @@ class Checkpoint:
             if names:
                 more = f" and {len(names) - 3} more" if len(names) > 3 else ""
                 raise ExportError(f"{self.path / part} {kind} {', '.join(names[:3])}{more}: its config.json doesn't fit its weights")
+
+    def _check_dtypes(self, part: str) -> None:
+        for name, place in self.locations[part].items():
+            if place.dtype not in STORED_DTYPES:
+                raise ExportError(
+                    f"tensor {name!r} of {place.path} is stored as {place.dtype}; allowed are {', '.join(STORED_DTYPES)}: "
+                    "convert the checkpoint first"
+                )
 
 
 def resolve(source: str | Path) -> Path:
@@ -131,7 +143,7 @@ def _from_hub(repository: str) -> Path:
 
 def _dynamic_time_shift(path: Path) -> bool:
     config = path / "scheduler" / "scheduler_config.json"
-    data = _read_json(config)
+    data = read_json(config)
     name = data.get("_class_name", "FlowMatchEulerDiscreteScheduler")
     if name not in ("FlowMatchEulerDiscreteScheduler", "DPMSolverMultistepScheduler"):
         raise ExportError(f"{config} names the scheduler {name!r}; OmniGen2 uses FlowMatchEulerDiscreteScheduler")
@@ -143,13 +155,22 @@ def _dynamic_time_shift(path: Path) -> bool:
 
 def drawing_template(path: Path) -> str:
     """The prompt for drawing, rendered from the checkpoint's own chat template, with "{prompt}" where the text goes."""
+    return render_turns(path, [PLACEHOLDER], answer_next=False)
+
+
+def render_turns(path: Path, turns: list[str], answer_next: bool) -> str:
+    """A conversation in the checkpoint's chat template: user's and assistant's turns in alternation, after the system's.
+
+    answer_next: end where the assistant's answer begins. PLACEHOLDER must come out exactly once.
+    """
     import jinja2
     import jinja2.sandbox
 
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    messages = [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": PLACEHOLDER}]
+    roles = ["system", *("user" if k % 2 == 0 else "assistant" for k in range(len(turns)))]
+    messages = [{"role": role, "content": text} for role, text in zip(roles, [SYSTEM_PROMPT, *turns], strict=True)]
     try:
-        rendered = environment.from_string(_chat_template(path)).render(messages=messages, add_generation_prompt=False)
+        rendered = environment.from_string(_chat_template(path)).render(messages=messages, add_generation_prompt=answer_next)
     except jinja2.TemplateError as error:
         raise ExportError(f"the chat template of {path / 'processor'} can't be rendered: {error}") from error
     if rendered.count(PLACEHOLDER) != 1:
@@ -164,27 +185,14 @@ def _chat_template(path: Path) -> str:
         return jinja.read_text(encoding="utf-8")
     for name in ("chat_template.json", "tokenizer_config.json"):
         if (folder / name).is_file():
-            template = _read_json(folder / name).get("chat_template")
+            template = read_json(folder / name).get("chat_template")
             if isinstance(template, str):
                 return template
     raise ExportError(f"{folder} has no chat template (chat_template.jinja, chat_template.json or tokenizer_config.json)")
 
 
-def tokenizer_json(path: Path) -> str:
-    """The text of the checkpoint's tokenizer.json; made from vocab.json and merges.txt where it has none."""
-    file = path / "processor" / "tokenizer.json"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path / "processor", local_files_only=True)
-        return str(tokenizer.backend_tokenizer.to_str(pretty=True))
-    except Exception as error:  # transformers raises many types for an incomplete folder
-        raise ExportError(f"{file.parent} has no tokenizer.json, and none can be made from it: {error}") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of the checkpoint. Raises ExportError where the file is missing or something else."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

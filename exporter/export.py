@@ -24,12 +24,13 @@ from ..plugins.omni_rope.torch_export import emit
 from ..reference.safetensors_header import TensorLocation
 from ..runtime.bundle import MANIFEST, PRECISIONS, FileSpec, GraphSpec, TensorSpec, file_hash, header_hash
 from ..runtime.errors import ExportError
-from .checkpoint import PARTS, Checkpoint
+from .checkpoint import PARTS, Checkpoint, drawing_template
 from .components import COMPONENTS, Component, Tensor
-from .lora import merge_lora
+from .lora import lora_file, merge_lora
 from .manifest import TOKENIZER, make_manifest, write_tokenizer
 from .materialize import materialize
 from .placement import place
+from .tokenizer import tokenizer_json
 from .trace import ONNX_DTYPES, trace
 from .zero_copy import attach_weights
 
@@ -77,8 +78,10 @@ def export_bundle(
     them instead of converting at load. force: replace an existing bundle. Raises ExportError; then `bundle` is as it was.
     """
     started = time.monotonic()
-    _check(Path(bundle), precisions, force)
+    bundle = Path(bundle)  # drops a slash at the end, which would put the staging folder inside
+    _check(bundle, precisions, force)
     opened = Checkpoint.open(checkpoint)
+    drawing_template(opened.path), tokenizer_json(opened.path)  # what they lack shows here, not after the last graph
     staging = Path(f"{bundle}.partial")
     job = _describe(opened, precisions, lora, materialized)
     try:
@@ -91,11 +94,11 @@ def export_bundle(
         manifest = make_manifest(opened, graphs, _files(staging), {tool: version(tool) for tool in TOOLS})
         (staging / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         (staging / JOB).unlink()
-        _publish(staging, Path(bundle))
+        _publish(staging, bundle)
     except OSError as error:
         raise ExportError(f"can't write {error.filename or str(staging)!r}: {error.strerror or error}") from error
     return ExportReport(
-        bundle=Path(bundle),
+        bundle=bundle,
         graphs=len(graphs),
         resumed_graphs=len(done),
         copied=tuple(copied),
@@ -127,7 +130,7 @@ def _describe(checkpoint: Checkpoint, precisions: Sequence[str], lora: Lora | No
         "weights": weights,
         "configs": configs,
         "precisions": list(precisions),
-        "lora": None if lora is None else [str(lora.path), lora.scale],
+        "lora": None if lora is None else [str(lora.path), lora.scale, file_hash(lora_file(lora.path))],
         "materialized": materialized,
         "tools": {tool: version(tool) for tool in TOOLS},
     }

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..reference.safetensors_header import TensorLocation, read_header
 from ..runtime.errors import ExportError
-from .tensor_file import NewTensor, read_tensor, write_tensors
+from .tensor_file import NUMPY_DTYPES, NewTensor, read_tensor, write_tensors
 
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 KEY = re.compile(
@@ -34,9 +34,7 @@ def merge_lora(
     file: a safetensors file, or a folder with pytorch_lora_weights.safetensors. Returns `locations` with the merged tensors'
     places. Raises ExportError where the file isn't a LoRA for this transformer.
     """
-    path = file / DIFFUSERS_FILE if file.is_dir() else file
-    if not path.is_file():
-        raise ExportError(f"LoRA {str(path)!r} does not exist")
+    path = lora_file(file)
     pairs, alphas = _read(path)
     for module, (down, up) in pairs.items():
         _check(module, down, up, locations)
@@ -45,6 +43,14 @@ def merge_lora(
         for module, (down, up) in pairs.items()
     }
     return {**locations, **write_tensors(target, merged)}
+
+
+def lora_file(path: Path) -> Path:
+    """The safetensors file itself, where a folder was given. Raises ExportError where there is none."""
+    file = path / DIFFUSERS_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise ExportError(f"LoRA {str(file)!r} does not exist")
+    return file
 
 
 def _merged(place: TensorLocation, down: TensorLocation, up: TensorLocation, factor: float) -> NewTensor:
@@ -62,9 +68,11 @@ def _read(path: Path) -> tuple[dict[str, tuple[TensorLocation, TensorLocation]],
         tensors = read_header(path)
         with safe_open(path, framework="np") as opened:
             metadata = opened.metadata() or {}
-            alphas = {name: float(opened.get_tensor(name)) for name in tensors if name.endswith(".alpha")}
     except (ValueError, SafetensorError) as error:
         raise ExportError(f"LoRA {str(path)!r} can't be read: {error}") from error
+    strange = sorted({tensor.dtype for tensor in tensors.values()} - NUMPY_DTYPES.keys())
+    if strange:
+        raise ExportError(f"LoRA {str(path)!r} holds {', '.join(strange)}; allowed are {', '.join(NUMPY_DTYPES)}")
     sides: dict[str, dict[str, TensorLocation]] = {}
     by_module: dict[str, float] = {}
     for name, tensor in tensors.items():
@@ -72,7 +80,7 @@ def _read(path: Path) -> tuple[dict[str, tuple[TensorLocation, TensorLocation]],
         if match is None:
             raise ExportError(f"LoRA {str(path)!r} has the tensor {name!r}; lora_A, lora_B and alpha are supported")
         if match["alpha"]:
-            by_module[match["module"]] = alphas[name]
+            by_module[match["module"]] = float(read_tensor(tensor).item())
         else:
             sides.setdefault(match["module"], {})["down" if match["side"] in ("A", "down") else "up"] = tensor
     incomplete = sorted(module for module, pair in sides.items() if len(pair) != 2)
@@ -89,7 +97,10 @@ def _metadata_alpha(metadata: Mapping[str, str], path: Path) -> float | None:
     text = metadata.get("lora_adapter_metadata")
     if text is None:
         return None
-    settings = json.loads(text)
+    try:
+        settings = json.loads(text)
+    except ValueError as error:
+        raise ExportError(f"LoRA {str(path)!r} has metadata that is not JSON: {error}") from error
     if any(settings.get(f"transformer.{key}") for key in ("alpha_pattern", "rank_pattern", "use_dora")):
         raise ExportError(f"LoRA {str(path)!r} sets alpha or rank by pattern, or is a DoRA: merge it with diffusers first")
     alpha = settings.get("transformer.lora_alpha")

@@ -16,7 +16,9 @@ from ..runtime.bundle import (
     TransformerFacts,
     VAEFacts,
 )
-from .checkpoint import Checkpoint, drawing_template, tokenizer_json
+from .chat_facts import chat_facts, vision_facts
+from .checkpoint import Checkpoint, drawing_template
+from .tokenizer import tokenizer_json
 
 TOKENIZER = "processor/tokenizer.json"
 TEACACHE_COEFFICIENTS = (-5.48259225, 11.48772289, -4.47407401, 2.47730926, -0.03316487)
@@ -66,4 +68,6 @@ def make_manifest(
         tokenizer=TOKENIZER,
         graphs=tuple(graphs),
         files=tuple(files),
+        chat=chat_facts(checkpoint),
+        vision=vision_facts(checkpoint),
     )

@@ -16,6 +16,7 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from .errors import BundleError
+from .vision import VisionParameters
 
 MANIFEST = "bundle.json"
 FORMAT_VERSION = 1
@@ -108,8 +109,54 @@ class Prompts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VisionFacts:
+    """The MLLM's eyes: its image processor, and what its window and rope tables need. `window_px`: a window's side."""
+
+    processor: VisionParameters
+    head_width: int
+    window_px: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReflectionPrompts:
+    """What the model is asked about its own picture; `{prompt}` is the request, `{critique}` what it found wrong.
+
+    A critique that starts with `content`, in any case of letters, says that nothing is.
+    judge: asks for a grade, a number, higher being better.
+    """
+
+    critique: str
+    edit: str
+    judge: str
+    content: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatFacts:
+    """How to talk with the MLLM: its templates, its special tokens and its generation_config.json.
+
+    first_turn, next_turn: end where the answer begins and hold `{prompt}` once; next_turn starts after the answer's last
+    word. image_tag: stands for an image; holds `{number}` and the image token. draw_token_id: an answer that starts with
+    it asks for a picture (None: this model never does). A temperature of 0 is greedy; top_k 0 and top_p 1 cut nothing.
+    """
+
+    first_turn: str
+    next_turn: str
+    image_tag: str
+    image_token_id: int
+    draw_token_id: int | None
+    stop_token_ids: tuple[int, ...]
+    max_context_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    repetition_penalty: float
+    reflection: ReflectionPrompts
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """All of `bundle.json`."""
+    """All of `bundle.json`. Without `chat` it only draws; without `vision` it can't look at pictures."""
 
     format_version: int
     source: str
@@ -122,6 +169,8 @@ class Manifest:
     tokenizer: str
     graphs: tuple[GraphSpec, ...]
     files: tuple[FileSpec, ...]
+    chat: ChatFacts | None = None
+    vision: VisionFacts | None = None
 
     def to_json(self) -> str:
         """The manifest as the text of `bundle.json`."""
@@ -163,7 +212,11 @@ class Bundle:
         if not manifest.is_file():
             hint = ": it is a checkpoint; run `omnigen2 export` on it first" if (folder / "model_index.json").is_file() else ""
             raise BundleError(f"{str(path)!r} is not a bundle (no {MANIFEST}){hint}")
-        bundle = cls(folder, Manifest.from_json(manifest.read_text(encoding="utf-8"), str(manifest)))
+        try:
+            text = manifest.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BundleError(f"{str(manifest)!r} can't be read: {error}") from error
+        bundle = cls(folder, Manifest.from_json(text, str(manifest)))
         bundle._check()
         return bundle
 
@@ -240,6 +293,9 @@ def _parse(kind: Any, data: Any, where: str) -> Any:
         return {str(key): _parse(get_args(kind)[1], value, f"{where}.{key}") for key, value in data.items()}
     if origin in (Union, UnionType):
         allowed: tuple[type, ...] = get_args(kind)
+        nested = [option for option in allowed if is_dataclass(option)]
+        if nested and data is not None:
+            return _parse_dataclass(nested[0], data, where)
         if isinstance(data, allowed):
             return data
     elif kind is float and isinstance(data, int | float) and not isinstance(data, bool):

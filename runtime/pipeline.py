@@ -140,13 +140,18 @@ class Pipeline:
 
     def _branches(self, request: Request, steps: int) -> list[str]:
         """Every guidance branch that some step runs, so that a prompt nobody looks at is not encoded."""
-        guidance = {
-            "text_guidance": request.text_guidance,
-            "image_guidance": request.image_guidance,
-            "cfg_range": request.cfg_range,
-            "has_images": bool(request.images),
-        }
-        ran = [branch for index in range(steps) for branch in branches(index, steps, **guidance)]
+        ran = [
+            branch
+            for index in range(steps)
+            for branch in branches(
+                index,
+                steps,
+                text_guidance=request.text_guidance,
+                image_guidance=request.image_guidance,
+                cfg_range=request.cfg_range,
+                has_images=bool(request.images),
+            )
+        ]
         return list(dict.fromkeys(ran))
 
     def _prompt_states(self, request: Request, branch: str) -> NDArray[np.float32]:

@@ -6,7 +6,6 @@ Knows what a backend is and how large each component's weights are, and nothing 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -64,5 +63,5 @@ def needs_streaming(bundle: Bundle, precision: str, memory_limit_bytes: int | No
     """Whether some component alone is larger than the limit, so that its weights must be read at every run."""
     if memory_limit_bytes is None:
         return False
-    graphs: list[Any] = [graph for graph in bundle.manifest.graphs if graph.precision == precision]
-    return max(graph.resident_bytes for graph in graphs) > memory_limit_bytes
+    sizes = (graph.resident_bytes for graph in bundle.manifest.graphs if graph.precision == precision)
+    return max(sizes) > memory_limit_bytes

@@ -78,8 +78,8 @@ def test_base_install_generates_a_picture(base_python: Path, tmp_path: Path) -> 
 
     bundle = exported_bundle(ROOT / "tests/data/goldens/A/checkpoint", tmp_path)
     picture = tmp_path / "picture.png"
-    request = ("--prompt", "a red square", "--height", "64", "--width", "96", "--steps", "2", "--seed", "7")
-    command = (base_python.with_name("omnigen2"), "generate", "--bundle", bundle, *request, "--output", picture)
+    request = ("a red square", "--height", "64", "--width", "96", "--steps", "2", "--seed", "7")
+    command = (base_python.with_name("omnigen2"), "generate", *request, "--bundle", bundle, "--out", picture)
     finished = run(*command, cwd=tmp_path)
     assert finished.returncode == 0, finished.stderr
     with Image.open(picture) as opened:

@@ -1,4 +1,7 @@
-"""What Qwen2.5-VL's eyes need to know of an image's grid: angles and windows, in numpy. Shared by the tests here."""
+"""What the vision encoder needs to know of an image's grid: angles and windows. Qwen2.5-VL's (transformers/models/qwen2_5_vl).
+
+Knows grids and no pixels; every number comes from the caller.
+"""
 
 from __future__ import annotations
 

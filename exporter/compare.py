@@ -1,0 +1,211 @@
+"""A bundle beside the reference: each component on the same inputs, then whole drawings from the same noise.
+
+Loads one component of each side at a time for the first, and what `memory_limit_bytes` allows for the second. A bundle that a
+LoRA was merged into is compared with the checkpoint as it is, and so differs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..runtime.backends import BACKENDS, Backend, choose_backend, choose_precision
+from ..runtime.bundle import Bundle
+from ..runtime.pipeline import Pipeline
+from ..runtime.request import Request, Result
+from ..runtime.sessions import needs_streaming
+from .checkpoint import Checkpoint
+from .components import COMPONENTS, Component
+from .torch_backend import TorchBackend
+
+DRAWING_TOLERANCE = {"fp32": 1e-3, "fp16": 3e-2, "bf16": 1e-1}
+"""The largest relative error (of the L2 norm) of a drawing's latents. Errors grow from step to step, so above a component's."""
+
+PROMPT = "a red cube on a wooden table"
+BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being compared, how many pieces are done, and how many there are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """How far one thing is from the reference. `relative_error`: of the L2 norm; the worst of a component's outputs.
+
+    psnr_db: of a drawing's pictures; None for components, and where every pixel is the same.
+    """
+
+    name: str
+    kind: str
+    max_error: float
+    mean_error: float
+    relative_error: float
+    cosine: float
+    tolerance: float
+    psnr_db: float | None = None
+
+    @property
+    def within_tolerance(self) -> bool:
+        """False also where the error is not a number."""
+        return self.relative_error <= self.tolerance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A whole comparison, components first."""
+
+    checkpoint: str
+    bundle: str
+    backend: str
+    precision: str
+    differences: tuple[Difference, ...]
+
+    @property
+    def within_tolerance(self) -> bool:
+        """Whether everything is."""
+        return all(difference.within_tolerance for difference in self.differences)
+
+    def table(self) -> str:
+        """The report as text, a line each."""
+        head = f"{'':<22}{'max':>10}{'mean':>10}{'relative':>10}{'allowed':>10}{'cosine':>12}{'PSNR':>9}"
+        return "\n".join((head, *map(_line, self.differences)))
+
+    def to_json(self) -> str:
+        """The report as JSON; what is not finite is null."""
+        rows = [{**asdict(row), "within_tolerance": row.within_tolerance} for row in self.differences]
+        finite = [{key: _finite(value) for key, value in row.items()} for row in rows]
+        told = {**asdict(self), "differences": finite, "within_tolerance": self.within_tolerance}
+        return json.dumps(told, indent=1, allow_nan=False) + "\n"
+
+
+def compare(
+    checkpoint: str | Path,
+    bundle: str | Path,
+    *,
+    backend: str = "auto",
+    precision: str = "auto",
+    steps: int = 4,
+    height_px: int = 64,
+    width_px: int = 64,
+    memory_limit_bytes: int | None = None,
+    threads: int | None = None,
+    progress: Progress = lambda what, done, total: None,
+) -> Report:
+    """Compare a bundle on a backend with the checkpoint's reference in float32.
+
+    The drawings have `steps` steps: one from text alone and one with a reference image of height_px × width_px.
+    memory_limit_bytes: for each side's open weights while drawing. Raises ExportError for the checkpoint, BundleError and
+    BackendError for the bundle, RequestError for the drawings' parameters.
+    """
+    requests = _requests(steps, height_px, width_px)
+    opened, reference = Bundle.open(bundle), TorchBackend(Checkpoint.open(checkpoint))
+    chosen = choose_backend(backend)
+    precision = choose_precision(opened, chosen, precision)
+    total = len(COMPONENTS) + len(requests)
+    streams = needs_streaming(opened, precision, memory_limit_bytes)
+    engine = BACKENDS[chosen].create(opened, precision, threads, streams)
+    differences: list[Difference] = []
+    for component in COMPONENTS:
+        progress(component.name, len(differences), total)
+        differences.append(_compare_component(component, reference, engine))
+    for name, request in requests.items():
+        progress(name, len(differences), total)
+        as_reference = _of_precision(opened, precision, reference.precision)
+        wanted = _draw(Pipeline(as_reference, reference, memory_limit_bytes), request)
+        given = _draw(Pipeline(opened, engine, memory_limit_bytes), request)
+        differences.append(_compare_drawings(name, wanted, given, DRAWING_TOLERANCE[precision]))
+    return Report(
+        checkpoint=str(checkpoint),
+        bundle=str(bundle),
+        backend=chosen,
+        precision=precision,
+        differences=tuple(differences),
+    )
+
+
+def _requests(steps: int, height_px: int, width_px: int) -> dict[str, Request]:
+    rows, columns = np.mgrid[0:height_px, 0:width_px]
+    picture = np.stack([rows * 255 // height_px, columns * 255 // width_px, (rows + columns) % 256], -1)
+    text = Request(prompt=PROMPT, steps=steps, height_px=height_px, width_px=width_px)
+    image = Image.fromarray(picture.astype(np.uint8))
+    return {"text to image": text, "image editing": replace(text, images=(image,), image_guidance=2.0)}
+
+
+def _compare_component(component: Component, reference: TorchBackend, engine: Backend) -> Difference:
+    feeds = component.sample(reference.checkpoint.config_of(component))
+    wanted = _outputs(reference, component, feeds)
+    given = _outputs(engine, component, feeds)
+    tolerance = component.tolerance[engine.precision]
+    rows = [difference(component.name, "component", wanted[name], given[name], tolerance) for name in wanted]
+    return max(rows, key=lambda row: math.inf if math.isnan(row.relative_error) else row.relative_error)
+
+
+def _outputs(backend: Backend, component: Component, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: backend.to_host(array) for name, array in backend.open(component.name).run(feeds).items()}
+
+
+def _draw(pipeline: Pipeline, request: Request) -> Result:
+    with pipeline:
+        return pipeline.generate(request)
+
+
+def _compare_drawings(name: str, wanted: Result, given: Result, tolerance: float) -> Difference:
+    row = difference(name, "drawing", wanted.latents, given.latents, tolerance)
+    return replace(row, psnr_db=_psnr(_pixels(wanted), _pixels(given)))
+
+
+def _pixels(result: Result) -> np.ndarray:
+    return np.stack([np.asarray(image) for image in result.images])
+
+
+def difference(name: str, kind: str, wanted: np.ndarray, given: np.ndarray, tolerance: float) -> Difference:
+    """The errors of `given` against `wanted`, arrays of one shape, computed in float64."""
+    a, b = wanted.astype(np.float64).ravel(), given.astype(np.float64).ravel()
+    error, norms = np.abs(a - b), (np.linalg.norm(a), np.linalg.norm(b))
+    length = float(np.linalg.norm(error))
+    return Difference(
+        name=name,
+        kind=kind,
+        max_error=float(error.max()),
+        mean_error=float(error.mean()),
+        relative_error=length / float(norms[0]) if norms[0] else (0.0 if length == 0 else math.inf),
+        cosine=float(a @ b / (norms[0] * norms[1])) if all(norms) else 1.0,
+        tolerance=tolerance,
+    )
+
+
+def _psnr(wanted: np.ndarray, given: np.ndarray) -> float | None:
+    """Peak signal to noise in dB of 8-bit pictures; None where they are the same."""
+    mean_square = float(np.mean((wanted.astype(np.float64) - given.astype(np.float64)) ** 2))
+    return None if mean_square == 0 else 10 * math.log10(255**2 / mean_square)
+
+
+def _of_precision(bundle: Bundle, precision: str, wanted: str) -> Bundle:
+    """The bundle as if it held `wanted`, for sizes that the memory limit needs: the reference computes in no graph's type."""
+    if precision == wanted:
+        return bundle
+    larger = BYTES[wanted] / BYTES[precision]
+    graphs = tuple(
+        replace(graph, precision=wanted, resident_bytes=int(graph.resident_bytes * larger))
+        for graph in bundle.manifest.graphs
+        if graph.precision == precision
+    )
+    return Bundle(bundle.path, replace(bundle.manifest, graphs=graphs))
+
+
+def _line(row: Difference) -> str:
+    same = row.kind == "drawing" and row.psnr_db is None
+    psnr = "same" if same else "" if row.psnr_db is None else f"{row.psnr_db:.1f} dB"
+    mark = "" if row.within_tolerance else "  too far"
+    errors = f"{row.max_error:>10.1e}{row.mean_error:>10.1e}{row.relative_error:>10.1e}{row.tolerance:>10.0e}"
+    return f"{row.name:<22}{errors}{row.cosine:>12.8f}{psnr:>9}{mark}"
+
+
+def _finite(value: object) -> object:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

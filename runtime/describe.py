@@ -1,0 +1,98 @@
+"""What a file is and what this machine has, as nested facts for people and for JSON. Opens no engine."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections import Counter
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from .backends import BACKENDS
+from .bundle import MANIFEST, Bundle
+from .errors import BundleError, RequestError
+from .png import read_parameters
+
+PACKAGES = (
+    "omnigen2-rt", "numpy", "onnxruntime", "onnxruntime-gpu", "tokenizers", "pillow", "torch", "onnx", "transformers",
+    "tensorrt", "polygraphy", "triton", "cuda-python",
+)  # fmt: skip
+
+
+def describe(path: Path, verify: bool = False) -> dict[str, Any]:
+    """What a picture was drawn with, or what a bundle or a checkpoint holds. verify: hash every byte of a bundle.
+
+    Raises RequestError or BundleError for anything else.
+    """
+    if (path / MANIFEST).is_file():
+        return _bundle(path, verify)
+    if (path / "model_index.json").is_file():
+        return _checkpoint(path)
+    if path.is_dir():
+        raise RequestError(f"{str(path)!r} is neither a bundle ({MANIFEST}) nor a checkpoint (model_index.json)")
+    return read_parameters(path)
+
+
+def _bundle(path: Path, verify: bool) -> dict[str, Any]:
+    bundle = Bundle.open(path)
+    manifest = bundle.manifest
+    if verify:
+        bundle.verify()
+    weights = {spec.file: spec.size_bytes for spec in manifest.files}
+    return {
+        "kind": "bundle",
+        "source": manifest.source,
+        "format version": manifest.format_version,
+        "precisions": ", ".join(bundle.precisions),
+        "components": {
+            graph.component: f"{graph.weight_bytes / 1e6:.1f} MB of weights"
+            for graph in manifest.graphs
+            if graph.precision == bundle.precisions[0]
+        },
+        "files": {name: f"{size / 1e6:.1f} MB" for name, size in weights.items()},
+        "made with": manifest.tools,
+        "checked": "every byte" if verify else "graph hashes, file sizes and headers",
+    }
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    parts = {}
+    for part in ("transformer", "vae", "mllm"):
+        headers = [_header(file) for file in sorted((path / part).glob("*.safetensors"))]
+        tensors = [entry for header in headers for name, entry in header.items() if name != "__metadata__"]
+        parameters = sum(math.prod(entry["shape"]) for entry in tensors)
+        dtypes = ", ".join(sorted(Counter(entry["dtype"] for entry in tensors)))
+        parts[part] = f"{parameters:,} parameters in {len(tensors)} tensors, {dtypes}, {len(headers)} files"
+    return {"kind": "checkpoint", **parts}
+
+
+def _header(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            header: dict[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            return header
+    except (OSError, ValueError, OverflowError, MemoryError) as error:
+        raise BundleError(f"{str(path)!r} is not a whole safetensors file: {error}") from error
+
+
+def diagnose() -> dict[str, Any]:
+    """What is installed here, which backends work, and which "auto" takes."""
+    problems = {name: entry.problem() for name, entry in BACKENDS.items()}
+    works = [name for name, problem in problems.items() if problem is None]
+    return {
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "packages": {name: _version(name) for name in PACKAGES},
+        "backends": {name: "works" if problem is None else f"no: {problem}" for name, problem in problems.items()},
+        "auto takes": works[0] if works else "none",
+        "precisions": {name: ", ".join(BACKENDS[name].precisions) for name in works},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
