@@ -12,6 +12,7 @@ This file holds the public names and nothing else. Importing it loads neither an
 __version__ = "0.1.0"
 
 from .runtime.caches import TaylorSeer, TeaCache
+from .runtime.chat import ChatResult
 from .runtime.errors import BackendError, BundleError, ExportError, OmniGen2Error, RequestError
 from .runtime.pipeline import load
 from .runtime.request import Request, Result, Step
@@ -19,6 +20,7 @@ from .runtime.request import Request, Result, Step
 __all__ = [
     "BackendError",
     "BundleError",
+    "ChatResult",
     "ExportError",
     "OmniGen2Error",
     "Request",

@@ -8,14 +8,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .runtime.errors import OmniGen2Error, RequestError
+from .runtime.arguments import cache_policy, memory_bytes, numbers, picture_names, read_latents
+from .runtime.errors import OmniGen2Error
 from .runtime.request import Request
+from .runtime.terminal import ProgressLine, fact_lines, write_json
 
 app = typer.Typer(
     help="OmniGen2 without PyTorch: export a checkpoint, then draw, edit and measure.",
@@ -23,6 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+STOPPED = 130
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Request)}
 
 Backend = Annotated[str, typer.Option(help="auto, or a backend that `omnigen2 doctor` lists.")]
@@ -107,7 +109,9 @@ def generate(
     steps: Annotated[int, typer.Option(help="Model evaluations along the way.")] = DEFAULTS["steps"],
     text_guidance: Annotated[float, typer.Option(help="1 turns it off.")] = DEFAULTS["text_guidance"],
     image_guidance: Annotated[float, typer.Option(help="1.2-2 for editing.")] = DEFAULTS["image_guidance"],
-    cfg_range: Annotated[tuple[float, float], typer.Option(help="The guided part of the steps.")] = DEFAULTS["cfg_range"],
+    cfg_range: Annotated[tuple[float, float], typer.Option(help="The guided part of the steps.")] = DEFAULTS[
+        "cfg_range"
+    ],
     scheduler: Annotated[str, typer.Option(help="euler or dpmsolver++.")] = DEFAULTS["scheduler"],
     timesteps: Annotated[str | None, typer.Option(help="Times to use instead, e.g. 0,0.3,0.6.")] = None,
     count: Annotated[int, typer.Option(help="Pictures drawn together.")] = DEFAULTS["images_per_prompt"],
@@ -150,17 +154,16 @@ def generate(
         align_size=align_size,
         cache=cache_policy(cache, tea_threshold),
     )
-    if not out.parent.is_dir():
-        raise RequestError(f"the folder of --out, {str(out.parent)!r}, does not exist: make it first")
+    names = picture_names(out, count)
     limit = memory_bytes(memory_limit)
     with load(bundle, backend=backend, precision=precision, threads=threads, memory_limit_bytes=limit) as pipeline:
         bar = ProgressLine()
         total = steps if request.timesteps is None else len(request.timesteps)
         result = pipeline.generate(request, on_step=lambda step: bar.show(step.index + 1, total, "drawing"))
         bar.end()
-    names = [out] if count == 1 else [out.with_name(f"{out.stem}-{k}{out.suffix}") for k in range(count)]
+        drawn = {**parameters(request), "bundle": Path(bundle).name, **engine(pipeline)}
     for index, (picture, name) in enumerate(zip(result.images, names, strict=True)):
-        save_png(picture, name, {**parameters(request), "bundle": Path(bundle).name, "index": index})
+        save_png(picture, name, {**drawn, "index": index})
         typer.echo(str(name))
 
 
@@ -219,17 +222,76 @@ def bench(
         write_json(json_file, to_json(pipeline, cases))
 
 
-def cache_policy(name: str | None, threshold: float | None) -> Any:
-    """The cache policy that was asked for. Raises RequestError for an unknown name."""
-    from .runtime.caches import CACHES, TeaCache
+@app.command()
+def chat(
+    prompt: Annotated[str | None, typer.Argument(help="Ask this and end; without it, a conversation.")] = None,
+    bundle: Annotated[str, typer.Option(help="The bundle's folder.")] = "nano",
+    image: Annotated[list[Path] | None, typer.Option(help="A picture to show with the prompt; may be repeated.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="The longest answer.")] = 256,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy; by default the checkpoint's own.")] = None,
+    height: Annotated[int, typer.Option(help="Pixels of a picture it draws.")] = DEFAULTS["height_px"],
+    width: Annotated[int, typer.Option(help="Pixels.")] = DEFAULTS["width_px"],
+    steps: Annotated[int, typer.Option(help="Model evaluations for a picture.")] = DEFAULTS["steps"],
+    seed: Annotated[int, typer.Option(help="Where the noise and the choice of words come from.")] = DEFAULTS["seed"],
+    out: Annotated[Path, typer.Option(help="The folder for pictures that are made.")] = Path(),
+    as_json: AsJson = False,
+    backend: Backend = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+    memory_limit: MemoryLimit = None,
+) -> None:
+    """Talk with the model: ask about pictures, or for pictures."""
+    from .runtime.pipeline import load
+    from .runtime.terminal_chat import answer_as_json, converse, line_reader, save_pictures
 
-    if threshold is not None and name != "teacache":
-        raise RequestError("--tea-threshold belongs to --cache teacache")
-    if name is None:
-        return None
-    if name not in CACHES:
-        raise RequestError(f"--cache {name!r} is unknown; choose {' or '.join(CACHES)}")
-    return CACHES[name]() if threshold is None else TeaCache(threshold=threshold)
+    request = Request(prompt="", height_px=height, width_px=width, steps=steps, seed=seed)
+    settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+    limit = memory_bytes(memory_limit)
+    with load(bundle, backend=backend, precision=precision, threads=threads, memory_limit_bytes=limit) as pipeline:
+        if prompt is None:
+            converse(pipeline.start_chat, request, out, line_reader(), lambda text: typer.echo(text, nl=False), settings)
+            return
+        answer = pipeline.chat(prompt, image or (), request=request, **settings)
+    files = save_pictures(answer, out)
+    if as_json:
+        show(answer_as_json(answer, files), as_json)
+    else:
+        typer.echo("\n".join([*([answer.text] if answer.text else []), *map(str, files)]))
+
+
+@app.command()
+def reflect(
+    prompt: Annotated[str, typer.Argument(help="What to draw.")],
+    bundle: Annotated[str, typer.Option(help="The bundle's folder.")] = "nano",
+    rounds: Annotated[int, typer.Option(help="Corrections at most.")] = 2,
+    height: Annotated[int, typer.Option(help="Pixels.")] = DEFAULTS["height_px"],
+    width: Annotated[int, typer.Option(help="Pixels.")] = DEFAULTS["width_px"],
+    steps: Annotated[int, typer.Option(help="Model evaluations for a picture.")] = DEFAULTS["steps"],
+    seed: Annotated[int, typer.Option(help="Where the noise comes from.")] = DEFAULTS["seed"],
+    out: Annotated[Path, typer.Option(help="The best picture's file; the rounds and a sheet lie beside it.")] = Path("out.png"),
+    as_json: AsJson = False,
+    backend: Backend = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+    memory_limit: MemoryLimit = None,
+) -> None:
+    """Draw, look at the picture, correct it, and keep the best."""
+    from .runtime.pipeline import load
+    from .runtime.terminal_chat import rounds_as_json, save_rounds
+
+    request = Request(prompt=prompt, height_px=height, width_px=width, steps=steps, seed=seed)
+    picture_names(out, 1)
+    limit = memory_bytes(memory_limit)
+    with load(bundle, backend=backend, precision=precision, threads=threads, memory_limit_bytes=limit) as pipeline:
+        reflection = pipeline.reflect(request, rounds)
+    files = [str(file) for file in save_rounds(reflection, out)]
+    told = {f"round {number}": said for number, said in enumerate(rounds_as_json(reflection))}
+    show({"files": files, "rounds": rounds_as_json(reflection)} if as_json else {"files": ", ".join(files), **told}, as_json)
+
+
+def engine(pipeline: Any) -> dict[str, str]:
+    """Which engine draws, for the picture's file: another one rounds differently."""
+    return {"backend": pipeline.backend.name, "precision": pipeline.backend.precision}
 
 
 def parameters(request: Request) -> dict[str, Any]:
@@ -240,40 +302,6 @@ def parameters(request: Request) -> dict[str, Any]:
     if request.cache is not None:
         stated["cache"] = repr(request.cache)
     return stated
-
-
-def numbers(option: str, text: str) -> tuple[float, ...]:
-    """Comma-separated numbers. Raises RequestError naming the option."""
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise RequestError(f"{option} {text!r} is not a list of numbers such as 0,0.3,0.6") from None
-
-
-def read_latents(path: Path) -> Any:
-    """A .npy file's array. Raises RequestError where it can't be read."""
-    import numpy as np
-
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise RequestError(f"--latents {str(path)!r} can't be read as a .npy file: {error}") from error
-
-
-def memory_bytes(text: str | None) -> int | None:
-    """ "4GB", "500MB" or a number of bytes. Raises RequestError for anything else."""
-    if text is None:
-        return None
-    units = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "": 1}
-    digits = text.rstrip("KMGBkmgb ")
-    unit = text[len(digits) :].strip().upper()
-    try:
-        size = int(float(digits) * units[unit])
-    except (ValueError, KeyError, OverflowError):
-        raise RequestError(f"--memory-limit {text!r} is not a size such as 4GB or 500MB") from None
-    if size < 1:
-        raise RequestError(f"--memory-limit {text!r} is below the smallest size, 1 byte")
-    return size
 
 
 def needs_extra(extra: str, *modules: str) -> None:
@@ -287,82 +315,32 @@ def needs_extra(extra: str, *modules: str) -> None:
 
 def show(facts: dict[str, Any], as_json: bool) -> None:
     """Print nested facts as JSON or as indented lines."""
-    typer.echo(json.dumps(facts, indent=1, ensure_ascii=False) if as_json else "\n".join(lines(facts)))
-
-
-def lines(facts: dict[str, Any], indent: str = "") -> list[str]:
-    """Nested facts, a line each."""
-    told = []
-    for name, value in facts.items():
-        if isinstance(value, dict):
-            told += [f"{indent}{name}:", *lines(value, indent + "  ")]
-        else:
-            told.append(f"{indent}{name}: {value}")
-    return told
-
-
-def write_json(path: Path | None, data: dict[str, Any]) -> None:
-    """Write figures to a file, if one was asked for. Raises RequestError where that can't be done."""
-    if path is None:
-        return
-    try:
-        path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise RequestError(f"can't write {str(path)!r}: {error.strerror or error}") from error
-
-
-class ProgressLine:
-    """Progress with the time left on stderr: one line that is rewritten on a terminal, a few plain lines elsewhere."""
-
-    def __init__(self) -> None:
-        import time
-
-        self._clock: Callable[[], float] = time.monotonic
-        self._started = self._clock()
-        self._shown_tenth = -1
-        self._live = sys.stderr.isatty()
-
-    def show(self, done: int, total: int, what: str) -> None:
-        """`done` of `total` pieces are done; `what` is under way."""
-        left = (self._clock() - self._started) * (total - done) / done if done else None
-        time_left = "" if left is None else f", {left:.0f} s left"
-        if self._live:
-            filled = 24 * done // max(total, 1)
-            sys.stderr.write(f"\r\x1b[K[{'#' * filled}{'.' * (24 - filled)}] {done}/{total} {what}{time_left}")
-            sys.stderr.flush()
-        elif 10 * done // max(total, 1) > self._shown_tenth:
-            self._shown_tenth = 10 * done // max(total, 1)
-            sys.stderr.write(f"{done}/{total} {what}{time_left}\n")
-
-    def end(self) -> None:
-        """Leave the line."""
-        if self._live:
-            sys.stderr.write("\r\x1b[K")
+    typer.echo(json.dumps(facts, indent=1, ensure_ascii=False) if as_json else "\n".join(fact_lines(facts)))
 
 
 @app.callback()
-def options(debug: Annotated[bool, typer.Option(help="Show the trace of an error.")] = False) -> None:
+def options(debug: Annotated[bool, typer.Option("--debug", help="Show the trace of an error.")] = False) -> None:
     """Options of every command."""
-    if debug:
-        sys.tracebacklimit = 1000
 
 
 def main() -> None:
     """The command. Errors print one line and exit 1, Ctrl-C exits 130; `--debug` shows where they come from."""
-    debug = "--debug" in sys.argv[1:]
+    debug = "--debug" in sys.argv[1:2]
     try:
-        app(standalone_mode=True)
-    except KeyboardInterrupt:
-        fail("stopped", 130, debug)
+        app()
+    except SystemExit as end:
+        if end.code == STOPPED:  # typer turned Ctrl-C into this
+            sys.stderr.write("\nstopped\n" if sys.stderr.isatty() else "stopped\n")
+        raise
     except (OmniGen2Error, MemoryError) as error:
-        fail(str(error) or "out of memory", 1, debug)
+        fail(str(error) or "out of memory", debug)
     except OSError as error:
-        fail(f"{error.filename or 'file'}: {error.strerror or error}", 1, debug)
+        fail(f"{error.filename or 'file'}: {error.strerror or error}", debug)
 
 
-def fail(message: str, code: int, debug: bool) -> None:
-    """One line on stderr, and the exit code; with `debug`, the trace."""
+def fail(message: str, debug: bool) -> None:
+    """One line on stderr and exit code 1; with `debug`, the trace."""
     if debug:
         raise
     sys.stderr.write(f"\nerror: {message}\n" if sys.stderr.isatty() else f"error: {message}\n")
-    raise SystemExit(code)
+    raise SystemExit(1)

@@ -90,7 +90,7 @@ def draw(pipeline: Any, torch: Any, job: dict[str, Any]) -> dict[str, Any]:
         pipeline.vae.decode = decode
     seconds = time.perf_counter() - started
     np.save(job["latents"], kept[-1])
-    return {"seconds": seconds, "steps_s": [after - before for before, after in zip(marks, marks[1:])]}
+    return {"seconds": seconds, "steps_s": [after - before for before, after in zip(marks, marks[1:], strict=False)]}
 
 
 if __name__ == "__main__":

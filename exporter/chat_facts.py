@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..runtime.bundle import ChatFacts, ReflectionPrompts, VisionFacts
+from ..runtime.bundle import ChatFacts, ReflectionPrompts, VisionFacts, VisionParameters
 from ..runtime.errors import ExportError
-from ..runtime.vision import VisionParameters
-from .checkpoint import PLACEHOLDER, Checkpoint, read_json, render_turns, tokenizer_json
+from .checkpoint import PLACEHOLDER, Checkpoint, read_json, render_turns
+from .tokenizer import tokenizer_json
 
 IMAGE_TAG = "<img{number}>: <|vision_start|><|image_pad|><|vision_end|>"
 DRAW_TOKEN = "<|img|>"
@@ -67,7 +67,7 @@ def vision_facts(checkpoint: Checkpoint) -> VisionFacts:
     size = stored.get("size") or {}
     stored.setdefault("min_pixels", size.get("shortest_edge"))
     stored.setdefault("max_pixels", size.get("longest_edge"))
-    numbers = {name: stored.get(name) for name in VisionParameters.__dataclass_fields__}
+    numbers: dict[str, Any] = {name: stored.get(name) for name in VisionParameters.__dataclass_fields__}
     if missing := [name for name, value in numbers.items() if value is None]:
         raise ExportError(f"processor/preprocessor_config.json lacks {', '.join(missing)}")
     lists = {name: tuple(value) for name, value in numbers.items() if isinstance(value, list)}

@@ -20,6 +20,7 @@ from ..reference.vision import VisionConfig
 from ..reference.weights import mllm_parameter_name, read_config, tensor_locations
 from ..runtime.errors import ExportError
 from .components import Component
+from .tokenizer import tokenizer_json as tokenizer_json  # chat_facts.py reads it from here
 
 STORED_DTYPES = ("F32", "F16", "BF16")
 PARTS = ("transformer", "vae", "mllm")
@@ -60,7 +61,7 @@ class Checkpoint:
         renames: dict[str, Callable[[str], str | None]] = {"mllm": lambda tensor: mllm_parameter_name(tensor, mllm)}
         locations = {}
         for part in PARTS:
-            rename = renames.get(part, lambda tensor: tensor)
+            rename = renames.get(part, str)
             found = {rename(tensor): place for tensor, place in tensor_locations(path / part).items()}
             locations[part] = {ours: place for ours, place in found.items() if ours is not None}
         checkpoint = cls(
@@ -104,7 +105,8 @@ class Checkpoint:
         for kind, names in {"lacks": missing, "has unknown": unused, "has a wrong shape of": wrong}.items():
             if names:
                 more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-                raise ExportError(f"{self.path / part} {kind} {', '.join(names[:3])}{more}: its config.json doesn't fit its weights")
+                listed = f"{', '.join(names[:3])}{more}"
+                raise ExportError(f"{self.path / part} {kind} {listed}: its config.json doesn't fit its weights")
 
     def _check_dtypes(self, part: str) -> None:
         for name, place in self.locations[part].items():

@@ -104,7 +104,7 @@ def compare(
     BackendError for the bundle, RequestError for the drawings' parameters.
     """
     requests = _requests(steps, height_px, width_px)
-    opened, reference = Bundle.open(bundle), TorchBackend(Checkpoint.open(checkpoint))
+    opened, source = Bundle.open(bundle), Checkpoint.open(checkpoint)
     chosen = choose_backend(backend)
     precision = choose_precision(opened, chosen, precision)
     total = len(COMPONENTS) + len(requests)
@@ -113,9 +113,10 @@ def compare(
     differences: list[Difference] = []
     for component in COMPONENTS:
         progress(component.name, len(differences), total)
-        differences.append(_compare_component(component, reference, engine))
+        differences.append(_compare_component(component, source, engine))
     for name, request in requests.items():
         progress(name, len(differences), total)
+        reference = TorchBackend(source)
         as_reference = _of_precision(opened, precision, reference.precision)
         wanted = _draw(Pipeline(as_reference, reference, memory_limit_bytes), request)
         given = _draw(Pipeline(opened, engine, memory_limit_bytes), request)
@@ -137,9 +138,9 @@ def _requests(steps: int, height_px: int, width_px: int) -> dict[str, Request]:
     return {"text to image": text, "image editing": replace(text, images=(image,), image_guidance=2.0)}
 
 
-def _compare_component(component: Component, reference: TorchBackend, engine: Backend) -> Difference:
-    feeds = component.sample(reference.checkpoint.config_of(component))
-    wanted = _outputs(reference, component, feeds)
+def _compare_component(component: Component, source: Checkpoint, engine: Backend) -> Difference:
+    feeds = component.sample(source.config_of(component))
+    wanted = _outputs(TorchBackend(source), component, feeds)  # its weights are freed before the engine loads its own
     given = _outputs(engine, component, feeds)
     tolerance = component.tolerance[engine.precision]
     rows = [difference(component.name, "component", wanted[name], given[name], tolerance) for name in wanted]

@@ -19,7 +19,10 @@ Locations = dict[str, dict[str, TensorLocation]]
 def materialize(locations: Locations, bundle: Path, precision: str) -> Locations:
     """Every tensor that isn't stored in `precision` goes into `<part>/<precision>.safetensors`; returns the new places."""
     dtype = SAFETENSORS_DTYPES[precision]
-    return {part: {**tensors, **_converted(tensors, bundle / part / f"{precision}.safetensors", dtype)} for part, tensors in locations.items()}
+    placed = {}
+    for part, tensors in locations.items():
+        placed[part] = {**tensors, **_converted(tensors, bundle / part / f"{precision}.safetensors", dtype)}
+    return placed
 
 
 def _converted(tensors: dict[str, TensorLocation], target: Path, dtype: str) -> dict[str, TensorLocation]:

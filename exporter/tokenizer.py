@@ -56,6 +56,9 @@ def _added_elsewhere(folder: Path) -> list[Token]:
 def _converted(folder: Path) -> str:
     from transformers import AutoTokenizer
 
+    absent = [name for name in ("vocab.json", "merges.txt") if not (folder / name).is_file()]
+    if absent:  # transformers makes an empty tokenizer then
+        raise ExportError(f"{folder} has no tokenizer.json, and none can be made from it: it lacks {' and '.join(absent)}")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         return str(tokenizer.backend_tokenizer.to_str(pretty=True))

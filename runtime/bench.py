@@ -8,14 +8,14 @@ from __future__ import annotations
 import platform
 import statistics
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .caches import CachePolicy
+from .describe import installed_version
 from .pipeline import Pipeline
 from .request import Request
 
@@ -23,6 +23,7 @@ PROMPT = (
     "A quiet harbour at dawn, small wooden boats on still water, soft mist over the hills behind, a gull on a post, warm "
     "light from the windows of a white house, painted in fine detail"
 )
+VERSIONED = ("omnigen2-rt", "numpy", "onnxruntime", "onnxruntime-gpu", "tensorrt")
 RANGES = ((0.0, 1.0), (0.0, 0.6))
 
 
@@ -47,7 +48,10 @@ def measure(
     cache: CachePolicy | None = None,
     progress: Callable[[int, int, str], object] = lambda done, total, what: None,
 ) -> list[Case]:
-    """Draw every case `repeat` times after one short drawing that opens the components."""
+    """Draw every case `repeat` times after one short drawing that opens the components.
+
+    Each drawing's prompt is a new one, because a prompt that was just encoded is not encoded again.
+    """
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (size_px, size_px, 3), dtype=np.uint8) for _ in range(references)]
     cases = [(count, guided) for count in range(references + 1) for guided in RANGES]
@@ -55,9 +59,12 @@ def measure(
     for done, (count, guided) in enumerate(cases):
         progress(done, len(cases), f"+{count} images, cfg_range {guided}")
         request = _request(images[:count], guided, size_px, steps, cache)
-        pipeline.generate(_request(images[:count], guided, size_px, 1, None))
+        pipeline.generate(replace(request, steps=1, cache=None))
         _reset_peak()
-        runs = [pipeline.generate(request).timings for _ in range(repeat)]
+        runs = [
+            pipeline.generate(replace(request, prompt=f"{PROMPT}, {run}")).timings
+            for run in range(done * repeat, (done + 1) * repeat)
+        ]
         stages = {stage: statistics.median(run[stage] for run in runs) for stage in runs[0]}
         seconds = statistics.median(sum(run.values()) for run in runs)
         measured.append(
@@ -98,7 +105,7 @@ def to_json(pipeline: Pipeline, cases: list[Case]) -> dict[str, Any]:
     """The cases with the machine and the versions they were measured on."""
     return {
         "machine": {"system": platform.platform(), "processor": _processor(), "python": platform.python_version()},
-        "versions": {name: version(name) for name in ("omnigen2-rt", "numpy")},
+        "versions": {name: installed_version(name) for name in VERSIONED},
         "bundle": pipeline.bundle.manifest.source,
         "backend": pipeline.backend.name,
         "precision": pipeline.backend.precision,

@@ -71,8 +71,10 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 def _header(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
-            header: dict[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-            return header
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        if not isinstance(header, dict):
+            raise ValueError("its header is not a JSON object")
+        return header
     except (OSError, ValueError, OverflowError, MemoryError) as error:
         raise BundleError(f"{str(path)!r} is not a whole safetensors file: {error}") from error
 
@@ -84,14 +86,23 @@ def diagnose() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
-        "packages": {name: _version(name) for name in PACKAGES},
+        "GPU": ", ".join(_gpus()) or "none found",
+        "packages": {name: installed_version(name) for name in PACKAGES},
         "backends": {name: "works" if problem is None else f"no: {problem}" for name, problem in problems.items()},
         "auto takes": works[0] if works else "none",
         "precisions": {name: ", ".join(BACKENDS[name].precisions) for name in works},
     }
 
 
-def _version(package: str) -> str:
+def _gpus() -> list[str]:
+    """NVIDIA's driver lists its GPUs in files (Linux); asking an engine would load it."""
+    files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    told = [line for file in files for line in file.read_text(encoding="utf-8", errors="replace").splitlines()]
+    return [line.split(":", 1)[1].strip() for line in told if line.startswith("Model:")]
+
+
+def installed_version(package: str) -> str:
+    """The version of an installed distribution, or "not installed"."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -7,7 +7,7 @@ bundle's manifest; what it knows of the engine is the backend's protocol.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -18,15 +18,20 @@ from PIL import Image
 
 from .backends import BACKENDS, Backend, choose_backend, choose_precision
 from .bundle import Bundle
+from .chat import Chat, ChatResult, OnToken
 from .denoiser import Conditions, Denoiser, OnStep
 from .errors import BackendError, BundleError, RequestError
 from .guidance import branches, uses_negative_prompt
-from .images import Size, load_image, output_size, reference_size, resize_bilinear, to_images, to_pixels
+from .images import ImageSource, Size, load_image, output_size, reference_size, resize_bilinear, to_images, to_pixels
 from .language import PromptEncoder
+from .language_model import Context, LanguageModel
 from .noise import gaussian_noise
+from .reflection import OnRound, Reflection, reflect
 from .request import Request, Result
 from .schedulers import timesteps
 from .sessions import Sessions, needs_streaming
+
+States = NDArray[np.float32]
 
 
 def load(
@@ -64,6 +69,7 @@ class Pipeline:
         self.backend = backend
         self.sessions = Sessions(bundle, backend, memory_limit_bytes)
         self._prompts = PromptEncoder(bundle, self.sessions, backend)
+        self._language_model = LanguageModel(bundle, self.sessions, backend)
 
     def generate(self, request: Request, on_step: OnStep | None = None) -> Result:
         """Draw a request. `on_step(step)` is called after each step; if it returns False, drawing stops.
@@ -71,13 +77,30 @@ class Pipeline:
         Returns the pictures with their latents and steps; a drawing that was stopped has its steps and no pictures. Raises
         RequestError where the request doesn't fit the bundle, BackendError where the engine fails.
         """
+        return self._draw(request, lambda branch: self._prompt_states(request, branch), on_step)
+
+    def draw(self, request: Request, cond: States, negative: str, on_step: OnStep | None = None) -> Result:
+        """Draw from hidden states (T, Dt) float32 that are there already, instead of from the request's prompt.
+
+        negative: the text of the negative turn, in the chat template. Like `generate` otherwise.
+        """
+        template = self._language_model.chat_facts.first_turn.replace("{prompt}", negative)
+
+        def states(branch: str) -> States:
+            if not uses_negative_prompt(branch):
+                return cond
+            return self._prompts.encode(self._prompts.tokenizer.encode(template))
+
+        return self._draw(request, states, on_step)
+
+    def _draw(self, request: Request, states: Callable[[str], States], on_step: OnStep | None) -> Result:
         clock = _Clock()
         images = [load_image(source) for source in request.images]
         drawn, final = self._sizes(request, images)
         latents = self._noise(request, drawn)
         schedule = self._schedule(request, latents)
         with clock.measure("prompt"):
-            prompts = {branch: self._prompt_states(request, branch) for branch in self._branches(request, len(schedule))}
+            prompts = {branch: states(branch) for branch in self._branches(request, len(schedule))}
         with clock.measure("references"):
             references = [self._encode_image(image, request) for image in images]
         with clock.measure("denoising"):
@@ -89,9 +112,60 @@ class Pipeline:
             pictures = self._decode(latents, final) if len(steps) == len(schedule) else []
         return Result(images=pictures, latents=latents, steps=steps, timings=clock.seconds, request=request)
 
-    def encode_prompt(self, text: str) -> NDArray[np.float32]:
-        """The language model's hidden states of a drawing prompt: (T, Dt) float32."""
-        return self._prompts.encode(self._prompts.token_ids(text)).copy()
+    def chat(
+        self,
+        prompt: str,
+        images: Sequence[ImageSource] = (),
+        *,
+        request: Request | None = None,
+        max_new_tokens: int = 256,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        repetition_penalty: float | None = None,
+        seed: int = 0,
+        on_token: OnToken | None = None,
+        on_step: OnStep | None = None,
+    ) -> ChatResult:
+        """One question, answered in words or with a picture. See `Chat.ask`."""
+        return self.start_chat().ask(
+            prompt,
+            images,
+            request=request,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            repetition_penalty=repetition_penalty,
+            seed=seed,
+            on_token=on_token,
+            on_step=on_step,
+        )
+
+    def start_chat(self) -> Chat:
+        """A new conversation. Raises BundleError where the bundle can only draw, at the first turn."""
+        return Chat(self._language_model, self._prompts.tokenizer, self)
+
+    def reflect(
+        self, request: Request, rounds: int = 2, on_step: OnStep | None = None, on_round: OnRound | None = None
+    ) -> Reflection:
+        """Draw, then criticise and correct the picture up to `rounds` times, and keep the best. See `reflection.reflect`."""
+        return reflect(self, self._language_model.chat_facts.reflection, request, rounds, on_step, on_round)
+
+    def encode_prompt(self, text: str, images: Sequence[ImageSource] = ()) -> States:
+        """The language model's hidden states of a prompt: (T, Dt) float32.
+
+        Without images in the drawing template; with them in the chat template, the image tokens left out.
+        """
+        if not images:
+            return self._prompts.encode(self._prompts.token_ids(text)).copy()
+        model = self._language_model
+        facts = model.chat_facts
+        seen = [model.look(load_image(image)) for image in images]
+        tags = "".join(facts.image_tag.replace("{number}", str(number + 1)) for number in range(len(seen)))
+        ids = model.expand(self._prompts.tokenizer.encode(facts.first_turn.replace("{prompt}", tags + text)), seen)
+        states: States = model.read(Context(), ids, seen)[0][np.array(ids) != facts.image_token_id]
+        return states
 
     def close(self) -> None:
         """Free the engine's memory. The pipeline may be used again; its components are then opened anew."""

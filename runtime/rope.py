@@ -117,6 +117,25 @@ def text_positions(start: int, count: int) -> NDArray[np.int64]:
     return np.tile(np.arange(start, start + count, dtype=np.int64), (3, 1))
 
 
+def chat_positions(start: int, is_image: Sequence[bool], grids: Sequence[Grid]) -> NDArray[np.int64]:
+    """M-RoPE positions of text with images, (3, T), from `start` on (Qwen2.5-VL's get_rope_index).
+
+    is_image: which of the T tokens belong to images; grids: each image's rows and columns of tokens, in order.
+    An image's tokens share one time and count rows and columns from there; the text goes on after its longer side.
+    """
+    parts, index, remaining = [], 0, iter(grids)
+    while index < len(is_image):
+        if is_image[index]:
+            grid = next(remaining)
+            parts.append(np.array([[start]] * 3) + image_positions(grid).T)
+            index, start = index + grid[0] * grid[1], start + max(grid)
+        else:
+            count = next((k for k in range(index, len(is_image)) if is_image[k]), len(is_image)) - index
+            parts.append(text_positions(start, count))
+            index, start = index + count, start + count
+    return np.concatenate(parts, axis=1)
+
+
 def _frequencies(dim: int, theta: float) -> NDArray[np.float64]:
     frequencies: NDArray[np.float64] = float(theta) ** -(np.arange(0, dim, 2, dtype=np.float64) / dim)
     return frequencies

@@ -8,7 +8,7 @@ from functools import partial
 
 from ..bundle import Bundle
 from ..errors import BackendError
-from . import ort
+from . import ort, tensorrt
 from .backend import Backend, DeviceArray, Session
 
 __all__ = ["BACKENDS", "Backend", "BackendEntry", "DeviceArray", "Session", "choose_backend", "choose_precision"]
@@ -30,11 +30,19 @@ def _ort(name: str) -> BackendEntry:
     return BackendEntry(precisions=ort.PRECISIONS[name], problem=partial(ort.problem, name), create=create)
 
 
+def _tensorrt() -> BackendEntry:
+    def create(bundle: Bundle, precision: str, threads: int | None, streams_weights: bool) -> Backend:
+        return tensorrt.TensorRTBackend(bundle, precision, streams_weights)
+
+    return BackendEntry(precisions=tensorrt.PRECISIONS, problem=tensorrt.problem, create=create)
+
+
 BACKENDS: dict[str, BackendEntry] = {
     "ort-cuda": _ort("ort-cuda"),
     "ort-cpu": _ort("ort-cpu"),
+    "tensorrt": _tensorrt(),
 }
-"""In the order in which "auto" tries them."""
+"""In the order in which "auto" tries them. TensorRT comes last: it needs engines that `omnigen2 build` has to make first."""
 
 
 def choose_backend(name: str) -> str:

@@ -14,6 +14,7 @@ import omnigen2_rt
 PUBLIC = [
     "BackendError",
     "BundleError",
+    "ChatResult",
     "ExportError",
     "OmniGen2Error",
     "Request",

@@ -1,0 +1,144 @@
+"""The full-size model on this machine: what exporting it takes, and one denoising step of its transformer on the CPU.
+
+    python benchmarks/full_size.py CHECKPOINT BUNDLE [--json FILE]
+
+CHECKPOINT is OmniGen2's, or random weights of its size (`random_checkpoint.py benchmarks/full_size_configuration …`). The
+export runs in a process of its own, whose peak memory is read. The step runs at 256×256 with 60 text tokens in fp32 on ONNX
+Runtime, which streams the weights from their bf16 file, and then on the PyTorch reference, whose layers are loaded one at a
+time, so that both fit into 24 GB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+IMAGE_TOKENS, TEXT_TOKENS = 16 * 16, 60
+
+
+def measure_export(checkpoint: Path, bundle: Path) -> dict[str, Any]:
+    """Seconds, peak resident bytes and disk of `omnigen2 export` in a fresh process."""
+    before = _free(bundle.parent)
+    started = time.monotonic()
+    command = [sys.executable, "-m", "omnigen2_rt", "export", str(checkpoint), str(bundle), "--force"]
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    graphs = list(bundle.glob("*.onnx"))
+    return {
+        "seconds": time.monotonic() - started,
+        "peak_resident_bytes": peak,
+        "disk_bytes_beyond_weights": before - _free(bundle.parent),
+        "graphs": len(graphs),
+        "graph_bytes": sum(path.stat().st_size for path in graphs),
+    }
+
+
+def _free(folder: Path) -> int:
+    os.sync()
+    stat = os.statvfs(folder)
+    return stat.f_bfree * stat.f_frsize
+
+
+def inputs(hidden: int, width: int, half: int) -> dict[str, np.ndarray]:
+    """The transformer component's inputs for one picture of 256×256 px without references."""
+    rng = np.random.default_rng(0)
+    angles = rng.uniform(0, 2 * np.pi, (TEXT_TOKENS + IMAGE_TOKENS, half)).astype(np.float32)
+    return {
+        "context": rng.standard_normal((1, TEXT_TOKENS, hidden), dtype=np.float32),
+        "references": np.zeros((1, 0, hidden), np.float32),
+        "image_tokens": rng.standard_normal((1, IMAGE_TOKENS, hidden), dtype=np.float32),
+        "temb": rng.standard_normal((1, width), dtype=np.float32),
+        "cos": np.cos(angles),
+        "sin": np.sin(angles),
+    }
+
+
+def run_graph(bundle: Path, feeds: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, Any]]:
+    """The step on ONNX Runtime, weights streamed."""
+    from omnigen2_rt import load
+
+    started = time.monotonic()
+    with load(bundle, backend="ort-cpu", precision="fp32", memory_limit_bytes=1 << 30) as pipeline:
+        outputs = pipeline.sessions.run("transformer", feeds)
+        first = time.monotonic() - started
+        started = time.monotonic()
+        pipeline.sessions.run("transformer", feeds)
+        second = time.monotonic() - started
+        hidden = pipeline.backend.to_host(outputs["hidden_states"])
+    return hidden, {"open_and_first_s": first, "second_s": second, **_memory()}
+
+
+def _memory() -> dict[str, int]:
+    """Peak resident bytes in all, and without the mapped weight files (which the system may drop at any time)."""
+    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    values = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in status if line.endswith(" kB")}
+    return {"peak_resident_bytes": values["VmHWM"], "anonymous_bytes_after": values["RssAnon"]}
+
+
+def run_reference(checkpoint: Path, feeds: dict[str, np.ndarray]) -> np.ndarray:
+    """The step on the PyTorch reference in float32, a layer's weights at a time."""
+    import torch
+
+    from omnigen2_rt.exporter.checkpoint import Checkpoint
+    from omnigen2_rt.exporter.tensor_file import read_tensor
+    from omnigen2_rt.reference.transformer import join, omni_rope
+    from omnigen2_rt.reference.transformer_blocks import ModulatedBlock
+
+    opened = Checkpoint.open(checkpoint)
+    places = opened.locations["transformer"]
+    tensors = {name: torch.from_numpy(value) for name, value in feeds.items()}
+    hidden = join(tensors["context"], None, tensors["image_tokens"])
+    with torch.no_grad():
+        for number in range(opened.transformer.num_layers):
+            with torch.device("meta"):
+                block = ModulatedBlock(opened.transformer, omni_rope)
+            prefix = f"layers.{number}."
+            weights = {
+                name.removeprefix(prefix): torch.from_numpy(read_tensor(place).astype(np.float32))
+                for name, place in places.items()
+                if name.startswith(prefix)
+            }
+            block.load_state_dict(weights, assign=True)
+            hidden = block(hidden, tensors["cos"], tensors["sin"], tensors["temb"])
+    return hidden[:, TEXT_TOKENS:].numpy()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--keep-bundle", action="store_true", help="measure the step on a bundle that exists")
+    given = parser.parse_args()
+    report: dict[str, Any] = {
+        "machine": {"system": platform.platform(), "cores": os.cpu_count()},
+        "versions": {name: version(name) for name in ("omnigen2-rt", "torch", "onnx", "onnxruntime")},
+    }
+    if not given.keep_bundle:
+        report["export"] = measure_export(given.checkpoint, given.bundle)
+        print(json.dumps(report["export"]), flush=True)
+    from omnigen2_rt.exporter.checkpoint import Checkpoint
+
+    config = Checkpoint.open(given.checkpoint).transformer
+    feeds = inputs(config.hidden_size, config.conditioning_width, config.head_width // 2)
+    hidden, report["step"] = run_graph(given.bundle, feeds)
+    wanted = run_reference(given.checkpoint, feeds)
+    report["step"]["relative_error"] = float(np.linalg.norm(hidden - wanted) / np.linalg.norm(wanted))
+    print(json.dumps(report, indent=1))
+    if given.json:
+        given.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""One ONNX graph to one TensorRT engine, through polygraphy.
+
+Knows TensorRT's builder and nothing of bundles, caches or what the graph computes. Precision lives in the graph: networks are
+strongly typed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..runtime.backends.tensorrt import import_tensorrt, make_error_recorder
+from ..runtime.errors import Cancelled, ExportError
+from .engine_profiles import EngineProfile
+from .parser_support import has_attention, lacks_fused_attention, load_graph
+
+HARDWARE = {"none": "NONE", "ampere_plus": "AMPERE_PLUS", "same_compute_capability": "SAME_COMPUTE_CAPABILITY"}
+
+Progress = Callable[[str, int, int], object]
+"""Called with what is being done, how many pieces are done, and how many there are. False stops the build."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """How to build. All of it is part of an engine's key.
+
+    optimization_level: 0 to 5; higher builds longer. workspace_bytes: the most scratch a tactic may want, None for no limit.
+    weight_streaming: weights may stay in host memory. strip_plan: the plan holds no weights; they are read from the bundle at
+    load. version_compatible: runs on other TensorRT of this major version. hardware_compatibility: "none",
+    "ampere_plus" or "same_compute_capability". decomposable_attention: never ask for a fused kernel.
+    """
+
+    optimization_level: int = 3
+    workspace_bytes: int | None = None
+    weight_streaming: bool = False
+    strip_plan: bool = False
+    version_compatible: bool = False
+    hardware_compatibility: str = "none"
+    decomposable_attention: bool = False
+
+    def __post_init__(self) -> None:
+        if self.optimization_level not in range(6):
+            raise ExportError(f"optimization_level={self.optimization_level} is not 0 to 5")
+        if self.hardware_compatibility not in HARDWARE:
+            raise ExportError(
+                f"hardware_compatibility={self.hardware_compatibility!r} is not one of {', '.join(HARDWARE)}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """For the engine's key."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltEngine:
+    """A plan and how it came about. attention: "fused", "decomposable" or "none"; `notes` say what did not go as planned."""
+
+    plan: Any
+    attention: str
+    seconds: float
+    notes: tuple[str, ...]
+
+
+def build_engine(
+    graph: Path,
+    precision: str,
+    profiles: Sequence[EngineProfile],
+    options: EngineOptions,
+    *,
+    rope: str,
+    timing_cache: Path | None = None,
+    progress: Progress = lambda what, done, total: None,
+) -> BuiltEngine:
+    """Build `graph` (the inlined twin for rope="native"). Needs a GPU.
+
+    Attention without a fused kernel fails a build: then it is built again with attention that TensorRT may take apart, and the
+    notes say so. Raises ExportError with TensorRT's own words, Cancelled where `progress` returned False.
+    """
+    started = time.monotonic()
+    if rope == "plugin":
+        from ..plugins.omni_rope.plugin import register
+
+        register()
+    model = load_graph(graph)
+    attends = has_attention(model)
+    apart = attends and (options.decomposable_attention or lacks_fused_attention(model, precision))
+    notes: list[str] = []
+    try:
+        plan = _build(graph, profiles, options, apart, timing_cache, progress)
+    except ExportError as error:
+        if apart or not attends:
+            raise
+        notes.append(f"no fused attention ({error}): built with decomposable attention instead")
+        apart = True
+        plan = _build(graph, profiles, options, apart, timing_cache, progress)
+    attention = "none" if not attends else "decomposable" if apart else "fused"
+    return BuiltEngine(plan=plan, attention=attention, seconds=time.monotonic() - started, notes=tuple(notes))
+
+
+def _build(
+    graph: Path,
+    profiles: Sequence[EngineProfile],
+    options: EngineOptions,
+    decomposable: bool,
+    timing_cache: Path | None,
+    progress: Progress,
+) -> Any:
+    from polygraphy.backend.trt import EngineBytesFromNetwork, NetworkFromOnnxPath, SetDecomposableAttentions
+    from polygraphy.exception import PolygraphyException
+    from polygraphy.logger import G_LOGGER
+
+    monitor = make_monitor(progress)
+    network: Any = NetworkFromOnnxPath(str(graph), strongly_typed=True)
+    if decomposable:
+        network = SetDecomposableAttentions(network)
+    config = make_config(profiles, options, timing_cache, monitor)
+    save_to = str(timing_cache) if timing_cache is not None and options.optimization_level > 0 else None
+    errors = make_error_recorder(import_tensorrt())
+    try:
+        with G_LOGGER.verbosity(G_LOGGER.CRITICAL):  # a library prints nothing; what went wrong is in the recorder
+            opened = network()
+            opened[0].error_recorder = errors
+            plan = EngineBytesFromNetwork(opened, config=config, save_timing_cache=save_to)()
+    except PolygraphyException as error:
+        if monitor.cancelled:
+            raise Cancelled(f"the build of {graph.name} was stopped") from None
+        reasons = [text for _, text in errors.reported] or [_first_line(error)]
+        raise ExportError(f"TensorRT can't build {graph.name}: {'; '.join(map(_first_line, reasons))}") from error
+    if monitor.cancelled:
+        raise Cancelled(f"the build of {graph.name} was stopped")
+    return plan
+
+
+def make_config(
+    profiles: Sequence[EngineProfile], options: EngineOptions, timing_cache: Path | None, monitor: Any = None
+) -> Any:
+    """polygraphy's recipe for a builder configuration."""
+    import tensorrt as trt
+    from polygraphy.backend.trt import CreateConfig, Profile
+
+    made = []
+    for wanted in profiles:
+        profile = Profile()
+        for name, (smallest, typical, largest) in wanted.shapes.items():
+            profile.add(name, min=smallest, opt=typical, max=largest)
+        made.append(profile)
+    limits = {} if options.workspace_bytes is None else {trt.MemoryPoolType.WORKSPACE: options.workspace_bytes}
+    hardware = getattr(trt.HardwareCompatibilityLevel, HARDWARE[options.hardware_compatibility])
+    known = timing_cache is not None and timing_cache.is_file() and options.optimization_level > 0
+    return CreateConfig(
+        profiles=made,
+        load_timing_cache=str(timing_cache) if known else None,
+        builder_optimization_level=options.optimization_level,
+        memory_pool_limits=limits,
+        weight_streaming=options.weight_streaming,
+        strip_plan=options.strip_plan,
+        version_compatible=options.version_compatible,
+        hardware_compatibility_level=hardware,
+        progress_monitor=monitor,
+    )
+
+
+def make_monitor(progress: Progress) -> Any:
+    """TensorRT's progress as calls of `progress`; its False stops the build, and `cancelled` says so.
+
+    TensorRT calls this from several threads and nests its phases; the outermost phase and step are shown.
+    """
+    import tensorrt as trt
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.cancelled = False
+            self.phases: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self.phases[phase_name] = num_steps
+            self._tell(phase_name, 0)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            self._tell(phase_name, step + 1)
+            return not self.cancelled
+
+        def phase_finish(self, phase_name: str) -> None:
+            self.phases.pop(phase_name, None)
+
+        def _tell(self, phase: str, done: int) -> None:
+            if progress(phase, done, self.phases.get(phase, done)) is False:
+                self.cancelled = True
+
+    return Monitor()
+
+
+def _first_line(error: Exception | str) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -1,0 +1,165 @@
+"""The export as a whole: what it refuses, what it leaves behind when it is killed, where it finds checkpoints."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omnigen2_rt.exporter import export, placement
+from omnigen2_rt.exporter.export import export_bundle
+from omnigen2_rt.runtime.bundle import Bundle
+from omnigen2_rt.runtime.errors import BundleError, ExportError
+from tests.exporter.checkpoints import TRANSFORMER, A, B, few_components
+
+KILLED = """
+import os, signal, sys
+from omnigen2_rt.exporter.export import export_bundle
+def progress(what, done, total):
+    if done == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+export_bundle(sys.argv[1], sys.argv[2], precisions=("fp32",), progress=progress)
+"""
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    few_components(monkeypatch)
+
+
+def test_export_to_an_existing_bundle_needs_force(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    export_bundle(A, bundle, precisions=("fp32",))
+    with pytest.raises(ExportError, match="exists: choose another name, or replace it with --force"):
+        export_bundle(B, bundle, precisions=("fp32",))
+    assert Bundle.open(bundle).manifest.source == A.name
+    export_bundle(B, bundle, precisions=("fp16",), force=True)
+    assert Bundle.open(bundle).precisions == ("fp16",)
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_export_never_replaces_a_folder_that_is_no_bundle(tmp_path: Path) -> None:
+    (tmp_path / "letters").mkdir()
+    with pytest.raises(ExportError, match="is not a bundle, so --force won't replace it"):
+        export_bundle(A, tmp_path / "letters", force=True)
+
+
+def test_export_to_a_name_with_a_slash_at_its_end_makes_the_bundle(tmp_path: Path) -> None:
+    """The staging folder once lay inside the bundle then, and could not become it."""
+    export_bundle(A, f"{tmp_path}/bundle/", precisions=("fp32",))
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize("precisions", [("fp8",), ()])
+def test_export_of_unknown_precision_names_the_known(precisions: tuple[str, ...], tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="choose from fp32, fp16, bf16"):
+        export_bundle(A, tmp_path / "bundle", precisions=precisions)
+
+
+def test_export_across_filesystems_copies_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(placement.os, "link", refuse)
+    monkeypatch.setattr(placement, "_reflink", lambda source, target: False)
+    report = export_bundle(A, tmp_path / "bundle", precisions=("fp32",))
+    assert TRANSFORMER.as_posix() in report.copied and len(report.copied) == 3
+    assert (tmp_path / "bundle" / TRANSFORMER).read_bytes() == (A / TRANSFORMER).read_bytes()
+
+
+def test_export_to_a_full_disk_says_so_and_leaves_no_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, proto: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(export, "_write", full)
+    with pytest.raises(ExportError, match="can't write .*: No space left on device"):
+        export_bundle(A, tmp_path / "bundle", precisions=("fp32",))
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_export_with_no_room_for_a_copy_leaves_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: Path, target: Path) -> None:
+        Path(target).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(placement.os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EXDEV, "")))
+    monkeypatch.setattr(placement, "_reflink", lambda source, target: False)
+    monkeypatch.setattr(placement.shutil, "copyfile", full)
+    with pytest.raises(ExportError, match="No space left on device"):
+        placement.place(A / TRANSFORMER, tmp_path / "model.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_killed_export_leaves_nothing_valid_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = tmp_path / "bundle"
+    killed = subprocess.run([sys.executable, "-W", "ignore", "-c", KILLED, A, bundle], capture_output=True, timeout=60)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert not bundle.exists()
+    with pytest.raises(BundleError):
+        Bundle.open(tmp_path / "bundle.partial")
+    monkeypatch.setattr(export, "COMPONENTS", export_components()[:3])
+    report = export_bundle(A, bundle, precisions=("fp32",))
+    assert (report.graphs, report.resumed_graphs) == (3, 2)
+    Bundle.open(bundle).verify()
+    assert not (tmp_path / "bundle.partial").exists()
+
+
+def export_components() -> Any:
+    from omnigen2_rt.exporter.components import COMPONENTS
+
+    return COMPONENTS
+
+
+def test_export_from_the_hub_cache_resolves_its_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    snapshot = cached_in_hub_layout(tmp_path / "hub", "someone", "tiny")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    export_bundle("someone/tiny", tmp_path / "bundle", precisions=("fp32",))
+    placed = tmp_path / "bundle" / TRANSFORMER
+    assert not placed.is_symlink() and (snapshot / TRANSFORMER).is_symlink()
+    assert placed.stat().st_ino == (snapshot / TRANSFORMER).stat().st_ino
+    Bundle.open(tmp_path / "bundle").verify()
+
+
+def test_export_of_a_name_that_is_nowhere_says_what_the_hub_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ExportError, match="'someone/absent' is no directory here, and the Hugging Face hub gives: "):
+        export_bundle("someone/absent", tmp_path / "bundle")
+
+
+def cached_in_hub_layout(cache: Path, owner: str, name: str) -> Path:
+    """A checkpoint as huggingface_hub keeps it: blobs, and a snapshot of links to them. Returns the snapshot."""
+    revision = "0123456789abcdef0123456789abcdef01234567"
+    root = cache / f"models--{owner}--{name}"
+    snapshot = root / "snapshots" / revision
+    (root / "blobs").mkdir(parents=True)
+    (root / "refs").mkdir()
+    (root / "refs" / "main").write_text(revision)
+    for k, file in enumerate(sorted(path for path in A.rglob("*") if path.is_file())):
+        blob, link = root / "blobs" / f"{k:040x}", snapshot / file.relative_to(A)
+        shutil.copyfile(file, blob)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(blob, link.parent))
+    return snapshot
+
+
+def test_materialized_weights_are_in_the_graphs_own_type(tmp_path: Path) -> None:
+    import onnx
+
+    export_bundle(A, tmp_path / "bundle", precisions=("fp16",), materialized=True)
+    model = onnx.load(tmp_path / "bundle" / "timestep_embedding.fp16.onnx", load_external_data=False)
+    external = [t for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+    assert external and {tensor.data_type for tensor in external} == {onnx.TensorProto.FLOAT16}
+    assert (tmp_path / "bundle" / "transformer" / "fp16.safetensors").is_file()
