@@ -98,6 +98,21 @@ def compare(
         raise typer.Exit(1)
 
 
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+def build(context: typer.Context) -> None:
+    """Build TensorRT engines from a bundle (--dry-run, --list, --prune); see `build --help`."""
+    needs_extra("export", "onnx")
+    from .exporter.build_command import build as build_bundle
+
+    # Its options and their defaults stand beside the builder, which must not be imported for any other command.
+    command = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    command.command()(build_bundle)
+    command(context.args, prog_name="omnigen2 build", standalone_mode=False)
+
+
 @app.command()
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to draw, or how to change the images.")],

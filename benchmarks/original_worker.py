@@ -68,7 +68,8 @@ def draw(pipeline: Any, torch: Any, job: dict[str, Any]) -> dict[str, Any]:
 
     images = [Image.open(path).convert("RGB") for path in job["images"]]
     pipeline.enable_taylorseer = job["taylorseer"]
-    pipeline.transformer.enable_taylorseer = False  # the pipeline sets it where it is wanted, and never back
+    for module in (pipeline.transformer, *pipeline.transformer.layers):
+        module.enable_taylorseer = False  # the pipeline sets it where it is wanted, and never back
     pipeline.vae.decode = decode_and_keep
     started = time.perf_counter()
     try:

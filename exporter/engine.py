@@ -116,13 +116,13 @@ def _build(
     network: Any = NetworkFromOnnxPath(str(graph), strongly_typed=True)
     if decomposable:
         network = SetDecomposableAttentions(network)
-    config = make_config(profiles, options, timing_cache, monitor)
     save_to = str(timing_cache) if timing_cache is not None and options.optimization_level > 0 else None
     errors = make_error_recorder(import_tensorrt())
     try:
         with G_LOGGER.verbosity(G_LOGGER.CRITICAL):  # a library prints nothing; what went wrong is in the recorder
             opened = network()
             opened[0].error_recorder = errors
+            config = make_config(profiles, options, timing_cache, monitor)
             plan = EngineBytesFromNetwork(opened, config=config, save_timing_cache=save_to)()
     except PolygraphyException as error:
         if monitor.cancelled:

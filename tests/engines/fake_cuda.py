@@ -1,0 +1,121 @@
+"""A stand-in for cuda-python's runtime module: host memory plays the device, and every call is recorded.
+
+It has only functions that the real module has (`test_tensorrt_names.py` holds the names against it).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+from enum import IntEnum
+from typing import Any
+
+
+class cudaError_t(IntEnum):
+    cudaSuccess = 0
+    cudaErrorMemoryAllocation = 2
+
+
+class cudaMemcpyKind(IntEnum):
+    cudaMemcpyHostToDevice = 1
+    cudaMemcpyDeviceToHost = 2
+    cudaMemcpyDeviceToDevice = 3
+
+
+class cudaStreamCaptureMode(IntEnum):
+    cudaStreamCaptureModeThreadLocal = 1
+
+
+class Properties:
+    name = b"NVIDIA Test 1"
+    major, minor = 9, 0
+
+
+class FakeCuda:
+    """The module's functions: a status first, then what they give."""
+
+    cudaError_t = cudaError_t
+    cudaMemcpyKind = cudaMemcpyKind
+    cudaStreamCaptureMode = cudaStreamCaptureMode
+    cudaStreamNonBlocking = 1
+    STREAM = 77
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.streams: set[int] = set()
+        self.memory: dict[int, Any] = {}
+        self.capturing: list[Any] | None = None
+        self.graphs: dict[int, list[Any]] = {}
+        self.numbers = itertools.count(1000)
+        self.fail_next: str | None = None
+
+    def _done(self, name: str, *given: Any, stream: int | None = None) -> tuple[Any, ...]:
+        self.calls.append(name)
+        if stream is not None:
+            self.streams.add(stream)
+        if self.fail_next == name:
+            self.fail_next = None
+            return (cudaError_t.cudaErrorMemoryAllocation, *(None for _ in given))
+        return (cudaError_t.cudaSuccess, *given)
+
+    def cudaGetDeviceCount(self) -> tuple[Any, ...]:
+        return self._done("cudaGetDeviceCount", 1)
+
+    def cudaGetDevice(self) -> tuple[Any, ...]:
+        return self._done("cudaGetDevice", 0)
+
+    def cudaGetDeviceProperties(self, device: int) -> tuple[Any, ...]:
+        return self._done("cudaGetDeviceProperties", Properties())
+
+    def cudaDriverGetVersion(self) -> tuple[Any, ...]:
+        return self._done("cudaDriverGetVersion", 13000)
+
+    def cudaStreamCreateWithFlags(self, flags: int) -> tuple[Any, ...]:
+        assert flags == self.cudaStreamNonBlocking
+        return self._done("cudaStreamCreateWithFlags", self.STREAM)
+
+    def cudaStreamSynchronize(self, stream: int) -> tuple[Any, ...]:
+        return self._done("cudaStreamSynchronize", stream=stream)
+
+    def cudaMallocAsync(self, nbytes: int, stream: int) -> tuple[Any, ...]:
+        buffer = ctypes.create_string_buffer(nbytes)
+        answer = self._done("cudaMallocAsync", ctypes.addressof(buffer), stream=stream)
+        self.memory[ctypes.addressof(buffer)] = buffer
+        return answer
+
+    def cudaFreeAsync(self, address: int, stream: int) -> tuple[Any, ...]:
+        del self.memory[address]
+        return self._done("cudaFreeAsync", stream=stream)
+
+    def cudaMemcpyAsync(self, target: int, source: int, nbytes: int, kind: Any, stream: int) -> tuple[Any, ...]:
+        device = {1: (target,), 2: (source,), 3: (target, source)}[int(kind)]
+        assert all(address in self.memory for address in device), "a device address that is not allocated"
+        ctypes.memmove(target, source, nbytes)
+        return self._done(f"cudaMemcpyAsync {kind.name}", stream=stream)
+
+    def cudaStreamBeginCapture(self, stream: int, mode: Any) -> tuple[Any, ...]:
+        self.capturing = []
+        return self._done("cudaStreamBeginCapture", stream=stream)
+
+    def cudaStreamEndCapture(self, stream: int) -> tuple[Any, ...]:
+        number = next(self.numbers)
+        self.graphs[number], self.capturing = self.capturing or [], None
+        return self._done("cudaStreamEndCapture", number, stream=stream)
+
+    def cudaGraphInstantiate(self, graph: int, flags: int) -> tuple[Any, ...]:
+        number = next(self.numbers)
+        self.graphs[number] = self.graphs[graph]
+        return self._done("cudaGraphInstantiate", number)
+
+    def cudaGraphDestroy(self, graph: int) -> tuple[Any, ...]:
+        del self.graphs[graph]
+        return self._done("cudaGraphDestroy")
+
+    def cudaGraphExecDestroy(self, executable: int) -> tuple[Any, ...]:
+        del self.graphs[executable]
+        return self._done("cudaGraphExecDestroy")
+
+    def cudaGraphLaunch(self, executable: int, stream: int) -> tuple[Any, ...]:
+        for work in self.graphs[executable]:
+            work()
+        return self._done("cudaGraphLaunch", stream=stream)
