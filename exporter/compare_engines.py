@@ -38,6 +38,7 @@ def compare_component(
     AccuracyResult: for each pair of names, the outputs' OutputDifference.
     """
     from polygraphy.comparator import Comparator, IterationResult, RunResults
+    from polygraphy.logger import G_LOGGER
 
     feeds = component.sample(config, **sizes)
     results = RunResults()
@@ -47,7 +48,10 @@ def compare_component(
         results.append((name, [IterationResult(outputs=host, runner_name=name)]))
     names = list(backends)
     pairs = [(0, index) for index in range(1, len(names))]
-    return Comparator.compare_accuracy(results, compare_func=_within(component.tolerance[precision]), comparisons=pairs)
+    compare = _within(component.tolerance[precision])
+    with G_LOGGER.verbosity(G_LOGGER.CRITICAL):  # a library prints nothing
+        (result,) = Comparator.compare_accuracy(results, compare_func=compare, comparisons=pairs)
+    return result
 
 
 def _within(tolerance: float) -> Any:

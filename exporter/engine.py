@@ -81,8 +81,12 @@ def build_engine(
     """
     started = time.monotonic()
     if rope == "plugin":
-        from ..plugins.omni_rope.plugin import register
-
+        try:
+            from ..plugins.omni_rope.plugin import register
+        except ImportError as error:
+            raise ExportError(
+                f'the plugin can\'t be loaded ({error}): pip install "omnigen2-rt[tensorrt]", or --rope native'
+            ) from None
         register()
     model = load_graph(graph)
     attends = has_attention(model)
@@ -119,7 +123,7 @@ def _build(
     save_to = str(timing_cache) if timing_cache is not None and options.optimization_level > 0 else None
     errors = make_error_recorder(import_tensorrt())
     try:
-        with G_LOGGER.verbosity(G_LOGGER.CRITICAL):  # a library prints nothing; what went wrong is in the recorder
+        with G_LOGGER.verbosity(G_LOGGER.CRITICAL + 1):  # a library prints nothing; what went wrong is in the recorder
             opened = network()
             opened[0].error_recorder = errors
             config = make_config(profiles, options, timing_cache, monitor)
