@@ -20,7 +20,6 @@ from ..reference.vision import VisionConfig
 from ..reference.weights import mllm_parameter_name, read_config, tensor_locations
 from ..runtime.errors import ExportError
 from .components import Component
-from .tokenizer import tokenizer_json as tokenizer_json  # chat_facts.py reads it from here
 
 STORED_DTYPES = ("F32", "F16", "BF16")
 PARTS = ("transformer", "vae", "mllm")

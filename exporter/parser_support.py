@@ -1,8 +1,8 @@
 """What TensorRT's ONNX parser takes, as a table, and what it would refuse in a graph: found before the long build.
 
-Sources. Operators and types: onnx-tensorrt, docs/operators.md (of TensorRT 10.1; later releases only added to it). Attention came
-with 10.14, RMSNormalization and RotaryEmbedding with 10.15: their limits, and how a node finds its plugin, are as the importers
-in onnxOpImporters.cpp and ModelImporter.cpp of the 11.1 tree have them.
+Sources. Operators and types: onnx-tensorrt, docs/operators.md (of TensorRT 10.1; later releases are taken to have only added to
+it). Attention came with 10.14, RMSNormalization and RotaryEmbedding with 10.15; their limits, and how a node finds its plugin,
+follow notes on the 11.1 importers, which were not read again for this table.
 
 The table holds what our exporter can emit, not all that the parser knows; what it lacks is reported, so a new operator has to be
 looked up before it ships. No TensorRT is needed to use it.

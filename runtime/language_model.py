@@ -17,7 +17,7 @@ from PIL import Image
 from .backends import Backend, DeviceArray
 from .bundle import Bundle, ChatFacts, VisionFacts
 from .errors import BundleError, RequestError
-from .rope import Grid, chat_positions, mrope_tables
+from .rope import Grid, chat_positions, mrope_tables, text_positions
 from .sessions import Sessions
 from .vision import vision_patches
 from .vision_tables import vision_tables
@@ -98,12 +98,22 @@ class LanguageModel:
             raise RequestError(f"the conversation has {total} tokens; this model reads at most {most}: shorten it or start anew")
         is_image = [number == self.chat_facts.image_token_id for number in ids]
         positions = chat_positions(context.next_position, is_image, [picture.grid for picture in pictures])
+        return self._run(context, ids, self._embeds(ids, is_image, pictures), positions)
+
+    def read_text(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """The hidden states (T, Dt) float32 of a text on its own; needs nothing of a bundle's chat."""
+        return self._run(Context(), ids, self._embeds(ids, (), ()), text_positions(0, len(ids)))[0]
+
+    def _run(
+        self, context: Context, ids: Sequence[int], embeds: DeviceArray | np.ndarray, positions: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], Context]:
         tables = mrope_tables(positions, self._facts.head_width, self._facts.rope_theta, self._facts.mrope_section)
+        before = len(context.ids)
         feeds = {
-            "inputs_embeds": self._embeds(ids, is_image, pictures),
+            "inputs_embeds": embeds,
             "cos": tables.cos[None],
             "sin": tables.sin[None],
-            "mask": np.tri(len(ids), total, len(context.ids), dtype=bool)[None, None],
+            "mask": np.tri(len(ids), before + len(ids), before, dtype=bool)[None, None],
             **(context.past or self._empty_past()),
         }
         outputs = self._sessions.run("language_model", feeds)

@@ -68,8 +68,8 @@ class Pipeline:
         self.bundle = bundle
         self.backend = backend
         self.sessions = Sessions(bundle, backend, memory_limit_bytes)
-        self._prompts = PromptEncoder(bundle, self.sessions, backend)
         self._language_model = LanguageModel(bundle, self.sessions, backend)
+        self._prompts = PromptEncoder(bundle, self._language_model)
 
     def generate(self, request: Request, on_step: OnStep | None = None) -> Result:
         """Draw a request. `on_step(step)` is called after each step; if it returns False, drawing stops.
