@@ -41,7 +41,7 @@ def export(
     bundle: Annotated[Path, typer.Argument(help="The folder to make.")],
     precision: Annotated[list[str] | None, typer.Option(help="fp32, fp16 or bf16; may be repeated.")] = None,
     lora: Annotated[Path | None, typer.Option(help="A LoRA file (or folder) to merge.")] = None,
-    lora_scale: Annotated[float, typer.Option(help="How strongly the LoRA counts.")] = 1.0,
+    lora_scale: Annotated[float | None, typer.Option(help="How strongly the LoRA counts; 1 by default.")] = None,
     materialize: Annotated[bool, typer.Option(help="Also write the weights converted to each precision.")] = False,
     force: Annotated[bool, typer.Option(help="Replace an existing bundle.")] = False,
 ) -> None:
@@ -49,12 +49,14 @@ def export(
     needs_extra("export", "torch", "onnx", "onnxscript", "safetensors")
     from .exporter.export import DEFAULT_PRECISIONS, Lora, export_bundle
 
+    if lora is None and lora_scale is not None:
+        raise OmniGen2Error("--lora-scale belongs to --lora")
     bar = ProgressLine()
     report = export_bundle(
         checkpoint,
         bundle,
         precisions=precision or DEFAULT_PRECISIONS,
-        lora=None if lora is None else Lora(path=lora, scale=lora_scale),
+        lora=None if lora is None else Lora(path=lora, scale=1.0 if lora_scale is None else lora_scale),
         materialized=materialize,
         force=force,
         progress=lambda what, done, total: bar.show(done, total, what),
@@ -195,11 +197,21 @@ def info(
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
-    """Say what is installed, which backends work here, and why the others don't."""
-    from .runtime.describe import diagnose
+def doctor(
+    bundle: Annotated[Path | None, typer.Argument(help="Also say what drawing with this bundle takes.")] = None,
+    backend: Backend = "auto",
+    precision: Precision = "auto",
+    memory_limit: MemoryLimit = None,
+    steps: Annotated[int, typer.Option(help="Steps of that drawing.")] = DEFAULTS["steps"],
+    as_json: AsJson = False,
+) -> None:
+    """Say what is installed, which backends work here, and why the others don't; and what a bundle takes of memory."""
+    from .runtime.describe import diagnose, memory
 
-    show(diagnose(), as_json)
+    facts = diagnose()
+    if bundle is not None:
+        facts["memory"] = memory(bundle, backend, precision, memory_bytes(memory_limit), steps)
+    show(facts, as_json)
 
 
 @app.command()
@@ -214,12 +226,18 @@ def bench(
     precision: Precision = "auto",
     threads: Threads = None,
     memory_limit: MemoryLimit = None,
+    every: Annotated[bool, typer.Option("--all", help="Instead: one picture in every way that works here.")] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Measure the original's efficiency table: 0 to 3 input images, guidance throughout or on the first 60 %."""
-    from .runtime.bench import measure, table, to_json
+    from .runtime.bench import measure, opened_line, table, to_json
     from .runtime.pipeline import load
 
+    if every:
+        if backend != "auto" or precision != "auto" or cache is not None or memory_limit is not None:
+            raise OmniGen2Error("--all takes every backend, precision and cache: leave those options and --memory-limit out")
+        bench_ways(bundle, size, steps, repeat, threads, json_file)
+        return
     limit = memory_bytes(memory_limit)
     with load(bundle, backend=backend, precision=precision, threads=threads, memory_limit_bytes=limit) as pipeline:
         bar = ProgressLine()
@@ -234,7 +252,47 @@ def bench(
         )
         bar.end()
         typer.echo(table(cases))
+        typer.echo(opened_line(pipeline))
         write_json(json_file, to_json(pipeline, cases))
+
+
+@app.command("eval")
+def evaluate(
+    world: Annotated[str, typer.Argument(help="nano, whose pictures can be judged without a network.")],
+    bundle: Annotated[str, typer.Option(help="The bundle's folder.")] = "nano",
+    abilities: Annotated[str, typer.Option(help="Only these, separated by commas; all by default.")] = "",
+    samples: Annotated[int | None, typer.Option(help="Of each ability; 200 by default.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps a drawing; 20 by default.")] = None,
+    text_guidance: Annotated[float | None, typer.Option(help="Instead of nano's own.")] = None,
+    image_guidance: Annotated[float | None, typer.Option(help="Likewise, where there are input images.")] = None,
+    cache: Annotated[str | None, typer.Option(help="teacache or taylorseer.")] = None,
+    backend: Backend = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+    memory_limit: MemoryLimit = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Score what a model does: draw, edit, combine, look, decide, reflect; exit code 1 below what is needed."""
+    from .nano.evaluation import Settings, chosen_abilities, facts_of, to_json
+    from .nano.evaluation import evaluate as examine
+    from .nano.scores import table
+    from .runtime.pipeline import load
+
+    if world != "nano":
+        raise OmniGen2Error(f"eval {world!r} is unknown; the only world that can be scored is nano")
+    given: dict[str, Any] = {"samples": samples, "steps": steps}
+    given |= {"text_guidance": text_guidance, "image_guidance": image_guidance, "cache": cache_policy(cache, None)}
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    chosen = chosen_abilities([name.strip() for name in abilities.split(",") if name.strip()])
+    limit = memory_bytes(memory_limit)
+    with load(bundle, backend=backend, precision=precision, threads=threads, memory_limit_bytes=limit) as pipeline:
+        bar = ProgressLine()
+        scores = examine(pipeline, settings, chosen, bar.show)
+        bar.end()
+        typer.echo(table(scores))
+        write_json(json_file, to_json(scores, settings, facts_of(pipeline)))
+    if not all(score.is_reached for score in scores):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -257,21 +315,29 @@ def chat(
 ) -> None:
     """Talk with the model: ask about pictures, or for pictures."""
     from .runtime.pipeline import load
-    from .runtime.terminal_chat import answer_as_json, converse, line_reader, save_pictures
+    from .runtime.terminal_chat import answer_as_json, converse, drawing, line_reader, save_pictures
 
     request = Request(prompt="", height_px=height, width_px=width, steps=steps, seed=seed)
+    if not out.is_dir():
+        raise OmniGen2Error(f"--out {str(out)!r} is not a folder: make it first")
+    if prompt is None and as_json:
+        raise OmniGen2Error("--json needs a prompt: it prints one answer")
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
     limit = memory_bytes(memory_limit)
     with load(bundle, backend=backend, precision=precision, threads=threads, memory_limit_bytes=limit) as pipeline:
         if prompt is None:
-            converse(pipeline.start_chat, request, out, line_reader(), lambda text: typer.echo(text, nl=False), settings)
+            converse(pipeline.start_chat, request, out, line_reader(), say, settings, image or ())
             return
-        answer = pipeline.chat(prompt, image or (), request=request, **settings)
+        on_token = None if as_json else say
+        bar = ProgressLine()
+        settings["on_step"] = drawing(bar, request)
+        answer = pipeline.chat(prompt, image or (), request=request, on_token=on_token, **settings)
+        bar.end()
     files = save_pictures(answer, out)
     if as_json:
         show(answer_as_json(answer, files), as_json)
     else:
-        typer.echo("\n".join([*([answer.text] if answer.text else []), *map(str, files)]))
+        typer.echo("\n".join([*([""] if answer.text else []), *map(str, files)]))
 
 
 @app.command()
@@ -292,16 +358,29 @@ def reflect(
 ) -> None:
     """Draw, look at the picture, correct it, and keep the best."""
     from .runtime.pipeline import load
-    from .runtime.terminal_chat import rounds_as_json, save_rounds
+    from .runtime.terminal_chat import drawing, rounds_as_json, save_rounds
 
     request = Request(prompt=prompt, height_px=height, width_px=width, steps=steps, seed=seed)
     picture_names(out, 1)
     limit = memory_bytes(memory_limit)
     with load(bundle, backend=backend, precision=precision, threads=threads, memory_limit_bytes=limit) as pipeline:
-        reflection = pipeline.reflect(request, rounds)
+        bar = ProgressLine()
+        reflection = pipeline.reflect(request, rounds, on_step=drawing(bar, request))
+        bar.end()
     files = [str(file) for file in save_rounds(reflection, out)]
     told = {f"round {number}": said for number, said in enumerate(rounds_as_json(reflection))}
     show({"files": files, "rounds": rounds_as_json(reflection)} if as_json else {"files": ", ".join(files), **told}, as_json)
+
+
+def bench_ways(bundle: Path, size: int, steps: int, repeat: int, threads: int | None, json_file: Path | None) -> None:
+    """What `bench --all` does."""
+    from .runtime.bench_ways import measure_ways, ways_json, ways_table
+
+    bar = ProgressLine()
+    measured = measure_ways(bundle, size_px=size, steps=steps, repeat=repeat, threads=threads, progress=bar.show)
+    bar.end()
+    typer.echo(ways_table(measured))
+    write_json(json_file, ways_json(bundle, measured))
 
 
 def engine(pipeline: Any) -> dict[str, str]:
@@ -328,13 +407,30 @@ def needs_extra(extra: str, *modules: str) -> None:
         raise OmniGen2Error(f'this needs {", ".join(missing)}: pip install "omnigen2-rt[{extra}]"')
 
 
+def say(text: str) -> None:
+    """Print a piece of an answer as it comes."""
+    typer.echo(text, nl=False)
+
+
 def show(facts: dict[str, Any], as_json: bool) -> None:
     """Print nested facts as JSON or as indented lines."""
     typer.echo(json.dumps(facts, indent=1, ensure_ascii=False) if as_json else "\n".join(fact_lines(facts)))
 
 
+def print_version(wanted: bool) -> None:
+    """Answer `--version` and end."""
+    from importlib.metadata import version
+
+    if wanted:
+        typer.echo(version("omnigen2-rt"))
+        raise typer.Exit
+
+
 @app.callback()
-def options(debug: Annotated[bool, typer.Option("--debug", help="Show the trace of an error.")] = False) -> None:
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the trace of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Say which version.", callback=print_version, is_eager=True)] = False,
+) -> None:
     """Options of every command."""
 
 

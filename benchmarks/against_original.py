@@ -1,11 +1,13 @@
 """Our pipeline beside the original's own: seconds for a drawing and for an edit, exact and with TaylorSeer.
 
     python benchmarks/against_original.py --original PATH --original-python PYTHON [--steps 50] [--repeats 3] [--json FILE]
+        [--also openvino:bf16 openvino:fp32]
 
-Both run the same random weights on the same threads in float32: ours on ONNX Runtime, the original in torch eager. The two take
-turns, so that a machine that slows down slows both. Prints a table and one JSON document. A ratio is the original's median
-seconds, whole call, over ours; `latents_max_difference` says that both drew the same picture. `load_averages` say whether the
-machine was free: before a run they should be near 0. TaylorSeer's gain depends on the number of steps: only 50 show it.
+Both run the same random weights on the same threads in float32: ours on ONNX Runtime, the original in torch eager; `--also` adds
+other backends and precisions of ours. All take turns, so that a machine that slows down slows each. Prints a table and one JSON
+document. A ratio is the original's median seconds, whole call, over ours; `latents_max_difference` says that both drew the same
+picture, `latents_relative_error` how far each of ours lies from the original. `load_averages` say whether the machine was free:
+before a run they should be near 0. TaylorSeer's gain depends on the number of steps: only 50 show it.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ import statistics
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +30,18 @@ import numpy as np
 from PIL import Image
 
 import omnigen2_rt as og
+from omnigen2_rt.runtime.describe import installed_version
 from omnigen2_rt.runtime.pipeline import Pipeline
 
 HERE = Path(__file__).parent
 PROMPT = "A red fox sits on a mossy stone beside a quiet forest stream at dawn, with soft golden light on its fur"
 TASKS = {"text_to_image": 1.0, "editing": 2.0}  # and their image guidance
+MODES = ("exact", "taylorseer")
 RATIOS = {
     "exact": ("ours_exact", "original_exact"),
     "taylorseer": ("ours_taylorseer", "original_exact"),
     "taylorseer_against_its_own": ("ours_taylorseer", "original_taylorseer"),
 }
-VARIANTS = ("original_exact", "ours_exact", "original_taylorseer", "ours_taylorseer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,17 +137,22 @@ def draw_ours(pipeline: Pipeline, job: Job, taylorseer: bool, latents: Path) -> 
     return {"seconds": seconds, "steps_s": steps, "stages_s": result.timings}
 
 
-def measure(pipeline: Pipeline, original: Original, job: Job, repeats: int, folder: Path) -> dict[str, Any]:
-    """All variants in turn, `repeats` times. Returns medians, ratios and how far the latents lie apart."""
-    runs: dict[str, list[dict[str, Any]]] = {variant: [] for variant in VARIANTS}
+def measure(
+    pipelines: Mapping[str, Pipeline], original: Original, job: Job, repeats: int, folder: Path
+) -> dict[str, Any]:
+    """All variants in turn, `repeats` times. Returns medians, ratios and how far the latents lie apart.
+
+    pipelines: ours by name; "ours" is held against the original in every way, the others in the original's exact mode.
+    """
+    runs: dict[str, list[dict[str, Any]]] = {f"{side}_{mode}": [] for mode in MODES for side in ("original", *pipelines)}
     for _ in range(repeats):
-        for variant in VARIANTS:
+        for variant, done in runs.items():
             side, _, mode = variant.partition("_")
             taylorseer, latents = mode == "taylorseer", folder / f"{variant}.npy"
-            if side == "ours":
-                runs[variant].append(draw_ours(pipeline, job, taylorseer, latents))
+            if side in pipelines:
+                done.append(draw_ours(pipelines[side], job, taylorseer, latents))
             else:
-                runs[variant].append(original.draw(job.message(taylorseer, latents)))
+                done.append(original.draw(job.message(taylorseer, latents)))
     medians = {variant: statistics.median(run["seconds"] for run in done) for variant, done in runs.items()}
     steps = {variant: statistics.median(s for run in done for s in run["steps_s"]) for variant, done in runs.items()}
     return {
@@ -152,9 +161,15 @@ def measure(pipeline: Pipeline, original: Original, job: Job, repeats: int, fold
         "steps_s": {variant: [[round(s, 3) for s in run["steps_s"]] for run in done] for variant, done in runs.items()},
         "median_step_s": _rounded(steps),
         "stages_s": _rounded(runs["ours_exact"][-1]["stages_s"]),
-        "ratios": _rounded({name: medians[slow] / medians[fast] for name, (fast, slow) in RATIOS.items()}),
-        "latents_max_difference": {mode: _difference(folder, mode) for mode in ("exact", "taylorseer")},
+        "ratios": _rounded({name: medians[slow] / medians[fast] for name, (fast, slow) in _ratios(pipelines).items()}),
+        "latents_max_difference": {mode: _difference(folder, mode) for mode in MODES},
+        "latents_relative_error": {v: _relative_error(folder, v) for v in runs if not v.startswith("original")},
     }
+
+
+def _ratios(pipelines: Mapping[str, Pipeline]) -> dict[str, tuple[str, str]]:
+    others = [f"{side}_{mode}" for side in pipelines if side != "ours" for mode in MODES]
+    return RATIOS | {variant: (variant, "original_exact") for variant in others}
 
 
 def _rounded(values: dict[str, float]) -> dict[str, float]:
@@ -164,6 +179,12 @@ def _rounded(values: dict[str, float]) -> dict[str, float]:
 def _difference(folder: Path, mode: str) -> float:
     ours, theirs = (np.load(folder / f"{side}_{mode}.npy") for side in ("ours", "original"))
     return float(np.abs(ours - theirs).max())
+
+
+def _relative_error(folder: Path, variant: str) -> float:
+    """Of the L2 norm, against the original in the same mode."""
+    ours, theirs = (np.load(folder / f"{name}.npy") for name in (variant, f"original_{variant.partition('_')[2]}"))
+    return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
 
 
 def make_job(task: str, size_px: int, steps: int, folder: Path) -> Job:
@@ -181,15 +202,16 @@ def make_job(task: str, size_px: int, steps: int, folder: Path) -> Job:
 def machine() -> dict[str, Any]:
     info = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
     names = [line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")]
-    packages = ("omnigen2-rt", "onnxruntime", "numpy")
-    versions = {package: version(package) for package in packages}
+    packages = ("omnigen2-rt", "onnxruntime", "openvino", "numpy")
+    versions = {package: installed_version(package) for package in packages}
     return {"cpu": names[0] if names else platform.processor(), "cores": os.cpu_count(), "versions": versions}
 
 
 def table(tasks: dict[str, Any]) -> str:
-    lines = [f"{'':16}{'':22}{'seconds':>9}{'a step':>9}"]
+    lines = [f"{'':16}{'':28}{'seconds':>9}{'a step':>9}"]
     for task, found in tasks.items():
-        lines += [f"{task:16}{v:22}{found['median_s'][v]:9.2f}{found['median_step_s'][v]:9.3f}" for v in VARIANTS]
+        seconds, steps = found["median_s"], found["median_step_s"]
+        lines += [f"{task:16}{variant:28}{seconds[variant]:9.2f}{steps[variant]:9.3f}" for variant in seconds]
         lines += [f"{task:16}{name:28} {ratio:.2f} x faster" for name, ratio in found["ratios"].items()]
     return "\n".join(lines)
 
@@ -205,6 +227,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--also", nargs="*", default=[], metavar="BACKEND:PRECISION", help="further backends of ours")
     parser.add_argument("--json", type=Path, help="also write the JSON document here")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -223,13 +246,20 @@ def run(given: argparse.Namespace, work: Path, folder: Path) -> dict[str, Any]:
     before = os.getloadavg()
     original = Original(given.original_python, given.original, checkpoint, given.threads)
     tasks = {}
-    with og.load(bundle, backend="ort-cpu", precision="fp32", threads=given.threads) as pipeline:
+    ways = {"ours": "ort-cpu:fp32"} | {way.replace(":", "-"): way for way in given.also}
+    with ExitStack() as opened:
+        pipelines = {}
+        for name, way in ways.items():
+            backend, _, precision = way.partition(":")
+            pipeline = og.load(bundle, backend=backend, precision=precision or "auto", threads=given.threads)
+            pipelines[name] = opened.enter_context(pipeline)
         for task in given.tasks:
             warm = make_job(task, given.size, 1, folder)
             original.draw(warm.message(False, folder / "warm.npy"))
-            draw_ours(pipeline, warm, False, folder / "warm.npy")
+            for pipeline in pipelines.values():
+                draw_ours(pipeline, warm, False, folder / "warm.npy")
             job = make_job(task, given.size, given.steps, folder)
-            tasks[task] = measure(pipeline, original, job, given.repeats, folder)
+            tasks[task] = measure(pipelines, original, job, given.repeats, folder)
     original.close()
     loads = {"before": before, "after": os.getloadavg()}
     settings = {"size_px": given.size, "steps": given.steps, "repeats": given.repeats, "threads": given.threads}

@@ -14,7 +14,7 @@ import json
 import math
 import shutil
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -64,6 +64,7 @@ def tensor_shapes(configuration: Path) -> dict[str, Shapes]:
     from omnigen2_rt.reference.transformer import Transformer, TransformerConfig
     from omnigen2_rt.reference.vae import VAE, VAEConfig
     from omnigen2_rt.reference.vision import VisionConfig
+    from omnigen2_rt.reference.weights import stored_mllm_name
 
     def read(part: str) -> Any:
         return json.loads((configuration / part / "config.json").read_text(encoding="utf-8"))
@@ -75,16 +76,11 @@ def tensor_shapes(configuration: Path) -> dict[str, Shapes]:
             "vae": VAE(VAEConfig.from_json(read("vae"))),
             "mllm": MLLM(MLLMConfig.from_json(mllm), VisionConfig.from_json(mllm)),
         }
+    stored: dict[str, Callable[[str], str]] = {"transformer": str, "vae": str, "mllm": stored_mllm_name}
     return {
-        part: {_stored_name(name): tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+        part: {stored[part](name): tuple(tensor.shape) for name, tensor in network.state_dict().items()}
         for part, network in networks.items()
     }
-
-
-def _stored_name(name: str) -> str:
-    if name == "language_model.head.weight":
-        return "lm_head.weight"
-    return f"model.{name.removeprefix('language_model.')}" if name.startswith("language_model.") else name
 
 
 def _check_vocabulary(configuration: Path, processor: Path) -> None:
@@ -95,7 +91,9 @@ def _check_vocabulary(configuration: Path, processor: Path) -> None:
         raise ValueError(f"{processor} has token {max(ids)}; the MLLM's vocab_size={size} ends before it")
 
 
-def _write_part(folder: Path, stem: str, shapes: Shapes, dtype: str, shard_bytes: int, rng: np.random.Generator) -> None:
+def _write_part(
+    folder: Path, stem: str, shapes: Shapes, dtype: str, shard_bytes: int, rng: np.random.Generator
+) -> None:
     shards = list(_shards(shapes, DTYPES[dtype][1].itemsize, shard_bytes))
     names = [f"{stem}-{k + 1:05}-of-{len(shards):05}.safetensors" for k in range(len(shards))]
     if len(shards) == 1:
@@ -139,7 +137,9 @@ def write_tensors(path: Path, shapes: Shapes, dtype: str, rng: np.random.Generat
             _write_values(file, name, shape, numpy_dtype, rng)
 
 
-def _write_values(file: BinaryIO, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], rng: np.random.Generator) -> None:
+def _write_values(
+    file: BinaryIO, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], rng: np.random.Generator
+) -> None:
     centre, spread = distribution(name, shape)
     count = math.prod(shape)
     for start in range(0, count, PIECE):

@@ -6,20 +6,22 @@ still plans and checks.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..runtime.backends import tensorrt_library
+from ..runtime.backends.cuda import Device
 from ..runtime.backends.engines import FOLDER, EngineRecord, Key, Machine, engine_name, make_key, mismatches
 from ..runtime.bundle import Bundle, GraphSpec
 from ..runtime.errors import BackendError, BundleError, ExportError
 from .engine import EngineOptions, Progress, build_engine
 from .engine_cache import build_lock, list_engines, prune, store_engine, stored_engine
+from .engine_memory import scratch_bytes, tensor_bytes
 from .engine_profiles import EngineProfile, Limits, dynamic_sizes, engine_profiles
-from .parser_support import Finding, check_graph
+from .graph_shapes import load_graph
+from .parser_support import Finding, check_graph, lacks_fused_attention
 
-ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "bool": 1}
 BEST_FIRST = ("bf16", "fp16", "fp32")
 
 
@@ -46,7 +48,7 @@ class BuildOptions:
 class PlannedEngine:
     """One engine to be. weight_bytes, tensor_bytes: on the GPU, weights and all inputs and outputs of the largest shapes.
 
-    TensorRT says only after a build how much scratch an engine wants. key: None where there is no TensorRT to build with.
+    scratch_bytes: an estimate, see engine_memory.py. key: None where there is no TensorRT to build with.
     """
 
     graph: GraphSpec
@@ -55,19 +57,24 @@ class PlannedEngine:
     findings: tuple[Finding, ...]
     weight_bytes: int
     tensor_bytes: int
+    scratch_bytes: int
     key: Key | None
     reused: EngineRecord | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildReport:
-    """What was planned, built and reused. `problem`: why nothing can be built here, or None."""
+    """What was planned, built and reused. problem: why nothing can be built here, or None.
+
+    gpu_bytes: free memory and all memory of the GPU, where there is one.
+    """
 
     precision: str
     planned: tuple[PlannedEngine, ...]
     built: tuple[EngineRecord, ...]
     reused: tuple[EngineRecord, ...]
     problem: str | None
+    gpu_bytes: tuple[int, int] | None = None
 
     @property
     def findings(self) -> list[tuple[str, Finding]]:
@@ -78,16 +85,15 @@ class BuildReport:
         """The plan for people."""
         lines = [f"precision {self.precision}"]
         for planned in self.planned:
-            memory = (
-                f"weights {planned.weight_bytes / 1e6:.0f} MB + tensors {planned.tensor_bytes / 1e6:.0f} MB + scratch"
-            )
             state = "not known without TensorRT" if planned.key is None else "reused" if planned.reused else "to build"
-            lines.append(f"{planned.graph.component}: {state}; {memory}")
-            for profile in planned.profiles:
-                lines.append(f"  {profile.name}: {_profile_text(profile)}")
+            lines.append(f"{planned.graph.component}: {state}; {_memory_text(planned)}")
+            lines += [f"  {profile.name}: {_profile_text(profile)}" for profile in planned.profiles]
             lines += [f"  refused by the parser: {found}" for found in planned.findings]
         weights = sum(planned.weight_bytes for planned in self.planned)
-        lines.append(f"all engines at once: {weights / 1e9:.2f} GB of weights")
+        scratch = max((planned.scratch_bytes for planned in self.planned), default=0)
+        lines.append(f"all engines at once: {weights / 1e9:.2f} GB of weights, and one scratch of about {scratch / 1e9:.2f} GB")
+        if self.gpu_bytes is not None:
+            lines.append(f"the GPU has {self.gpu_bytes[0] / 1e9:.2f} GB free of {self.gpu_bytes[1] / 1e9:.2f} GB")
         return "\n".join([*lines, *([f"nothing can be built here: {self.problem}"] if self.problem else [])])
 
 
@@ -100,13 +106,16 @@ def build_engines(
     """
     opened = Bundle.open(bundle)
     precision = _precision(opened, options.precision)
-    machine, problem = _machine()
+    machine, problem = _machine(options.rope)
     planned = [_plan(opened, graph, options, machine) for graph in _graphs(opened, precision, options)]
     planned = [plan for plan in planned if plan.profiles]
     report = BuildReport(precision=precision, planned=tuple(planned), built=(), reused=(), problem=problem)
     if options.dry_run:
         reused = tuple(plan.reused for plan in planned if plan.reused)
-        return BuildReport(precision=precision, planned=tuple(planned), built=(), reused=reused, problem=problem)
+        gpu = None if machine is None else _gpu_bytes()
+        return BuildReport(
+            precision=precision, planned=tuple(planned), built=(), reused=reused, problem=problem, gpu_bytes=gpu
+        )
     if report.findings:
         told = "; ".join(f"{component}: {found}" for component, found in report.findings[:5])
         raise ExportError(f"TensorRT's parser would refuse {len(report.findings)} nodes: {told}")
@@ -123,21 +132,19 @@ def build_engines(
     )
 
 
-def _machine() -> tuple[Machine | None, str | None]:
-    from ..runtime.backends import tensorrt
-
-    reason = tensorrt.problem()
-    if reason is None:
-        try:
-            import polygraphy  # noqa: F401
-        except ImportError:
-            reason = 'polygraphy is not installed: pip install "omnigen2-rt[tensorrt]"'
+def _machine(rope: str = "plugin") -> tuple[Machine | None, str | None]:
+    """What engines built here are bound to, or None and why none can be built."""
+    reason = tensorrt_library.build_problem(rope)
     if reason is not None:
         return None, reason
     try:
-        return tensorrt.this_machine(), None
+        return tensorrt_library.this_machine(), None
     except BackendError as error:
         return None, str(error)
+
+
+def _gpu_bytes() -> tuple[int, int]:
+    return Device().memory_bytes()
 
 
 def _precision(bundle: Bundle, wanted: str) -> str:
@@ -161,7 +168,8 @@ def _graphs(bundle: Bundle, precision: str, options: BuildOptions) -> list[Graph
 
 def _plan(bundle: Bundle, graph: GraphSpec, options: BuildOptions, machine: Machine | None) -> PlannedEngine:
     profiles = engine_profiles(graph, bundle.manifest, options.limits)
-    sizes = {name: ends[2] for name, ends in dynamic_sizes(bundle.manifest, options.limits).items()}
+    usual = {name: ends[2] for name, ends in dynamic_sizes(bundle.manifest, options.limits).items()}
+    sizes = [_largest_sizes(graph, profile, usual) for profile in profiles]
     native = options.rope == "native" and graph.inlined is not None
     file = bundle.path / (graph.inlined if native and graph.inlined else graph.file)
     key = None
@@ -174,23 +182,29 @@ def _plan(bundle: Bundle, graph: GraphSpec, options: BuildOptions, machine: Mach
         profiles=profiles,
         findings=tuple(check_graph(file, rope=options.rope)),
         weight_bytes=graph.resident_bytes,
-        tensor_bytes=max((_tensor_bytes(graph, profile, sizes) for profile in profiles), default=0),
+        tensor_bytes=max((tensor_bytes(graph, largest) for largest in sizes), default=0),
+        scratch_bytes=_scratch(file, graph.precision, options, profiles),
         key=key,
         reused=None if key is None else stored_engine(bundle.path, key),
     )
 
 
-def _tensor_bytes(graph: GraphSpec, profile: EngineProfile, sizes: dict[str, int]) -> int:
-    """All inputs and outputs at the profile's largest shapes; sizes: for those that only outputs have."""
-    largest = dict(sizes)
-    for name, spec in graph.inputs.items():
-        pairs = zip(spec.shape, profile.shapes[name][2], strict=True)
-        largest |= {dim: size for dim, size in pairs if isinstance(dim, str)}
-    tensors = [*graph.inputs.values(), *graph.outputs.values()]
-    return sum(
-        ITEM_BYTES[spec.dtype] * math.prod(dim if isinstance(dim, int) else largest[dim] for dim in spec.shape)
-        for spec in tensors
-    )
+def _scratch(file: Path, precision: str, options: BuildOptions, profiles: tuple[EngineProfile, ...]) -> int:
+    """The estimated scratch of the profile that wants the most."""
+    fused = not (options.engine.decomposable_attention or lacks_fused_attention(load_graph(file), precision))
+    largest = [{name: given[2] for name, given in profile.shapes.items()} for profile in profiles]
+    return max((scratch_bytes(file, inputs, fused_attention=fused) for inputs in largest), default=0)
+
+
+def _largest_sizes(graph: GraphSpec, profile: EngineProfile, usual: dict[str, int]) -> dict[str, int]:
+    """The value of each dynamic size at the profile's largest shapes; `usual` for those that only outputs have."""
+    given = {
+        dim: size
+        for name, spec in graph.inputs.items()
+        for dim, size in zip(spec.shape, profile.shapes[name][2], strict=True)
+        if isinstance(dim, str)
+    }
+    return {**usual, **given}
 
 
 def _build_or_reuse(
@@ -255,6 +269,13 @@ def _engine_line(record: EngineRecord, damage: str | None) -> str:
     notes = "".join(f"; {note}" for note in record.report.get("notes", ()))
     return (
         f"{record.name}: {record.size_bytes / 1e6:.1f} MB, {made_for}{notes}{f'; DAMAGED: {damage}' if damage else ''}"
+    )
+
+
+def _memory_text(planned: PlannedEngine) -> str:
+    return (
+        f"weights {planned.weight_bytes / 1e6:.0f} MB + tensors {planned.tensor_bytes / 1e6:.0f} MB"
+        f" + scratch of about {planned.scratch_bytes / 1e6:.0f} MB (an estimate)"
     )
 
 

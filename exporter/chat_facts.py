@@ -1,14 +1,15 @@
 """What a checkpoint says of talking and looking: templates, special tokens, sampling defaults and the image processor.
 
-Reads the JSON files of `processor/` and `mllm/`, and the tokenizer; no weights.
+Reads the JSON files of `processor/` and `mllm/`, the checkpoint's `reflection.json` and the tokenizer; no weights.
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from ..runtime.bundle import ChatFacts, ReflectionPrompts, VisionFacts, VisionParameters
-from ..runtime.errors import ExportError
+from ..runtime.errors import BundleError, ExportError
 from .checkpoint import PLACEHOLDER, Checkpoint, read_json, render_turns
 from .tokenizer import tokenizer_json
 
@@ -34,6 +35,8 @@ REFLECTION = ReflectionPrompts(
     content="Nothing",
 )
 """For checkpoints that bring none of their own."""
+REFLECTION_FILE = "reflection.json"
+"""Beside model_index.json: what a checkpoint that was trained to reflect is to be asked, under the names of ReflectionPrompts."""
 
 
 def chat_facts(checkpoint: Checkpoint) -> ChatFacts:
@@ -57,8 +60,24 @@ def chat_facts(checkpoint: Checkpoint) -> ChatFacts:
         top_p=float(generation.get("top_p") or 1.0),
         top_k=int(generation.get("top_k") or 0),
         repetition_penalty=float(generation.get("repetition_penalty") or 1.0),
-        reflection=REFLECTION,
+        reflection=reflection_prompts(checkpoint),
     )
+
+
+def reflection_prompts(checkpoint: Checkpoint) -> ReflectionPrompts:
+    """The checkpoint's own prompts, and ours for those that it lacks. Raises ExportError for what can't be a prompt."""
+    path = checkpoint.path / REFLECTION_FILE
+    if not path.is_file():
+        return REFLECTION
+    own = read_json(path)
+    known = asdict(REFLECTION)
+    wrong = [name for name, text in own.items() if name not in known or not isinstance(text, str)]
+    if wrong:
+        raise ExportError(f"{path}: {', '.join(wrong)} is unknown or no text; it may hold the texts {', '.join(known)}")
+    try:
+        return ReflectionPrompts(**{**known, **own})
+    except BundleError as error:
+        raise ExportError(f"{path}: {error}") from error
 
 
 def vision_facts(checkpoint: Checkpoint) -> VisionFacts:

@@ -18,6 +18,7 @@ from ..reference.transformer import Transformer, TransformerConfig
 from ..reference.vae import VAE, VAEConfig
 from ..reference.vision import VisionConfig
 from ..reference.weights import mllm_parameter_name, read_config, tensor_locations
+from ..runtime.bundle import MANIFEST
 from ..runtime.errors import ExportError
 from .components import Component
 
@@ -127,6 +128,8 @@ def resolve(source: str | Path) -> Path:
     if not path.is_dir():
         raise ExportError(f"checkpoint {str(source)!r} is neither a directory nor a Hugging Face id such as OmniGen2/OmniGen2")
     missing = [part for part in (*PARTS, "processor", "scheduler") if not (path / part).is_dir()]
+    if missing and (path / MANIFEST).is_file():
+        raise ExportError(f"{str(source)!r} is a bundle that `omnigen2 export` made: give the checkpoint that it was made from")
     if missing:
         raise ExportError(f"{str(source)!r} is not an OmniGen2 checkpoint: it lacks {', '.join(f'{part}/' for part in missing)}")
     return path
@@ -137,9 +140,22 @@ def _from_hub(repository: str) -> Path:
 
     try:
         return Path(huggingface_hub.snapshot_download(repository, allow_patterns=HUB_FILES))
-    except Exception as error:  # network, credentials, missing repository: the hub's own message says which
-        reason = str(error).strip().splitlines()[0]
-        raise ExportError(f"{repository!r} is no directory here, and the Hugging Face hub gives: {reason}") from error
+    except Exception as error:  # the hub's client raises types of many parents
+        raise ExportError(f"{repository!r} is no directory here, and {_hub_reason(error)}") from error
+
+
+def _hub_reason(error: Exception) -> str:
+    """What went wrong at the hub, for people: its own messages speak of Python arguments and request numbers."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return "the Hugging Face cache has no whole copy of it and the hub is out of reach: download it first, or give a folder"
+    if isinstance(error, errors.GatedRepoError):
+        return "the Hugging Face hub asks to accept its terms first, and to log in (`hf auth login`)"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "the Hugging Face hub has no such model, or shows it only after a login (`hf auth login`)"
+    lines = str(error).strip().splitlines()
+    return f"the Hugging Face hub gives: {lines[0] if lines else type(error).__name__}"
 
 
 def _dynamic_time_shift(path: Path) -> bool:

@@ -12,10 +12,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..runtime.backends.tensorrt import import_tensorrt, make_error_recorder
+from ..runtime.backends.tensorrt_library import import_tensorrt, make_error_recorder
 from ..runtime.errors import Cancelled, ExportError
+from .engine_cache import write_whole
+from .engine_network import ParseError, read_network
 from .engine_profiles import EngineProfile
-from .parser_support import has_attention, lacks_fused_attention, load_graph
+from .graph_shapes import load_graph
+from .parser_support import has_attention, lacks_fused_attention
 
 HARDWARE = {"none": "NONE", "ampere_plus": "AMPERE_PLUS", "same_compute_capability": "SAME_COMPUTE_CAPABILITY"}
 
@@ -81,27 +84,33 @@ def build_engine(
     """
     started = time.monotonic()
     if rope == "plugin":
-        try:
-            from ..plugins.omni_rope.plugin import register
-        except ImportError as error:
-            raise ExportError(
-                f'the plugin can\'t be loaded ({error}): pip install "omnigen2-rt[tensorrt]", or --rope native'
-            ) from None
-        register()
+        _register_plugin()
     model = load_graph(graph)
     attends = has_attention(model)
     apart = attends and (options.decomposable_attention or lacks_fused_attention(model, precision))
     notes: list[str] = []
+    plan = None
     try:
-        plan = _build(graph, profiles, options, apart, timing_cache, progress)
+        plan = _build(graph, profiles, options, apart, timing_cache, progress, notes)
     except ExportError as error:
-        if apart or not attends:
+        if apart or not attends or isinstance(error, ParseError):
             raise
         notes.append(f"no fused attention ({error}): built with decomposable attention instead")
+    if plan is None:  # out here, where the error no longer holds the first network and its weights
         apart = True
-        plan = _build(graph, profiles, options, apart, timing_cache, progress)
+        plan = _build(graph, profiles, options, apart, timing_cache, progress, notes)
     attention = "none" if not attends else "decomposable" if apart else "fused"
     return BuiltEngine(plan=plan, attention=attention, seconds=time.monotonic() - started, notes=tuple(notes))
+
+
+def _register_plugin() -> None:
+    try:
+        from ..plugins.omni_rope.plugin import register
+    except ImportError as error:
+        raise ExportError(
+            f'the plugin can\'t be loaded ({error}): pip install "omnigen2-rt[tensorrt]", or --rope native'
+        ) from None
+    register()
 
 
 def _build(
@@ -111,31 +120,52 @@ def _build(
     decomposable: bool,
     timing_cache: Path | None,
     progress: Progress,
+    notes: list[str],
 ) -> Any:
-    from polygraphy.backend.trt import EngineBytesFromNetwork, NetworkFromOnnxPath, SetDecomposableAttentions
+    from polygraphy.backend.trt import EngineBytesFromNetwork, SetDecomposableAttentions
     from polygraphy.exception import PolygraphyException
     from polygraphy.logger import G_LOGGER
 
     monitor = make_monitor(progress)
-    network: Any = NetworkFromOnnxPath(str(graph), strongly_typed=True)
-    if decomposable:
-        network = SetDecomposableAttentions(network)
-    save_to = str(timing_cache) if timing_cache is not None and options.optimization_level > 0 else None
     errors = make_error_recorder(import_tensorrt())
     try:
         with G_LOGGER.verbosity(G_LOGGER.CRITICAL + 1):  # a library prints nothing; what went wrong is in the recorder
-            opened = network()
-            opened[0].error_recorder = errors
-            config = make_config(profiles, options, timing_cache, monitor)
-            plan = EngineBytesFromNetwork(opened, config=config, save_timing_cache=save_to)()
+            network: Any = read_network(graph, errors)  # its parser holds the weights until the engine is built
+            if decomposable:
+                network = SetDecomposableAttentions(network)()
+            config = make_config(profiles, options, timing_cache, monitor)(*network[:2])
+            plan = EngineBytesFromNetwork(network, config=config)()
     except PolygraphyException as error:
-        if monitor.cancelled:
-            raise Cancelled(f"the build of {graph.name} was stopped") from None
+        _check_cancelled(monitor, graph)
         reasons = [text for _, text in errors.reported] or [_first_line(error)]
         raise ExportError(f"TensorRT can't build {graph.name}: {'; '.join(map(_first_line, reasons))}") from error
+    _check_cancelled(monitor, graph)
+    if timing_cache is not None and options.optimization_level > 0:
+        notes += keep_timings(config, timing_cache)
+    return plan
+
+
+def _check_cancelled(monitor: Any, graph: Path) -> None:
+    if monitor.raised is not None:
+        raise monitor.raised
     if monitor.cancelled:
         raise Cancelled(f"the build of {graph.name} was stopped")
-    return plan
+
+
+def keep_timings(config: Any, path: Path) -> list[str]:
+    """Add what a build has measured to a file of timings. Gives a note where the disk refuses: the engine is good without."""
+    timings = config.get_timing_cache()
+    if timings is None:
+        return []
+    try:
+        if path.is_file():  # another builder may have added to it
+            known = config.create_timing_cache(path.read_bytes())
+            if known is not None:
+                timings.combine(known, ignore_mismatch=True)
+        write_whole(path, bytes(timings.serialize()))
+    except OSError as error:
+        return [f"measured timings are not kept ({error.strerror or error})"]
+    return []
 
 
 def make_config(
@@ -170,7 +200,8 @@ def make_config(
 def make_monitor(progress: Progress) -> Any:
     """TensorRT's progress as calls of `progress`; its False stops the build, and `cancelled` says so.
 
-    TensorRT calls this from several threads and nests its phases; the outermost phase and step are shown.
+    TensorRT calls this from several threads and nests its phases. What `progress` raises stops the build too and is kept in
+    `raised`: TensorRT would print it and forget it, and so would a Ctrl-C be lost.
     """
     import tensorrt as trt
 
@@ -178,6 +209,7 @@ def make_monitor(progress: Progress) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.cancelled = False
+            self.raised: BaseException | None = None
             self.phases: dict[str, int] = {}
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
@@ -192,8 +224,11 @@ def make_monitor(progress: Progress) -> Any:
             self.phases.pop(phase_name, None)
 
         def _tell(self, phase: str, done: int) -> None:
-            if progress(phase, done, self.phases.get(phase, done)) is False:
-                self.cancelled = True
+            try:
+                if progress(phase, done, self.phases.get(phase, done)) is False:
+                    self.cancelled = True
+            except BaseException as error:
+                self.cancelled, self.raised = True, self.raised or error
 
     return Monitor()
 

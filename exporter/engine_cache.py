@@ -46,14 +46,15 @@ def store_engine(bundle: Path, key: Key, plan: Any, report: dict[str, Any]) -> E
     try:
         folder.mkdir(exist_ok=True)
         (folder / f"{name}.json").unlink(missing_ok=True)  # so that it never stands beside a plan it doesn't describe
-        _write(folder / record.plan, view)
-        _write(folder / f"{name}.json", json.dumps(asdict(record), indent=1).encode())
+        write_whole(folder / record.plan, view)
+        write_whole(folder / f"{name}.json", json.dumps(asdict(record), indent=1).encode())
     except OSError as error:
         raise ExportError(f"can't write the engine {name} to {str(folder)!r}: {error.strerror or error}") from error
     return record
 
 
-def _write(path: Path, content: memoryview | bytes) -> None:
+def write_whole(path: Path, content: memoryview | bytes) -> None:
+    """Write a file so that it is there whole or not at all. Raises OSError."""
     descriptor, partial = tempfile.mkstemp(prefix=PARTIAL, dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:

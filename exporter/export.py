@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
@@ -22,15 +23,14 @@ import onnx_ir as ir
 
 from ..plugins.omni_rope.torch_export import emit
 from ..reference.safetensors_header import TensorLocation
-from ..runtime.bundle import MANIFEST, PRECISIONS, FileSpec, GraphSpec, TensorSpec, file_hash, header_hash
-from ..runtime.errors import ExportError
-from .checkpoint import PARTS, Checkpoint, drawing_template
+from ..runtime.bundle import MANIFEST, PRECISIONS, FileSpec, GraphSpec, Manifest, TensorSpec, file_hash, header_hash
+from ..runtime.errors import BundleError, ExportError
+from .checkpoint import PARTS, Checkpoint
 from .components import COMPONENTS, Component, Tensor
-from .lora import lora_file, merge_lora
+from .lora import check_lora, lora_file, merge_lora
 from .manifest import TOKENIZER, make_manifest, write_tokenizer
 from .materialize import materialize
 from .placement import place
-from .tokenizer import tokenizer_json
 from .trace import ONNX_DTYPES, trace
 from .zero_copy import attach_weights
 
@@ -45,10 +45,14 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Lora:
-    """A LoRA to merge: a safetensors file or a folder with one, and how strongly it counts."""
+    """A LoRA to merge: a safetensors file or a folder with one, and how strongly it counts. Raises ExportError."""
 
     path: Path
     scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.scale):
+            raise ExportError(f"the LoRA's scale, {self.scale}, is not a finite number")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +85,9 @@ def export_bundle(
     bundle = Path(bundle)  # drops a slash at the end, which would put the staging folder inside
     _check(bundle, precisions, force)
     opened = Checkpoint.open(checkpoint)
-    drawing_template(opened.path), tokenizer_json(opened.path)  # what they lack shows here, not after the last graph
+    _check_manifest(opened)
+    if lora is not None:
+        check_lora(lora.path, opened.locations["transformer"])
     staging = Path(f"{bundle}.partial")
     job = _describe(opened, precisions, lora, materialized)
     try:
@@ -116,6 +122,15 @@ def _check(bundle: Path, precisions: Sequence[str], force: bool) -> None:
         raise ExportError(f"{str(bundle)!r} exists: choose another name, or replace it with --force")
     if not (bundle / MANIFEST).is_file():
         raise ExportError(f"{str(bundle)!r} exists and is not a bundle, so --force won't replace it")
+
+
+def _check_manifest(checkpoint: Checkpoint) -> None:
+    """What the manifest takes from the checkpoint's files: what they lack shows here, not after the last graph."""
+    try:
+        Manifest.from_json(make_manifest(checkpoint, (), (), {}).to_json(), "the manifest")
+    except (BundleError, AttributeError, TypeError, ValueError) as error:
+        reason = str(error).removesuffix(": export the bundle again")
+        raise ExportError(f"a JSON file of {checkpoint.path} has a value of the wrong type: {reason}") from error
 
 
 def _pieces(precisions: Sequence[str]) -> int:

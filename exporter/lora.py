@@ -8,6 +8,7 @@ Float32, because a small change added to a bfloat16 weight would mostly be round
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,15 +35,20 @@ def merge_lora(
     file: a safetensors file, or a folder with pytorch_lora_weights.safetensors. Returns `locations` with the merged tensors'
     places. Raises ExportError where the file isn't a LoRA for this transformer.
     """
-    path = lora_file(file)
-    pairs, alphas = _read(path)
-    for module, (down, up) in pairs.items():
-        _check(module, down, up, locations)
+    check_lora(file, locations)
+    pairs, alphas = _read(lora_file(file))
     merged = {
         f"{module}.weight": _merged(locations[f"{module}.weight"], down, up, scale * alphas.get(module, 1.0))
         for module, (down, up) in pairs.items()
     }
     return {**locations, **write_tensors(target, merged)}
+
+
+def check_lora(file: Path, locations: Mapping[str, TensorLocation]) -> None:
+    """Raises ExportError where the file isn't a LoRA for the transformer whose tensors these are."""
+    pairs, _ = _read(lora_file(file))
+    for module, (down, up) in pairs.items():
+        _check(module, down, up, locations)
 
 
 def lora_file(path: Path) -> Path:
@@ -80,9 +86,12 @@ def _read(path: Path) -> tuple[dict[str, tuple[TensorLocation, TensorLocation]],
         if match is None:
             raise ExportError(f"LoRA {str(path)!r} has the tensor {name!r}; lora_A, lora_B and alpha are supported")
         if match["alpha"]:
-            by_module[match["module"]] = float(read_tensor(tensor).item())
+            by_module[match["module"]] = _alpha(name, tensor, path)
         else:
             sides.setdefault(match["module"], {})["down" if match["side"] in ("A", "down") else "up"] = tensor
+    strange = sorted({module for module, pair in sides.items() for side in pair.values() if not _is_matrix(side)})
+    if strange:
+        raise ExportError(f"LoRA {str(path)!r} has something other than two matrices for {', '.join(strange)}")
     incomplete = sorted(module for module, pair in sides.items() if len(pair) != 2)
     if incomplete or not sides:
         raise ExportError(f"LoRA {str(path)!r} has no pair of lora_A and lora_B for {', '.join(incomplete) or 'any module'}")
@@ -90,6 +99,16 @@ def _read(path: Path) -> tuple[dict[str, tuple[TensorLocation, TensorLocation]],
     default = _metadata_alpha(metadata, path)
     ranks = {module: down.shape[0] for module, (down, _) in pairs.items()}
     return pairs, {module: by_module.get(module, default or rank) / rank for module, rank in ranks.items()}
+
+
+def _is_matrix(tensor: TensorLocation) -> bool:
+    return len(tensor.shape) == 2 and 0 not in tensor.shape
+
+
+def _alpha(name: str, tensor: TensorLocation, path: Path) -> float:
+    if math.prod(tensor.shape) != 1:
+        raise ExportError(f"LoRA {str(path)!r} has {name!r} of shape {tensor.shape}; an alpha is one number")
+    return float(read_tensor(tensor).item())
 
 
 def _metadata_alpha(metadata: Mapping[str, str], path: Path) -> float | None:
@@ -101,9 +120,13 @@ def _metadata_alpha(metadata: Mapping[str, str], path: Path) -> float | None:
         settings = json.loads(text)
     except ValueError as error:
         raise ExportError(f"LoRA {str(path)!r} has metadata that is not JSON: {error}") from error
+    if not isinstance(settings, dict):
+        raise ExportError(f"LoRA {str(path)!r} has metadata that is not a JSON object")
     if any(settings.get(f"transformer.{key}") for key in ("alpha_pattern", "rank_pattern", "use_dora")):
         raise ExportError(f"LoRA {str(path)!r} sets alpha or rank by pattern, or is a DoRA: merge it with diffusers first")
     alpha = settings.get("transformer.lora_alpha")
+    if alpha is not None and (isinstance(alpha, bool) or not isinstance(alpha, int | float)):
+        raise ExportError(f"LoRA {str(path)!r} has the alpha {alpha!r} in its metadata, which is not a number")
     return None if alpha is None else float(alpha)
 
 
@@ -111,6 +134,6 @@ def _check(module: str, down: TensorLocation, up: TensorLocation, locations: Map
     weight = locations.get(f"{module}.weight")
     if weight is None:
         raise ExportError(f"the LoRA changes {module!r}, which this transformer has not: is it for another model?")
-    given = (up.shape[0], down.shape[-1]) if len(up.shape) == len(down.shape) == 2 else (up.shape, down.shape)
+    given = (up.shape[0], down.shape[1])
     if given != weight.shape or up.shape[1] != down.shape[0]:
         raise ExportError(f"the LoRA gives {module!r} a change of {given}; the weight is {weight.shape}")

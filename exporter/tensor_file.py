@@ -14,7 +14,12 @@ import numpy as np
 
 from ..reference.safetensors_header import TensorLocation
 
-NUMPY_DTYPES = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "BF16": np.dtype(ml_dtypes.bfloat16)}
+NUMPY_DTYPES = {
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "I8": np.dtype(np.int8),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +32,7 @@ class NewTensor:
 
 
 def read_tensor(place: TensorLocation) -> np.ndarray:
-    """A stored float tensor as a mapped array of its own dtype (bfloat16 by ml_dtypes)."""
+    """A stored tensor as a mapped array of its own dtype (bfloat16 by ml_dtypes)."""
     return np.memmap(place.path, NUMPY_DTYPES[place.dtype], "r", place.offset, place.shape)
 
 

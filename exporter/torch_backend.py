@@ -20,7 +20,7 @@ class TorchBackend:
     """Runs a checkpoint's components on its reference networks in float32; one network is in memory at a time."""
 
     name = "reference"
-    precision = "fp32"
+    precision = graph_precision = "fp32"
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint

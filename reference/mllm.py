@@ -131,7 +131,8 @@ class TextAttention(nn.Module):
         return self.o_proj(mixed.transpose(1, 2).flatten(2)), key, value
 
     def _heads(self, projected: Tensor) -> Tensor:
-        return projected.reshape(*projected.shape[:-1], -1, self.head_width).transpose(1, 2)
+        heads = projected.shape[-1] // self.head_width  # a number, not -1: an exported graph then states how many heads
+        return projected.reshape(*projected.shape[:-1], heads, self.head_width).transpose(1, 2)
 
 
 class TextMLP(nn.Module):

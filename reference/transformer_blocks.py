@@ -46,7 +46,8 @@ class Attention(nn.Module):
         return out
 
     def _heads(self, projected: Tensor) -> Tensor:
-        return projected.reshape(*projected.shape[:-1], -1, self.head_width)
+        heads = projected.shape[-1] // self.head_width  # a number, not -1: an exported graph then states how many heads
+        return projected.reshape(*projected.shape[:-1], heads, self.head_width)
 
 
 class FeedForward(nn.Module):

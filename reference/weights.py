@@ -24,7 +24,7 @@ from .vision import VisionConfig
 
 __all__ = [
     "TensorLocation", "load_mllm", "load_transformer", "load_vae", "mllm_parameter_name", "read_config",
-    "tensor_locations",
+    "stored_mllm_name", "tensor_locations",
 ]  # fmt: skip
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -80,6 +80,13 @@ def mllm_parameter_name(name: str, config: MLLMConfig) -> str | None:
         if name.startswith(prefix):
             return ours + name.removeprefix(prefix)
     return name
+
+
+def stored_mllm_name(name: str) -> str:
+    """The name under which the MLLM's file holds our parameter `name`, as transformers 4.51 wrote it."""
+    if name == "language_model.head.weight":
+        return "lm_head.weight"
+    return f"model.{name.removeprefix('language_model.')}" if name.startswith("language_model.") else name
 
 
 def _load(

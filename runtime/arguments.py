@@ -51,8 +51,10 @@ def read_latents(path: Path) -> NDArray[Any]:
     """A .npy file's array. Raises RequestError where it can't be read."""
     try:
         loaded: NDArray[Any] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise RequestError(f"--latents {str(path)!r} can't be read as a .npy file: {error}") from error
+    except OSError as error:
+        raise RequestError(f"--latents {str(path)!r} can't be read as a .npy file: {error.strerror or error}") from error
+    except ValueError as error:  # numpy's own message would have it unpickled
+        raise RequestError(f"--latents {str(path)!r} can't be read as a .npy file: it holds something else") from error
     if not isinstance(loaded, np.ndarray):
         raise RequestError(f"--latents {str(path)!r} holds several arrays: give a .npy file with one")
     return loaded

@@ -16,6 +16,7 @@ import numpy as np
 
 from .caches import CachePolicy
 from .describe import installed_version
+from .errors import RequestError
 from .pipeline import Pipeline
 from .request import Request
 
@@ -23,7 +24,7 @@ PROMPT = (
     "A quiet harbour at dawn, small wooden boats on still water, soft mist over the hills behind, a gull on a post, warm "
     "light from the windows of a white house, painted in fine detail"
 )
-VERSIONED = ("omnigen2-rt", "numpy", "onnxruntime", "onnxruntime-gpu", "tensorrt")
+VERSIONED = ("omnigen2-rt", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt")
 RANGES = ((0.0, 1.0), (0.0, 0.6))
 
 
@@ -50,15 +51,22 @@ def measure(
 ) -> list[Case]:
     """Draw every case `repeat` times after one short drawing that opens the components.
 
-    Each drawing's prompt is a new one, because a prompt that was just encoded is not encoded again.
+    Each drawing's prompt is a new one, because a prompt that was just encoded is not encoded again. Raises RequestError,
+    before anything is measured, for a number that is out of range.
     """
+    most = pipeline.bundle.manifest.transformer.max_references
+    if repeat < 1:
+        raise RequestError(f"repeat={repeat} is below the fewest drawings, 1")
+    if not 0 <= references <= most:
+        raise RequestError(f"references={references} is out of range; this model takes 0 to {most}")
+    request_of([], RANGES[0], size_px, steps, cache)
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (size_px, size_px, 3), dtype=np.uint8) for _ in range(references)]
     cases = [(count, guided) for count in range(references + 1) for guided in RANGES]
     measured = []
     for done, (count, guided) in enumerate(cases):
         progress(done, len(cases), f"+{count} images, cfg_range {guided}")
-        request = _request(images[:count], guided, size_px, steps, cache)
+        request = request_of(images[:count], guided, size_px, steps, cache)
         pipeline.generate(replace(request, steps=1, cache=None))
         _reset_peak()
         runs = [
@@ -68,14 +76,15 @@ def measure(
         stages = {stage: statistics.median(run[stage] for run in runs) for stage in runs[0]}
         seconds = statistics.median(sum(run.values()) for run in runs)
         measured.append(
-            Case(references=count, cfg_range=guided, seconds=seconds, stages=stages, peak_bytes=_peak_bytes())
+            Case(references=count, cfg_range=guided, seconds=seconds, stages=stages, peak_bytes=peak_bytes())
         )
     return measured
 
 
-def _request(
+def request_of(
     images: list[np.ndarray], guided: tuple[float, float], size_px: int, steps: int, cache: CachePolicy | None
 ) -> Request:
+    """The drawing that is measured. Raises RequestError where a number is out of range."""
     return Request(
         prompt=PROMPT,
         images=images,
@@ -101,16 +110,41 @@ def table(cases: list[Case]) -> str:
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 
 
+def opened_components(pipeline: Pipeline) -> dict[str, Any]:
+    """Each component in the order of its first opening: how often it was opened, in how many seconds; and the most weights
+    that were open at once. With a memory limit, this is what the limit costs."""
+    openings = pipeline.sessions.openings
+    spent: dict[str, list[float]] = {}
+    for opening in openings:
+        spent.setdefault(opening.component, []).append(opening.seconds)
+    told = {name: {"opened": len(seconds), "seconds": round(sum(seconds), 3)} for name, seconds in spent.items()}
+    return {"in order": told, "most open bytes": pipeline.sessions.most_bytes}
+
+
+def opened_line(pipeline: Pipeline) -> str:
+    """The same for people, in a line."""
+    told = opened_components(pipeline)
+    parts = [f"{name} {entry['opened']} x {entry['seconds']:.2f} s" for name, entry in told["in order"].items()]
+    return f"opened: {', '.join(parts)}; at most {told['most open bytes'] / 1e6:.1f} MB of weights at once"
+
+
 def to_json(pipeline: Pipeline, cases: list[Case]) -> dict[str, Any]:
     """The cases with the machine and the versions they were measured on."""
     return {
-        "machine": {"system": platform.platform(), "processor": _processor(), "python": platform.python_version()},
-        "versions": {name: installed_version(name) for name in VERSIONED},
+        **machine_facts(),
         "bundle": pipeline.bundle.manifest.source,
         "backend": pipeline.backend.name,
         "precision": pipeline.backend.precision,
-        "components opened": pipeline.sessions.opened,
+        "components": opened_components(pipeline),
         "cases": [asdict(case) for case in cases],
+    }
+
+
+def machine_facts() -> dict[str, Any]:
+    """What figures were measured on."""
+    return {
+        "machine": {"system": platform.platform(), "processor": _processor(), "python": platform.python_version()},
+        "versions": {name: installed_version(name) for name in VERSIONED},
     }
 
 
@@ -130,7 +164,8 @@ def _reset_peak() -> None:
         return
 
 
-def _peak_bytes() -> int | None:
+def peak_bytes() -> int | None:
+    """The most memory this process has held at once, or None where the system doesn't tell (it does on Linux)."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
     except OSError:

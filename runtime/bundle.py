@@ -122,13 +122,22 @@ class ReflectionPrompts:
     """What the model is asked about its own picture; `{prompt}` is the request, `{critique}` what it found wrong.
 
     A critique that starts with `content`, in any case of letters, says that nothing is.
-    judge: asks for a grade, a number, higher being better.
+    judge: asks for a grade, a number, higher being better. Raises BundleError for a text that can't serve.
     """
 
     critique: str
     edit: str
     judge: str
     content: str
+
+    def __post_init__(self) -> None:
+        for name in ("critique", "judge"):
+            if "{prompt}" not in getattr(self, name):
+                raise BundleError(f"the reflection prompt {name!r} does not hold {{prompt}}")
+        if "{prompt}" not in self.edit and "{critique}" not in self.edit:
+            raise BundleError("the reflection prompt 'edit' holds neither {critique} nor {prompt}")
+        if not self.content.strip():
+            raise BundleError("the reflection prompt 'content' is empty: every critique would count as content")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,8 +219,7 @@ class Bundle:
         folder = Path(path)
         manifest = folder / MANIFEST
         if not manifest.is_file():
-            hint = ": it is a checkpoint; run `omnigen2 export` on it first" if (folder / "model_index.json").is_file() else ""
-            raise BundleError(f"{str(path)!r} is not a bundle (no {MANIFEST}){hint}")
+            raise BundleError(f"{str(path)!r} is not a bundle (no {MANIFEST}){_hint(folder)}")
         try:
             text = manifest.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -250,6 +258,17 @@ class Bundle:
                 _expect_hash(self.path / graph.inlined, graph.inlined_sha256)
         for spec in self.manifest.files:
             _check_file(self.path / spec.file, spec)
+
+
+def _hint(folder: Path) -> str:
+    """What a folder that is no bundle may be instead."""
+    if (folder / "model_index.json").is_file():
+        return ": it is a checkpoint; run `omnigen2 export` on it first"
+    if folder.name.endswith(".partial") and folder.is_dir():
+        return ": it is an unfinished export; run the same `omnigen2 export` again to finish it"
+    if folder.is_file():
+        return ": it is a file; give the bundle's folder"
+    return "" if folder.is_dir() else ": there is no such folder"
 
 
 def _check_file(path: Path, spec: FileSpec) -> None:

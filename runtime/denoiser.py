@@ -171,7 +171,7 @@ class Denoiser:
 
     @property
     def _dtype(self) -> str:
-        return {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}[self._backend.precision]
+        return {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}[self._backend.graph_precision]
 
     def _check_finite(self, index: int) -> None:
         if not np.isfinite(self._latents).all():

@@ -10,14 +10,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from .backends import BACKENDS
+from .backends import BACKENDS, choose_backend, choose_graphs, choose_precision
+from .backends.tensorrt_library import build_problem
 from .bundle import MANIFEST, Bundle
 from .errors import BundleError, RequestError
+from .memory_plan import memory_plan
 from .png import read_parameters
 
 PACKAGES = (
-    "omnigen2-rt", "numpy", "onnxruntime", "onnxruntime-gpu", "tokenizers", "pillow", "torch", "onnx", "transformers",
-    "tensorrt", "polygraphy", "triton", "cuda-python",
+    "omnigen2-rt", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tokenizers", "pillow", "torch", "onnx",
+    "transformers", "tensorrt", "polygraphy", "triton", "cuda-python",
 )  # fmt: skip
 
 
@@ -61,6 +63,8 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     parts = {}
     for part in ("transformer", "vae", "mllm"):
         headers = [_header(file) for file in sorted((path / part).glob("*.safetensors"))]
+        if not headers:
+            raise BundleError(f"{str(path / part)!r} holds no safetensors file: the checkpoint is incomplete")
         tensors = [entry for header in headers for name, entry in header.items() if name != "__metadata__"]
         parameters = sum(math.prod(entry["shape"]) for entry in tensors)
         dtypes = ", ".join(sorted(Counter(entry["dtype"] for entry in tensors)))
@@ -88,10 +92,34 @@ def diagnose() -> dict[str, Any]:
         "machine": f"{platform.system()} {platform.machine()}",
         "GPU": ", ".join(_gpus()) or "none found",
         "packages": {name: installed_version(name) for name in PACKAGES},
-        "backends": {name: "works" if problem is None else f"no: {problem}" for name, problem in problems.items()},
-        "auto takes": works[0] if works else "none",
-        "precisions": {name: ", ".join(BACKENDS[name].precisions) for name in works},
+        "backends": {name: _works(problem) for name, problem in problems.items()},
+        "building engines": _works(build_problem()),
+        "auto takes": _automatic(works),
+        "precisions": {name: ", ".join(BACKENDS[name].precisions()) for name in works},
     }
+
+
+def _works(problem: str | None) -> str:
+    return "works" if problem is None else f"no: {problem}"
+
+
+def _automatic(works: list[str]) -> str:
+    """Which of the backends that work "auto" takes, in which precision, and why."""
+    if not works:
+        return "none"
+    best = BACKENDS[works[0]].precisions()[0]
+    order = ", ".join(BACKENDS)
+    return f"{works[0]}, the first of {order} that works; in {best}, the best that it computes here, if the bundle has it"
+
+
+def memory(path: Path, backend: str, precision: str, memory_limit_bytes: int | None, steps: int) -> dict[str, Any]:
+    """What drawing with a bundle opens, in which order, and what a memory limit costs. Raises as `load` does."""
+    if steps < 1:
+        raise RequestError(f"steps={steps} is below the fewest, 1")
+    bundle = Bundle.open(path)
+    name = choose_backend(backend)
+    chosen = choose_precision(bundle, name, precision)
+    return memory_plan(bundle, chosen, choose_graphs(bundle, name, chosen), memory_limit_bytes, steps)
 
 
 def _gpus() -> list[str]:

@@ -1,7 +1,8 @@
 """Choosing words: one token after another, greedily or drawn at random, until a stop token, a stop text or a limit.
 
 Follows transformers' generation (repetition penalty, temperature, top-k, top-p, in this order). The random numbers are
-numpy's, so the same seed gives the same words here, and others than in PyTorch. Knows nothing of templates.
+numpy's, so the same seed gives the same words here, and others than in PyTorch. Several answers may be written side by
+side, each as it would be alone. Knows nothing of templates and of text.
 """
 
 from __future__ import annotations
@@ -14,9 +15,6 @@ from numpy.typing import NDArray
 
 from .errors import RequestError
 from .language_model import Context, LanguageModel
-from .tokenizer import Tokenizer
-
-UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,47 +80,51 @@ def probabilities(scores: NDArray[np.float32], sampling: Sampling) -> NDArray[np
     return kept
 
 
-@dataclass
 class Writing:
-    """An answer as it grows. `context` has read all of it but its last token."""
+    """Answers as they grow, one to each row of `context`, which has read all of them but, at most, their last tokens.
 
-    context: Context
-    ids: list[int]
+    unfinished: the rows that are still written; taking one out ends its answer.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._before = [len(row) for row in context.rows]
+        self.context = context
+        self.answers: list[list[int]] = [[] for _ in context.rows]
+        self.unfinished = set(range(len(context.rows)))
+
+    def unread(self, row: int = 0) -> list[int]:
+        """The end of an answer that the context hasn't read."""
+        return self.answers[row][len(self.context.rows[row]) - self._before[row] :]
 
 
 def write(
     model: LanguageModel,
     writing: Writing,
-    hidden_state: NDArray[np.float32],
-    chooser: Chooser,
+    hidden_states: NDArray[np.float32],
+    choosers: Sequence[Chooser],
     stop_token_ids: Sequence[int],
     max_new_tokens: int,
-) -> Iterator[int]:
-    """Tokens of an answer, each appended to `writing.ids`; the last may be a stop token.
+) -> Iterator[tuple[int, int]]:
+    """(row, token) of the answers, each token appended to its answer first; an answer's last may be a stop token.
 
-    hidden_state: (Dt) of the last token read. The iterator may be left at any point: `writing` is then whole.
+    hidden_states: (B, Dt) of each row's last token. The iterator may be left at any point: `writing` is then whole.
     """
     most = model.chat_facts.max_context_tokens
-    while len(writing.ids) < max_new_tokens:
-        chosen = chooser.choose(model.logits(hidden_state), writing.context.ids)
-        writing.ids.append(chosen)
-        yield chosen
-        if chosen in stop_token_ids or len(writing.ids) >= max_new_tokens or len(writing.context.ids) >= most:
-            return
-        hidden, writing.context = model.read(writing.context, [chosen])
-        hidden_state = hidden[-1]
+    while writing.unfinished:
+        logits = model.logits(hidden_states)
+        for row in sorted(writing.unfinished):
+            answer, read = writing.answers[row], writing.context.rows[row]
+            answer.append(choosers[row].choose(logits[row], read))
+            if answer[-1] in stop_token_ids or len(answer) >= max_new_tokens or len(read) >= most:
+                writing.unfinished.discard(row)
+            yield row, answer[-1]
+        if writing.unfinished:
+            new = [answer[-1:] if row in writing.unfinished else [] for row, answer in enumerate(writing.answers)]
+            states, writing.context = model.read_rows(writing.context, new)
+            hidden_states = np.stack([*map(_last, states, hidden_states)])
 
 
-def pieces(tokenizer: Tokenizer, tokens: Iterator[int]) -> Iterator[str]:
-    """The text of tokens as it becomes certain: a character is held back until all its bytes are there."""
-    ids: list[int] = []
-    shown = ""
-    for token in tokens:
-        ids.append(token)
-        text = tokenizer.decode(ids)
-        if not text.endswith(UNFINISHED) and len(text) > len(shown):
-            yield text[len(shown) :]
-            shown = text
-    rest = tokenizer.decode(ids)[len(shown) :]
-    if rest:
-        yield rest
+def _last(states: NDArray[np.float32], before: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A row's last hidden state; the one before where it read nothing, which nobody looks at."""
+    last: NDArray[np.float32] = states[-1] if len(states) else before
+    return last

@@ -45,8 +45,9 @@ def check_source(source: object, name: str) -> None:
 def load_image(source: ImageSource) -> Image.Image:
     """Any picture as RGB, 8 bits a channel, upright.
 
-    The EXIF rotation is applied, 16-bit grey is scaled to 8 bits, transparency is laid over white, and of an animation
-    the first frame is taken. Raises RequestError, naming the file, if it is missing, damaged or not a picture.
+    The EXIF rotation is applied, and of an animation the first frame is taken, as the original does (inference.py). It drops
+    the alpha channel, which shows whatever colour lies hidden, and cuts 16-bit grey off at 255; here transparency is laid
+    over white and 16 bits are scaled to 8. Raises RequestError, naming the file, if it is missing, damaged or not a picture.
     """
     check_source(source, "image")
     if isinstance(source, (str, os.PathLike)):

@@ -11,14 +11,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .backends import BACKENDS, Backend, choose_backend, choose_precision
-from .bundle import Bundle
-from .chat import Chat, ChatResult, OnToken
+from .backends import Backend, open_backend
+from .bundle import MANIFEST, Bundle
+from .chat import Chat, ChatResult, ChatSettings, OnToken, question_ids
+from .chat_batch import ask_together
 from .denoiser import Conditions, Denoiser, OnStep
 from .errors import BackendError, BundleError, RequestError
 from .guidance import branches, uses_negative_prompt
@@ -29,9 +31,10 @@ from .noise import gaussian_noise
 from .reflection import OnRound, Reflection, reflect
 from .request import Request, Result
 from .schedulers import timesteps
-from .sessions import Sessions, needs_streaming
+from .sessions import Sessions
 
 States = NDArray[np.float32]
+NANO = Path(__file__).parent.parent / "nano" / "checkpoint"
 
 
 def load(
@@ -42,23 +45,28 @@ def load(
     memory_limit_bytes: int | None = None,
     threads: int | None = None,
 ) -> Pipeline:
-    """Open a bundle. Components are loaded when they are first needed.
+    """Open a bundle: its folder, or "nano" for the small model that ships. Components are loaded when they are first needed.
 
     backend: "auto" or a backend's name (`omnigen2 doctor` lists them). precision: "auto", "fp32", "fp16" or "bf16".
-    memory_limit_bytes: keep open weights below this, closing components that aren't in use; slower, with the same pictures.
+    memory_limit_bytes: keep open weights below this, closing components that aren't in use; slower, with the same pictures. A
+    component that is larger alone is streamed; then pictures are the same up to the precision's rounding.
     threads: CPU threads, by default as many as the engine sees fit. Raises BundleError or BackendError.
     """
     for name, value in (("memory_limit_bytes", memory_limit_bytes), ("threads", threads)):
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise BackendError(f"{name}={value!r} is not a whole number of 1 or more, or None")
-    if bundle == "nano" and not Path(bundle).exists():
-        raise BundleError("this release ships no model: give the folder of a bundle made by `omnigen2 export`")
-    opened = Bundle.open(bundle)
-    chosen = choose_backend(backend)
-    chosen_precision = choose_precision(opened, chosen, precision)
-    streams = needs_streaming(opened, chosen_precision, memory_limit_bytes)
-    made = BACKENDS[chosen].create(opened, chosen_precision, threads, streams)
+    opened = Bundle.open(bundle_path(bundle))
+    made = open_backend(opened, backend, precision, threads, memory_limit_bytes)
     return Pipeline(opened, made, memory_limit_bytes)
+
+
+def bundle_path(bundle: str | Path) -> Path:
+    """The folder of a bundle. "nano" is the one that ships; a folder of that name is "./nano". Raises BundleError without it."""
+    if bundle != "nano":
+        return Path(bundle)
+    if not (NANO / MANIFEST).is_file():
+        raise BundleError("this release ships no model: give the folder of a bundle made by `omnigen2 export`")
+    return NANO
 
 
 class Pipeline:
@@ -117,30 +125,20 @@ class Pipeline:
         prompt: str,
         images: Sequence[ImageSource] = (),
         *,
-        request: Request | None = None,
-        max_new_tokens: int = 256,
-        temperature: float | None = None,
-        top_p: float | None = None,
-        top_k: int | None = None,
-        repetition_penalty: float | None = None,
-        seed: int = 0,
         on_token: OnToken | None = None,
-        on_step: OnStep | None = None,
+        **settings: Unpack[ChatSettings],
     ) -> ChatResult:
-        """One question, answered in words or with a picture. See `Chat.ask`."""
-        return self.start_chat().ask(
-            prompt,
-            images,
-            request=request,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            top_k=top_k,
-            repetition_penalty=repetition_penalty,
-            seed=seed,
-            on_token=on_token,
-            on_step=on_step,
-        )
+        """One question, answered in words or with a picture. See `Chat.ask`, and `ChatSettings` for the settings."""
+        return self.start_chat().ask(prompt, images, on_token=on_token, **settings)
+
+    def chat_batch(
+        self,
+        prompts: Sequence[str],
+        images: Sequence[Sequence[ImageSource]] = (),
+        **settings: Unpack[ChatSettings],
+    ) -> list[ChatResult]:
+        """Several questions answered together, each as `chat` answers it alone. images: each question's, or none at all."""
+        return ask_together(self._language_model, self._prompts.tokenizer, self, prompts, images, **settings)
 
     def start_chat(self) -> Chat:
         """A new conversation. Raises BundleError where the bundle can only draw, at the first turn."""
@@ -162,8 +160,8 @@ class Pipeline:
         model = self._language_model
         facts = model.chat_facts
         seen = [model.look(load_image(image)) for image in images]
-        tags = "".join(facts.image_tag.replace("{number}", str(number + 1)) for number in range(len(seen)))
-        ids = model.expand(self._prompts.tokenizer.encode(facts.first_turn.replace("{prompt}", tags + text)), seen)
+        numbers = range(1, len(seen) + 1)
+        ids = model.expand(question_ids(facts, self._prompts.tokenizer, facts.first_turn, text, numbers), seen)
         states: States = model.read(Context(), ids, seen)[0][np.array(ids) != facts.image_token_id]
         return states
 

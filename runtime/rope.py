@@ -123,7 +123,7 @@ def chat_positions(start: int, is_image: Sequence[bool], grids: Sequence[Grid]) 
     is_image: which of the T tokens belong to images; grids: each image's rows and columns of tokens, in order.
     An image's tokens share one time and count rows and columns from there; the text goes on after its longer side.
     """
-    parts, index, remaining = [], 0, iter(grids)
+    parts, index, remaining = [text_positions(start, 0)], 0, iter(grids)
     while index < len(is_image):
         if is_image[index]:
             grid = next(remaining)

@@ -5,12 +5,24 @@ Knows what a backend is and how large each component's weights are, and nothing 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
-from .backends import Backend, DeviceArray, Session
+from .backends import Backend, DeviceArray, Session, resident_bytes
 from .bundle import Bundle
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """A component was opened: the bytes of its weights, the seconds it took, and what was closed to make room for it."""
+
+    component: str
+    resident_bytes: int
+    seconds: float
+    closed: tuple[str, ...]
 
 
 class Sessions:
@@ -25,16 +37,16 @@ class Sessions:
         self._backend = backend
         self._limit = memory_limit_bytes
         self._open: dict[str, Session] = {}
-        self.opened = 0
-        """How often a component was opened: what a memory limit costs."""
+        self.openings: list[Opening] = []
+        """Every opening so far, in order: more than one of a component is what a memory limit costs."""
+        self.most_bytes = 0
+        """The most weights that were open at once."""
 
     def run(self, component: str, feeds: Mapping[str, DeviceArray | np.ndarray]) -> dict[str, DeviceArray]:
         """Run a component, opening it if need be. Raises BundleError or BackendError where that can't be done."""
         session = self._open.pop(component, None)
         if session is None:
-            self._make_room(component)
-            session = self._backend.open(component)
-            self.opened += 1
+            session = self._opened(component)
         self._open[component] = session
         return session.run(feeds)
 
@@ -43,25 +55,35 @@ class Sessions:
         self._open.clear()
 
     @property
+    def opened(self) -> int:
+        """How often a component was opened so far."""
+        return len(self.openings)
+
+    @property
     def open_components(self) -> tuple[str, ...]:
         """The open components, least recently used first."""
         return tuple(self._open)
 
-    def _make_room(self, component: str) -> None:
+    def _opened(self, component: str) -> Session:
+        started = time.perf_counter()
+        closed = self._make_room(component)
+        session = self._backend.open(component)
+        seconds, size = time.perf_counter() - started, self._size(component)
+        self.openings.append(Opening(component=component, resident_bytes=size, seconds=seconds, closed=closed))
+        self.most_bytes = max(self.most_bytes, size + sum(map(self._size, self._open)))
+        return session
+
+    def _make_room(self, component: str) -> tuple[str, ...]:
+        closed: list[str] = []
         if self._limit is None:
-            return
+            return ()
         needed = self._size(component)
         while self._open and needed + sum(map(self._size, self._open)) > self._limit:
             oldest = next(iter(self._open))
             del self._open[oldest]
+            closed.append(oldest)
+        return tuple(closed)
 
     def _size(self, component: str) -> int:
-        return self._bundle.graph(component, self._backend.precision).resident_bytes
-
-
-def needs_streaming(bundle: Bundle, precision: str, memory_limit_bytes: int | None) -> bool:
-    """Whether some component alone is larger than the limit, so that its weights must be read at every run."""
-    if memory_limit_bytes is None:
-        return False
-    sizes = (graph.resident_bytes for graph in bundle.manifest.graphs if graph.precision == precision)
-    return max(sizes) > memory_limit_bytes
+        graph = self._bundle.graph(component, self._backend.graph_precision)
+        return resident_bytes(graph, self._backend.precision)

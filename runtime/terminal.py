@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -24,12 +25,19 @@ def fact_lines(facts: dict[str, Any], indent: str = "") -> list[str]:
 
 
 def write_json(path: Path | None, data: dict[str, Any]) -> None:
-    """Write figures to a file, if one was asked for. Raises RequestError where that can't be done."""
+    """Write figures to a file, whole or not at all, if one was asked for. Raises RequestError where that can't be done."""
     if path is None:
         return
+    is_device = path.exists() and not path.is_file()  # such as a pipe: there is nothing to be replaced
+    written = path if is_device else path.with_name(f".{path.name}.partial")
     try:
-        path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        written.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        if not is_device:
+            written.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            if not is_device:
+                written.unlink()
         raise RequestError(f"can't write {str(path)!r}: {error.strerror or error}") from error
 
 
@@ -41,10 +49,12 @@ class ProgressLine:
         self._clock = clock
         self._started = clock()
         self._shown_tenth = -1
+        self._is_shown = False
         self._live = self._stream.isatty()
 
     def show(self, done: int, total: int, what: str) -> None:
         """`done` of `total` pieces are done; `what` is under way."""
+        self._is_shown = True
         left = (self._clock() - self._started) * (total - done) / done if done else None
         time_left = "" if left is None else f", {left:.0f} s left"
         tenth = 10 * done // max(total, 1)
@@ -57,6 +67,8 @@ class ProgressLine:
             self._stream.write(f"{done}/{total} {what}{time_left}\n")
 
     def end(self) -> None:
-        """Leave the line."""
-        if self._live:
+        """Leave the line, if it was ever shown: others may have written there since."""
+        if self._live and self._is_shown:
             self._stream.write("\r\x1b[K")
+            self._stream.flush()
+        self._is_shown = False

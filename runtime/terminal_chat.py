@@ -1,22 +1,23 @@
-"""Chat and reflection in a terminal: streamed answers, pictures saved and named, a sheet of the rounds.
+"""Chat and reflection in a terminal: streamed answers, pictures saved and named, the files of a reflection.
 
 Talks to people through a `say` function and reads through `ask_line`, so that tests need no terminal. Knows no model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from .chat import Chat, ChatResult
+from .denoiser import OnStep
 from .errors import OmniGen2Error
 from .png import save_png
-from .reflection import Reflection
+from .reflection import Reflection, Round
 from .request import Request
+from .sheet import sheet_of
+from .terminal import ProgressLine
 
 Say = Callable[[str], object]
 HELP = "/image FILE shows a picture with the next question, /new starts anew, /quit (or Ctrl-D) ends"
@@ -51,9 +52,13 @@ def converse(
     ask_line: Callable[[], str],
     say: Say,
     settings: dict[str, Any],
+    images: Sequence[Path] = (),
 ) -> None:
-    """Questions and answers until /quit or the end of input. Errors and Ctrl-C end an answer, not the conversation."""
-    chat, shown = start_chat(), list[Path]()
+    """Questions and answers until /quit or the end of input. Errors and Ctrl-C end an answer, not the conversation.
+
+    images: shown with the first question.
+    """
+    chat, shown = start_chat(), list(images)
     say(f"{HELP}\n")
     while True:
         try:
@@ -69,12 +74,17 @@ def converse(
         if command == "/new":
             chat, shown = start_chat(), []
         elif command == "/image":
-            shown = _show(shown, Path(rest.strip()), say)
+            shown = _show(shown, Path(rest.strip()).expanduser(), say)
         elif command.startswith("/"):
             say(f"{HELP}\n")
         elif line:
             _answer(chat, line, shown, request, folder, say, settings)
             shown = []
+
+
+def drawing(bar: ProgressLine, request: Request) -> OnStep:
+    """What shows a drawing's steps on a progress line."""
+    return lambda step: bar.show(step.index + 1, request.steps, "drawing")
 
 
 def _show(shown: list[Path], file: Path, say: Say) -> list[Path]:
@@ -87,9 +97,14 @@ def _show(shown: list[Path], file: Path, say: Say) -> list[Path]:
 def _answer(
     chat: Chat, line: str, shown: list[Path], request: Request, folder: Path, say: Say, settings: dict[str, Any]
 ) -> None:
+    bar = ProgressLine()
     try:
-        answer = chat.ask(line, shown, request=request, on_token=say, **settings)
-        say("\n")
+        try:
+            answer = chat.ask(line, shown, request=request, on_token=say, on_step=drawing(bar, request), **settings)
+        finally:
+            bar.end()
+        if answer.text:
+            say("\n")
         for file in save_pictures(answer, folder):
             say(f"{file}\n")
     except KeyboardInterrupt:
@@ -108,8 +123,14 @@ def save_rounds(reflection: Reflection, out: Path) -> list[Path]:
     for picture, name in zip(pictures, names, strict=True):
         save_png(picture, name, {})
     save_png(pictures[reflection.best], out, {"rounds": rounds_as_json(reflection)})
-    save_png(_side_by_side(pictures), sheet, {})
+    save_png(sheet_of(pictures, [_caption(number, done) for number, done in enumerate(reflection.rounds)]), sheet, {})
     return [out, *names, sheet]
+
+
+def _caption(number: int, done: Round) -> str:
+    grade = "no grade" if done.grade is None else f"grade {done.grade:g}"
+    told = [f"{number}: {grade}", *([done.critique] if done.critique else []), *([f"-> {done.edit}"] if done.edit else [])]
+    return "\n".join(told)
 
 
 def rounds_as_json(reflection: Reflection) -> list[dict[str, Any]]:
@@ -118,17 +139,6 @@ def rounds_as_json(reflection: Reflection) -> list[dict[str, Any]]:
         {"grade": done.grade, "critique": done.critique, "edit": done.edit, "best": number == reflection.best}
         for number, done in enumerate(reflection.rounds)
     ]
-
-
-def _side_by_side(pictures: list[Image.Image]) -> Image.Image:
-    gap = 8
-    width = sum(picture.width for picture in pictures) + gap * (len(pictures) - 1)
-    sheet = Image.new("RGB", (width, max(picture.height for picture in pictures)), "white")
-    left = 0
-    for picture in pictures:
-        sheet.paste(picture, (left, 0))
-        left += picture.width + gap
-    return sheet
 
 
 def _names(folder: Path) -> Iterator[Path]:

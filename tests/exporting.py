@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from omnigen2_rt.exporter import export
+from omnigen2_rt.exporter.checkpoint import Checkpoint
+from omnigen2_rt.exporter.components import COMPONENTS
 from omnigen2_rt.exporter.export import Lora, export_bundle
+from omnigen2_rt.reference.mllm import MLLMConfig
+from omnigen2_rt.reference.vision import VisionConfig
+from omnigen2_rt.reference.weights import mllm_parameter_name, read_config, tensor_locations
+from omnigen2_rt.runtime.bundle import GraphSpec
 
 GOLDENS = Path(__file__).resolve().parent / "data" / "goldens"
 
@@ -14,3 +22,22 @@ def exported_bundle(checkpoint: Path, tmp: Path, precisions: tuple[str, ...] = (
     bundle = tmp / f"bundle-{checkpoint.parent.name}{'-lora' if lora else ''}"
     export_bundle(checkpoint, bundle, precisions=precisions, lora=lora)
     return bundle
+
+
+def exported_mllm(folder: Path, precision: str = "fp32") -> tuple[Checkpoint, tuple[GraphSpec, ...]]:
+    """The graphs of `folder`/mllm alone, written into `folder`: a checkpoint in which nothing draws."""
+    stored = read_config(folder / "mllm")
+    config = MLLMConfig.from_json(stored)
+    found = {mllm_parameter_name(name, config): place for name, place in tensor_locations(folder / "mllm").items()}
+    locations = {"mllm": {name: place for name, place in found.items() if name is not None}}
+    nothing: Any = None
+    checkpoint = Checkpoint(
+        path=folder, name="random", transformer=nothing, vae=nothing, vae_overflows_in_fp16=False, mllm=config,
+        vision=VisionConfig.from_json(stored), dynamic_time_shift=False, locations=locations,
+    )  # fmt: skip
+    graphs = []
+    for component in (entry for entry in COMPONENTS if entry.part == "mllm"):
+        name = f"{component.name}.{precision}.onnx"
+        export._write_graph(checkpoint, component, precision, locations["mllm"], folder, name)
+        graphs.append(export._graph_spec(checkpoint, component, precision, folder, name))
+    return checkpoint, tuple(graphs)

@@ -1,6 +1,7 @@
-"""The language model's components and its eyes.
+"""The language model's components.
 
-One graph serves the prompt (a past of length 0) and every generated token; one serves an image of any size.
+One graph serves the prompt (a past of length 0) and every generated token. Embeddings are float32 in every precision:
+pictures take their places among them on the host, and no host has to know bfloat16.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ def _run(
     mask: torch.Tensor,
     *past: torch.Tensor,
 ) -> tuple[torch.Tensor, ...]:
-    layers = len(past) // 2
-    hidden, keys, values = network.language_model(inputs_embeds, cos, sin, mask, list(past[:layers]), list(past[layers:]))
+    model, layers = network.language_model, len(past) // 2
+    embeds = inputs_embeds.to(model.norm.weight.dtype)
+    hidden, keys, values = model(embeds, cos, sin, mask, list(past[:layers]), list(past[layers:]))
     return (hidden.float(), *keys, *values)
 
 
@@ -49,9 +51,9 @@ def _logits(network: MLLM, hidden_states: torch.Tensor) -> torch.Tensor:
 token_embedding = Component(
     name="token_embedding",
     part="mllm",
-    forward=lambda network, input_ids: network.language_model.embed_tokens(input_ids),
+    forward=lambda network, input_ids: network.language_model.embed_tokens(input_ids).float(),
     inputs=lambda c: {"input_ids": Tensor(shape=("batch", "text_tokens"), dtype="int64")},
-    outputs=lambda c: {"inputs_embeds": Tensor(shape=("batch", "text_tokens", c.hidden_size))},
+    outputs=lambda c: {"inputs_embeds": Tensor(shape=("batch", "text_tokens", c.hidden_size), dtype="float32")},
     sizes={"batch": 2, "text_tokens": 9},
     draw={"input_ids": lambda rng, shape: rng.integers(0, 32, shape, dtype=np.int64)},
 )
@@ -61,7 +63,7 @@ language_model = Component(
     part="mllm",
     forward=_run,
     inputs=lambda c: {
-        "inputs_embeds": Tensor(shape=("batch", "text_tokens", c.hidden_size)),
+        "inputs_embeds": Tensor(shape=("batch", "text_tokens", c.hidden_size), dtype="float32"),
         **_rope(c),
         "mask": Tensor(shape=("batch", 1, "text_tokens", "total_tokens"), dtype="bool"),
         **_past(c, "past", "past_tokens"),

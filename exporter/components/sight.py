@@ -24,7 +24,7 @@ def _inputs(config: VisionConfig) -> Tensors:
 
 def _encode(network: MLLM, patches: torch.Tensor, *tables: torch.Tensor) -> torch.Tensor:
     embeds: torch.Tensor = network.visual(patches.to(network.visual.patch_embed.proj.weight.dtype), *tables)
-    return embeds
+    return embeds.float()
 
 
 def _whole_windows(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -38,7 +38,7 @@ vision_encoder = Component(
     config="vision",
     forward=_encode,
     inputs=_inputs,
-    outputs=lambda c: {"image_embeds": Tensor(shape=("image_tokens", c.out_hidden_size))},
+    outputs=lambda c: {"image_embeds": Tensor(shape=("image_tokens", c.out_hidden_size), dtype="float32")},
     sizes={"patches": 48, "windows": 3, "window_patches": 16, "image_tokens": 12},
     draw={
         "cos": cosines,

@@ -2,80 +2,180 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 from ..bundle import Bundle
 from ..errors import BackendError
-from . import ort, tensorrt
-from .backend import Backend, DeviceArray, Session
+from . import openvino, ort, tensorrt, tensorrt_library
+from .backend import Backend, DeviceArray, Session, resident_bytes
 
-__all__ = ["BACKENDS", "Backend", "BackendEntry", "DeviceArray", "Session", "choose_backend", "choose_precision"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "BackendEntry",
+    "DeviceArray",
+    "Session",
+    "choose_backend",
+    "choose_graphs",
+    "choose_precision",
+    "needs_streaming",
+    "open_backend",
+    "resident_bytes",
+]
+
+
+class Choice(NamedTuple):
+    """What a backend is made with. graphs: which of the bundle's graphs; streams_weights: read them at every run.
+
+    memory_limit_bytes: what the weights of open components may take, for a backend that can stream a part of them.
+    """
+
+    precision: str
+    graphs: str
+    threads: int | None
+    streams_weights: bool
+    memory_limit_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class BackendEntry:
-    """A line of the table. `precisions`, best first; `problem()` says why it can't work here, or None."""
+    """A line of the table. `precisions()`, best first; `problem()` says why it can't work here, or None.
 
-    precisions: tuple[str, ...]
+    graphs: for a precision, which of a bundle's graphs it may be computed from, best first; by default its own.
+    can_stream_weights: whether it runs a component whose weights are larger than the memory it may take.
+    """
+
+    precisions: Callable[[], tuple[str, ...]]
     problem: Callable[[], str | None]
-    create: Callable[..., Backend]
+    create: Callable[[Bundle, Choice], Backend]
+    graphs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    can_stream_weights: bool = True
 
 
 def _ort(name: str) -> BackendEntry:
-    def create(bundle: Bundle, precision: str, threads: int | None, streams_weights: bool) -> Backend:
-        return ort.OrtBackend(bundle, name, precision, threads, streams_weights)
+    def create(bundle: Bundle, choice: Choice) -> Backend:
+        return ort.OrtBackend(bundle, name, choice.precision, choice.threads, choice.streams_weights)
 
-    return BackendEntry(precisions=ort.PRECISIONS[name], problem=partial(ort.problem, name), create=create)
+    return BackendEntry(precisions=lambda: ort.PRECISIONS[name], problem=partial(ort.problem, name), create=create)
+
+
+def _openvino() -> BackendEntry:
+    def create(bundle: Bundle, choice: Choice) -> Backend:
+        return openvino.OpenVINOBackend(bundle, choice.precision, choice.graphs, choice.threads)
+
+    return BackendEntry(
+        precisions=openvino.precisions,
+        problem=openvino.problem,
+        create=create,
+        graphs=openvino.GRAPHS,
+        can_stream_weights=False,
+    )
 
 
 def _tensorrt() -> BackendEntry:
-    def create(bundle: Bundle, precision: str, threads: int | None, streams_weights: bool) -> Backend:
-        return tensorrt.TensorRTBackend(bundle, precision, streams_weights)
+    def create(bundle: Bundle, choice: Choice) -> Backend:
+        return tensorrt.TensorRTBackend(bundle, choice.precision, choice.streams_weights, choice.memory_limit_bytes)
 
-    return BackendEntry(precisions=tensorrt.PRECISIONS, problem=tensorrt.problem, create=create)
+    return BackendEntry(precisions=lambda: tensorrt.PRECISIONS, problem=tensorrt_library.problem, create=create)
 
 
 BACKENDS: dict[str, BackendEntry] = {
     "ort-cuda": _ort("ort-cuda"),
+    "openvino": _openvino(),
     "ort-cpu": _ort("ort-cpu"),
     "tensorrt": _tensorrt(),
 }
 """In the order in which "auto" tries them. TensorRT comes last: it needs engines that `omnigen2 build` has to make first."""
 
 
+def open_backend(
+    bundle: Bundle, backend: str, precision: str, threads: int | None = None, memory_limit_bytes: int | None = None
+) -> Backend:
+    """A backend for a bundle; "auto" takes the first that works here and runs the bundle in `precision` within the limit.
+
+    Raises BackendError with what is allowed, or with what to install.
+    """
+    named = [choose_backend(backend)] if backend != "auto" else _working()
+    problems = []
+    for name in named:
+        try:
+            return BACKENDS[name].create(bundle, _choose(bundle, name, precision, threads, memory_limit_bytes))
+        except BackendError as error:
+            problems.append(str(error))
+    raise BackendError("; ".join(problems))
+
+
+def _choose(bundle: Bundle, name: str, precision: str, threads: int | None, memory_limit_bytes: int | None) -> Choice:
+    chosen = choose_precision(bundle, name, precision)
+    graphs = choose_graphs(bundle, name, chosen)
+    streams = needs_streaming(bundle, chosen, memory_limit_bytes, graphs)
+    if streams and not BACKENDS[name].can_stream_weights:
+        needed = f"{_largest(bundle, chosen, graphs) / 1e6:,.1f} MB in {chosen}"
+        raise BackendError(
+            f"backend {name} holds a component's weights in memory, and one takes {needed}: raise the memory limit above that, "
+            "or take backend ort-cpu"
+        )
+    return Choice(chosen, graphs, threads, streams, memory_limit_bytes)
+
+
 def choose_backend(name: str) -> str:
     """The backend's name; "auto" takes the first that works here. Raises BackendError with what to install."""
-    if name != "auto":
-        if name not in BACKENDS:
-            raise BackendError(f"backend={name!r} is not one of auto, {', '.join(BACKENDS)}")
-        reason = BACKENDS[name].problem()
-        if reason is not None:
-            raise BackendError(f"backend {name} does not work here: {reason}")
-        return name
-    reasons = {candidate: entry.problem() for candidate, entry in BACKENDS.items()}
-    for candidate, reason in reasons.items():
-        if reason is None:
-            return candidate
-    raise BackendError(f"no backend works here: {reasons['ort-cpu']}")
+    if name == "auto":
+        return _working()[0]
+    if name not in BACKENDS:
+        raise BackendError(f"backend={name!r} is not one of auto, {', '.join(BACKENDS)}")
+    reason = BACKENDS[name].problem()
+    if reason is not None:
+        raise BackendError(f"backend {name} does not work here: {reason}")
+    return name
+
+
+def _working() -> list[str]:
+    reasons = {name: entry.problem() for name, entry in BACKENDS.items()}
+    working = [name for name, reason in reasons.items() if reason is None]
+    if not working:
+        raise BackendError(f"no backend works here: {reasons['ort-cpu']}")
+    return working
 
 
 def choose_precision(bundle: Bundle, backend: str, precision: str) -> str:
     """The precision's name; "auto" takes the backend's best that the bundle holds. Raises BackendError otherwise."""
-    possible = BACKENDS[backend].precisions
-    if precision != "auto":
-        if precision not in possible:
-            raise BackendError(f"backend {backend} can't run {precision}; it runs {', '.join(possible)}")
-        if precision not in bundle.precisions:
-            raise BackendError(
-                f"the bundle holds {', '.join(bundle.precisions)}, not {precision}: export it with --precision {precision}"
-            )
-        return precision
-    for candidate in possible:
-        if candidate in bundle.precisions:
+    possible = BACKENDS[backend].precisions()
+    if precision != "auto" and precision not in possible:
+        raise BackendError(f"backend {backend} can't run {precision}; it runs {', '.join(possible)}")
+    candidates = possible if precision == "auto" else (precision,)
+    for candidate in candidates:
+        if _graphs(bundle, backend, candidate) is not None:
             return candidate
+    held = ", ".join(bundle.precisions)
+    if precision != "auto":
+        raise BackendError(f"the bundle holds {held}, not {precision}: export it with --precision {precision}")
     raise BackendError(
-        f"backend {backend} runs {', '.join(possible)}; the bundle holds only {', '.join(bundle.precisions)}: "
-        f"export it with --precision {possible[0]}"
+        f"backend {backend} runs {', '.join(possible)}; the bundle holds only {held}: export it with --precision {possible[0]}"
     )
+
+
+def _graphs(bundle: Bundle, backend: str, precision: str) -> str | None:
+    """Which of the bundle's graphs the backend runs in this precision, or None where it holds none of them."""
+    usable = BACKENDS[backend].graphs.get(precision, (precision,))
+    return next((graphs for graphs in usable if graphs in bundle.precisions), None)
+
+
+def choose_graphs(bundle: Bundle, backend: str, precision: str) -> str:
+    """Which of the bundle's graphs the backend runs for a precision that `choose_precision` gave: fp32, fp16 or bf16."""
+    return _graphs(bundle, backend, precision) or precision
+
+
+def needs_streaming(bundle: Bundle, precision: str, memory_limit_bytes: int | None, graphs: str | None = None) -> bool:
+    """Whether some component alone is larger than the limit, so that its weights must be read at every run.
+
+    graphs: which of the bundle's graphs are run in `precision`; by default those of the same name.
+    """
+    return memory_limit_bytes is not None and _largest(bundle, precision, graphs or precision) > memory_limit_bytes
+
+
+def _largest(bundle: Bundle, precision: str, graphs: str) -> int:
+    return max(resident_bytes(graph, precision) for graph in bundle.manifest.graphs if graph.precision == graphs)

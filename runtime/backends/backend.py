@@ -11,6 +11,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..bundle import GraphSpec
+
+VALUE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
+
 DeviceArray = Any
 """An array on the backend's device, of the backend's own type. Only that backend looks into it."""
 
@@ -26,10 +30,15 @@ class Session(Protocol):
 
 
 class Backend(Protocol):
-    """Opens graphs of one bundle in one precision, on one device."""
+    """Opens graphs of one bundle in one precision, on one device.
+
+    precision: what it computes in. graph_precision: which of the bundle's graphs it opens, and so the type of what goes in and
+    comes out; an engine may compute a graph in fewer bits than the graph states.
+    """
 
     name: str
     precision: str
+    graph_precision: str
 
     def open(self, component: str) -> Session:
         """Load a component's graph and weights. Raises BundleError where the bundle has no such graph."""
@@ -39,3 +48,8 @@ class Backend(Protocol):
 
     def to_host(self, array: DeviceArray) -> np.ndarray:
         """A float32, int64 or bool array of the device as numpy."""
+
+
+def resident_bytes(graph: GraphSpec, precision: str) -> int:
+    """A graph's weights as a backend holds them that computes in `precision`."""
+    return graph.resident_bytes * VALUE_BYTES[precision] // VALUE_BYTES[graph.precision]

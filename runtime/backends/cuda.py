@@ -1,7 +1,8 @@
 """Memory, copies, one stream and captured graphs of the CUDA device, through `cuda-python`.
 
 Knows no TensorRT. Every allocation and copy is ordered on the one stream, so memory that is freed while work still uses it goes
-back only after that work.
+back only after that work. It goes back to CUDA's pool, which keeps it for the next tensor: by default the pool would return all
+of it to the system whenever the host waits, once a generated token. `trim` returns it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from ..errors import BackendError
 
 DTYPES = {"bfloat16": np.dtype(ml_dtypes.bfloat16)}
+KEEP_ALL = 2**64 - 1
 SMALLEST_BYTES = 256
 """An empty tensor still gets an address: TensorRT takes no null."""
 
@@ -54,6 +56,9 @@ class Device:
     def __init__(self) -> None:
         self._cudart = import_cudart()
         self.stream = int(self._call("cudaStreamCreateWithFlags", self._cudart.cudaStreamNonBlocking))
+        self._pool = self._call("cudaDeviceGetDefaultMemPool", self._call("cudaGetDevice"))
+        self._keep_freed_memory()
+        self._unfreed: list[int] | None = None
 
     def name(self) -> str:
         """The GPU's name, as "NVIDIA H200"."""
@@ -70,13 +75,26 @@ class Device:
         known = driver_version(Path("/proc/driver/nvidia/version"))
         return known or f"CUDA {self._call('cudaDriverGetVersion')}"
 
+    def memory_bytes(self) -> tuple[int, int]:
+        """Free memory and all memory of the GPU."""
+        free, total = self._call("cudaMemGetInfo")
+        return int(free), int(total)
+
     def allocate(self, nbytes: int) -> int:
         """An address of `nbytes` bytes."""
         return int(self._call("cudaMallocAsync", nbytes, self.stream))
 
     def free(self, address: int) -> None:
         """Give memory back once the work before this is done."""
-        self._cudart.cudaFreeAsync(address, self.stream)  # at the interpreter's end nobody can hear of a failure
+        if self._unfreed is not None:
+            self._unfreed.append(address)
+        else:
+            self._cudart.cudaFreeAsync(address, self.stream)  # at the interpreter's end nobody can hear of a failure
+
+    def trim(self) -> None:
+        """Wait for the stream, then return the pool's unused memory, for those who allocate without it."""
+        self.synchronize()
+        self._call("cudaMemPoolTrimTo", self._pool, 0)
 
     def upload(self, array: np.ndarray, dtype: str) -> DeviceTensor:
         """A copy of `array` as `dtype` on the device."""
@@ -102,20 +120,37 @@ class Device:
             kind = self._cudart.cudaMemcpyKind.cudaMemcpyDeviceToDevice
             self._call("cudaMemcpyAsync", target.address, source.address, source.nbytes, kind, self.stream)
 
+    def copied(self, tensor: DeviceTensor) -> DeviceTensor:
+        """A copy of a tensor on the device."""
+        copy = DeviceTensor(self, tensor.shape, tensor.dtype)
+        self.copy(tensor, copy)
+        return copy
+
     def synchronize(self) -> None:
         """Wait until the stream's work is done."""
         self._call("cudaStreamSynchronize", self.stream)
 
     def capture(self, work: Callable[[], None]) -> Any:
-        """Record what `work` puts on the stream, without running it. Gives what `launch` takes."""
+        """Record what `work` puts on the stream, without running it. Gives what `launch` takes.
+
+        Memory that Python frees meanwhile is freed afterwards: a recorded graph can't free what it didn't allocate.
+        """
         mode = self._cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call("cudaStreamBeginCapture", self.stream, mode)
+        self._unfreed = []
         try:
             work()
         except BaseException:
-            self._cudart.cudaStreamEndCapture(self.stream)
+            status, unfinished = self._cudart.cudaStreamEndCapture(self.stream)
+            if status == self._cudart.cudaError_t.cudaSuccess:
+                self._cudart.cudaGraphDestroy(unfinished)
             raise
-        graph = self._call("cudaStreamEndCapture", self.stream)
+        else:
+            graph = self._call("cudaStreamEndCapture", self.stream)
+        finally:
+            unfreed, self._unfreed = self._unfreed, None
+            for address in unfreed:
+                self.free(address)
         try:
             return self._call("cudaGraphInstantiate", graph, 0)
         finally:
@@ -129,6 +164,12 @@ class Device:
         """Free a capture."""
         self._cudart.cudaGraphExecDestroy(captured)
 
+    def _keep_freed_memory(self) -> None:
+        from cuda.bindings.driver import cuuint64_t  # the runtime wants the driver's integer
+
+        attribute = self._cudart.cudaMemPoolAttr.cudaMemPoolAttrReleaseThreshold
+        self._call("cudaMemPoolSetAttribute", self._pool, attribute, cuuint64_t(KEEP_ALL))
+
     def _properties(self) -> Any:
         return self._call("cudaGetDeviceProperties", self._call("cudaGetDevice"))
 
@@ -137,7 +178,7 @@ class Device:
         status, *given = getattr(self._cudart, function)(*arguments)
         if status != self._cudart.cudaError_t.cudaSuccess:
             raise BackendError(f"CUDA: {function} failed: {getattr(status, 'name', status)}")
-        return given[0] if given else None
+        return given[0] if len(given) == 1 else tuple(given)
 
 
 def driver_version(path: Path) -> str | None:

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ..errors import BackendError
 
 FOLDER = "engines"
 FORMAT_VERSION = 1
-PLUGIN_FILES = ("__init__.py", "kernel.py", "plugin.py")
+PLUGIN_FILES = ("__init__.py", "kernel.py", "plugin.py", "ptx.py")
 
 Key = dict[str, Any]
 """Everything that decides what an engine is, by name. JSON values only."""
@@ -74,6 +75,14 @@ def plugin_identity() -> str:
     return hashlib.sha256(b"\0".join((folder / name).read_bytes() for name in PLUGIN_FILES)).hexdigest()
 
 
+def triton_version() -> str | None:
+    """The compiler of the plugin's kernel, where it is installed. An engine that is built needs it no more."""
+    try:
+        return version("triton")
+    except PackageNotFoundError:
+        return None
+
+
 def make_key(
     bundle: Bundle,
     graph: GraphSpec,
@@ -90,6 +99,7 @@ def make_key(
         "precision": graph.precision,
         "rope": rope,
         **_from_bundle(bundle, graph, rope),
+        "triton": triton_version() if rope == "plugin" else None,
         "profiles": profiles,
         "options": dict(options),
         **asdict(machine),
@@ -119,7 +129,7 @@ def differences(built: Key, wanted: Key) -> list[str]:
 
 
 def mismatches(record: EngineRecord, bundle: Bundle, graph: GraphSpec, machine: Machine) -> list[str]:
-    """Why an engine may not run here, or nothing. What the user chose (profiles, options) is the engine's own affair.
+    """Why an engine may not run here, or nothing. What it was built with (profiles, options, Triton) is its own affair.
 
     A version-compatible engine may meet another TensorRT of its major version, a hardware-compatible one another GPU; TensorRT
     itself then checks the rest.

@@ -74,15 +74,17 @@ def test_against_original_counts_what_both_sides_gave(tmp_path: Path) -> None:
 
     class StandIn:
         def draw(self, message: dict[str, object]) -> dict[str, object]:
-            np.save(str(message["latents"]), np.zeros(3))
+            np.save(str(message["latents"]), np.ones(3))
             return {"seconds": 2.0, "steps_s": [1.0]}
 
     def ours(pipeline: object, job: object, taylorseer: bool, latents: Path) -> dict[str, object]:
-        np.save(latents, np.full(3, 0.5))
+        np.save(latents, np.full(3, 1.5 if pipeline is None else 1.25))
         return {"seconds": 0.5 if taylorseer else 1.0, "steps_s": [0.5], "stages_s": {"denoising": 1.0}}
 
     program.draw_ours = ours
-    found = program.measure(None, StandIn(), job, 3, tmp_path)
-    assert found["ratios"] == {"exact": 2.0, "taylorseer": 4.0, "taylorseer_against_its_own": 4.0}
+    found = program.measure({"ours": None, "openvino-bf16": object()}, StandIn(), job, 3, tmp_path)
+    others = {"openvino-bf16_exact": 2.0, "openvino-bf16_taylorseer": 4.0}
+    assert found["ratios"] == {"exact": 2.0, "taylorseer": 4.0, "taylorseer_against_its_own": 4.0, **others}
+    assert found["latents_relative_error"]["openvino-bf16_exact"] == 0.25
     assert found["latents_max_difference"] == {"exact": 0.5, "taylorseer": 0.5}
     assert "2.00 x faster" in program.table({"editing": found})

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
-import json
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from PIL import Image
 
 from omnigen2_rt.runtime.pipeline import Pipeline
 from tests.cli.command import Command
+from tests.damages import BUNDLE_DAMAGES, CHECKPOINT_DAMAGES
+from tests.exporter.checkpoints import copied
 from tests.exporting import GOLDENS
 
 CHECKPOINT = GOLDENS / "A" / "checkpoint"
@@ -44,7 +47,8 @@ def copied_bundle(bundles: dict[str, Path], tmp_path: Path) -> Path:
         (("--backend", "abacus"), "backend='abacus' is not one of auto"),
         (("--precision", "fp8"), "can't run fp8"),
         (("--image", "nowhere.png"), "nowhere.png"),
-        (("--latents", "nowhere.npy"), "--latents 'nowhere.npy' can't be read"),
+        (("--latents", "nowhere.npy"), "'nowhere.npy' can't be read as a .npy file: No such file or directory"),
+        (("--latents", CHECKPOINT / "model_index.json"), "can't be read as a .npy file: it holds something else"),
         (("--bundle", "nowhere"), "'nowhere' is not a bundle"),
     ],
 )
@@ -92,18 +96,68 @@ def test_generate_with_noise_that_is_not_finite_says_so(
     assert "latents holds NaN or infinite values" in said
 
 
-def test_info_of_a_newer_bundle_says_to_upgrade(command: Command, copied_bundle: Path) -> None:
-    manifest = copied_bundle / "bundle.json"
-    newer = {**json.loads(manifest.read_text(encoding="utf-8")), "format_version": 99}
-    manifest.write_text(json.dumps(newer), encoding="utf-8")
-    assert "format version 99" in command.fails("info", copied_bundle)
+@pytest.mark.parametrize(("damage", "message"), BUNDLE_DAMAGES.values(), ids=BUNDLE_DAMAGES)
+def test_generate_with_a_damaged_bundle_says_what_is_wrong(
+    command: Command, bundles: dict[str, Path], tmp_path: Path, damage: Callable[[Path], object], message: str
+) -> None:
+    bundle = Path(shutil.copytree(bundles["A"], tmp_path / "bundle"))
+    damage(bundle)
+    assert re.search(message, command.fails("generate", "x", "--bundle", bundle, "--out", tmp_path / "a.png"))
+    assert not (tmp_path / "a.png").exists()
 
 
-def test_generate_with_a_changed_graph_names_it(command: Command, copied_bundle: Path, tmp_path: Path) -> None:
-    graph = copied_bundle / "transformer.fp32.onnx"
-    graph.write_bytes(graph.read_bytes() + b"\0")
-    said = command.fails("generate", "x", "--bundle", copied_bundle, "--out", tmp_path / "a.png")
-    assert "transformer.fp32.onnx" in said and "has changed since the export" in said
+@pytest.mark.parametrize(("damage", "message"), CHECKPOINT_DAMAGES.values(), ids=CHECKPOINT_DAMAGES)
+def test_export_of_a_damaged_checkpoint_says_what_is_wrong(
+    command: Command, tmp_path: Path, damage: Callable[[Path], object], message: str
+) -> None:
+    checkpoint = copied(CHECKPOINT, tmp_path)
+    damage(checkpoint)
+    assert re.search(message, command.fails("export", checkpoint, tmp_path / "bundle").removeprefix("error: "))
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--precision", "int8"), "precision int8 is unknown; choose from fp32, fp16, bf16"),
+        (("--lora", "nowhere.safetensors"), "LoRA 'nowhere.safetensors' does not exist"),
+        (("--lora", CHECKPOINT / "vae/config.json"), "can't be read"),
+        (("--lora", "x", "--lora-scale", "nan"), "the LoRA's scale, nan, is not a finite number"),
+        (("--lora-scale", 0.5), "--lora-scale belongs to --lora"),
+    ],
+)
+def test_export_with_a_bad_value_says_so(command: Command, tmp_path: Path, words: tuple[object, ...], said: str) -> None:
+    assert said in command.fails("export", CHECKPOINT, tmp_path / "new", *words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_folders_that_were_swapped_are_told_apart(command: Command, bundles: dict[str, Path], tmp_path: Path) -> None:
+    a_bundle, a_checkpoint = "is a bundle that `omnigen2 export` made", "it is a checkpoint; run `omnigen2 export` on it first"
+    assert a_bundle in command.fails("export", bundles["A"], tmp_path / "new")
+    assert a_bundle in command.fails("compare", bundles["A"], CHECKPOINT)
+    assert a_checkpoint in command.fails("generate", "x", "--bundle", CHECKPOINT, "--out", tmp_path / "a.png")
+    assert "it is a file; give the bundle's folder" in command.fails("bench", bundles["A"] / "bundle.json")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--size", 8), "height_px=8 is below the smallest size, 16"),
+        (("--size", -8), "height_px=-8 is below the smallest size, 16"),
+        (("--steps", 0), "steps=0"),
+        (("--repeat", 0), "repeat=0 is below the fewest drawings, 1"),
+        (("--references", 6), "references=6 is out of range; this model takes 0 to 5"),
+        (("--cache", "magic"), "--cache 'magic' is unknown"),
+    ],
+)
+def test_bench_with_a_bad_value_says_so(
+    command: Command, bundles: dict[str, Path], words: tuple[object, ...], said: str
+) -> None:
+    assert said in command.fails("bench", bundles["A"], "--size", 32, *words)
+
+
+def test_chat_into_a_folder_that_is_not_there_says_so_first(command: Command, tmp_path: Path) -> None:
+    assert "is not a folder: make it first" in command.fails("chat", "x", "--bundle", "y", "--out", tmp_path / "missing")
 
 
 def test_info_verify_finds_a_changed_weight(command: Command, copied_bundle: Path) -> None:
@@ -124,10 +178,12 @@ def test_info_of_something_else_says_so(command: Command, tmp_path: Path, name: 
 
 
 def test_info_of_a_truncated_checkpoint_names_the_file(command: Command, tmp_path: Path) -> None:
-    checkpoint = shutil.copytree(CHECKPOINT, tmp_path / "checkpoint")
+    checkpoint = copied(CHECKPOINT, tmp_path)
     weights = max(checkpoint.glob("vae/*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:100])
     assert weights.name in command.fails("info", checkpoint)
+    weights.unlink()
+    assert "vae' holds no safetensors file: the checkpoint is incomplete" in command.fails("info", checkpoint)
 
 
 def test_export_over_something_says_so(command: Command, copied_bundle: Path, tmp_path: Path) -> None:

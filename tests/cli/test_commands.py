@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from omnigen2_rt import Request, cli, load
+from omnigen2_rt import Request, __version__, cli, load
 from omnigen2_rt.runtime.backends import BACKENDS
 from omnigen2_rt.runtime.png import read_parameters
 from tests.cli.command import Command
+from tests.exporter.checkpoints import scaled_weight
 from tests.exporting import GOLDENS
+from tests.pictures import CAT, CUP
 
 CHECKPOINT = GOLDENS / "A" / "checkpoint"
 OPTION_NAMES = {
@@ -77,6 +79,22 @@ def test_generate_with_a_reference_takes_its_size_unless_told_not_to(
             assert picture.size == size
 
 
+def test_generate_from_photographs_draws(command: Command, draw: tuple[object, ...], tmp_path: Path) -> None:
+    edit = (*draw, "--image", CAT, "--image-guidance", 2, "--max-input-side", 128, "--out", tmp_path / "a.png")
+    for words, size in (((), (128, 80)), (("--image", CUP), (32, 32))):  # one gives its size, several don't
+        assert command(*edit, *words).code == 0
+        with Image.open(tmp_path / "a.png") as picture:
+            assert picture.size == size
+
+
+@pytest.mark.parametrize("prompt", ["", "一只红色的猫坐在桌子上", "🐈‍⬛🎨", "a very long story " * 400])
+def test_generate_from_a_prompt_of_any_kind_keeps_it(
+    command: Command, draw: tuple[object, ...], tmp_path: Path, prompt: str
+) -> None:
+    assert command("generate", prompt, *draw[2:], "--out", tmp_path / "a.png").code == 0
+    assert json.loads(command("info", tmp_path / "a.png", "--json").out)["prompt"] == prompt
+
+
 def test_generate_at_given_times_draws(command: Command, draw: tuple[object, ...], tmp_path: Path) -> None:
     with_times = (*draw, "--timesteps", "0,0.3,0.6", "--memory-limit", "1GB", "--out", tmp_path / "a.png")
     finished = command(*with_times)
@@ -100,11 +118,38 @@ def test_doctor_lists_every_backend(command: Command) -> None:
     assert told["backends"]["ort-cpu"] == "works" and told["packages"]["numpy"] == np.__version__
 
 
+def test_doctor_of_a_bundle_says_what_a_memory_limit_costs(command: Command, bundles: dict[str, Path]) -> None:
+    words = ("doctor", bundles["A"], "--precision", "fp32", "--steps", 4, "--json")
+    free = json.loads(command(*words).out)["memory"]
+    tight = json.loads(command(*words, "--memory-limit", "3MB").out)["memory"]
+    assert (free["limit"], free["read again"], tight["limit"]) == ("none", "0.0 MB in 0 openings over 4 steps", "3.0 MB")
+    assert "closes" in str(tight["opened in order"]) and "closes" not in str(free["opened in order"])
+    assert "steps=0 is below" in command.fails(*words[:4], "--steps", 0)
+
+
+def test_bench_all_measures_every_way_that_works_here(command: Command, bundles: dict[str, Path], tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    words = ("--all", "--size", 32, "--steps", 2, "--threads", 1, "--json", figures)
+    finished = command("bench", bundles["B"], *words)
+    measured = json.loads(figures.read_text())["ways"]
+    ways = [(found["way"]["backend"], found["way"]["precision"], found["way"]["cache"]) for found in measured]
+    caches = [None, "teacache", "taylorseer"]
+    assert {("ort-cpu", "fp32", cache) for cache in caches} | {("openvino", "fp32", cache) for cache in caches} <= {*ways}
+    assert len(finished.out.splitlines()) == 1 + len(ways)
+    assert all(found["problem"] is None and found["seconds"] > 0 and found["peak_bytes"] > 0 for found in measured)
+    assert measured[0]["max_error"] == 0 and measured[ways.index(("ort-cpu", "fp32", None))]["max_error"] <= 1
+
+
+def test_bench_all_takes_no_choice_of_a_way(command: Command, bundles: dict[str, Path]) -> None:
+    assert "--all takes every backend" in command.fails("bench", bundles["A"], "--all", "--backend", "ort-cpu")
+
+
 def test_bench_measures_every_case(command: Command, bundles: dict[str, Path], tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     words = ("--size", 32, "--steps", 2, "--references", 1, "--precision", "fp32", "--json", figures)
     finished = command("bench", bundles["A"], *words)
-    assert finished.code == 0 and len(finished.out.splitlines()) == 5
+    assert finished.code == 0 and len(finished.out.splitlines()) == 6
+    assert finished.out.splitlines()[-1].startswith("opened: token_embedding 1 x ")
     told = json.loads(figures.read_text(encoding="utf-8"))
     assert [(case["references"], case["cfg_range"]) for case in told["cases"]] == [
         (0, [0, 1]), (0, [0, 0.6]), (1, [0, 1]), (1, [0, 0.6])
@@ -112,6 +157,7 @@ def test_bench_measures_every_case(command: Command, bundles: dict[str, Path], t
     for case in told["cases"]:
         assert case["seconds"] == pytest.approx(sum(case["stages"].values())) and case["peak_bytes"] > 10**7
     assert told["versions"]["numpy"] == np.__version__ and told["machine"]["python"]
+    assert told["components"]["in order"]["transformer"]["opened"] == 1 and told["components"]["most open bytes"] > 10**6
 
 
 def test_compare_of_an_exported_bundle_is_within_tolerance(
@@ -124,18 +170,18 @@ def test_compare_of_an_exported_bundle_is_within_tolerance(
     assert "vae_decoder" in finished.out and json.loads(figures.read_text(encoding="utf-8"))["within_tolerance"] is True
 
 
-def test_compare_beyond_tolerance_exits_1(
-    command: Command, bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+def test_compare_of_a_bundle_with_an_altered_weight_exits_1(
+    command: Command, bundles: dict[str, Path], tmp_path: Path
 ) -> None:
-    from omnigen2_rt.exporter.compare import Difference, Report
+    altered = scaled_weight(bundles["A"], tmp_path, "norm_out.linear_2.weight", 1.01)
+    finished = command("compare", CHECKPOINT, altered, "--precision", "fp32", "--steps", 1, "--size", 32)
+    far = [line.split()[0] for line in finished.out.splitlines() if line.endswith("too far")]
+    assert (finished.code, far) == (1, ["velocity_head", "text", "image"]), finished.out
 
-    row = Difference(
-        name="x", kind="component", max_error=1.0, mean_error=1.0, relative_error=1.0, cosine=0.0, tolerance=1e-3
-    )
-    report = Report(checkpoint="c", bundle="b", backend="ort-cpu", precision="fp32", differences=(row,))
-    monkeypatch.setattr("omnigen2_rt.exporter.compare.compare", lambda *words, **settings: report)
-    finished = command("compare", CHECKPOINT, bundles["A"])
-    assert finished.code == 1 and "too far" in finished.out
+
+def test_version_is_the_packages_own(command: Command) -> None:
+    finished = command("--version")
+    assert (finished.code, finished.out) == (0, f"{__version__}\n")
 
 
 def test_unknown_option_exits_2(command: Command) -> None:

@@ -6,123 +6,19 @@ python -m tests.engines.builder_checks CHECK
 from __future__ import annotations
 
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import tensorrt as trt
 
-from omnigen2_rt.exporter import build, engine
+from omnigen2_rt.exporter import engine
 from omnigen2_rt.exporter.build import BuildOptions, build_engines, engine_list
 from omnigen2_rt.exporter.engine import EngineOptions, build_engine, make_config, make_monitor
 from omnigen2_rt.exporter.engine_profiles import Limits, engine_profiles
-from omnigen2_rt.runtime.errors import Cancelled, ExportError
-from tests.engines.made_bundle import MACHINE, make_bundle
+from omnigen2_rt.runtime.errors import Cancelled
+from tests.engines.fake_builder import Builder, bundle, failure, options, patched
 
-PARSER = trt.OnnxParser  # the real class, which `patched` hides
 LEVEL = EngineOptions(optimization_level=2)
-
-
-class Builder:
-    """Doubles of builder, network, configuration and parser. `fused`: whether attention has a fused kernel."""
-
-    def __init__(self, fused: bool = True) -> None:
-        self.fused = fused
-        self.profiles: list[Any] = []
-        self.flags: list[Any] = []
-        self.network_flags: list[int] = []
-        self.parsed: list[str] = []
-        self.builds = 0
-        self.attention = mock.create_autospec(trt.IAttention, instance=True)
-        self.attention.decomposable = False
-        self.config = mock.create_autospec(trt.IBuilderConfig, instance=True)
-        self.config.set_flag.side_effect = self.flags.append
-        self.config.add_optimization_profile.side_effect = self.profiles.append
-        self.config.get_timing_cache.return_value = None
-        self.config.num_optimization_profiles = 1
-        self.double = mock.create_autospec(trt.Builder, instance=True)
-        self.double.create_network.side_effect = self.network
-        self.double.create_builder_config.return_value = self.config
-        self.double.create_optimization_profile.side_effect = self.profile
-        self.double.build_serialized_network.side_effect = self.build
-
-    def network(self, flags: int) -> Any:
-        self.network_flags.append(flags)
-        network = mock.create_autospec(trt.INetworkDefinition, instance=True)
-        network.num_layers, network.num_inputs, network.num_outputs = 1, 2, 1
-        inputs = {"references": (1, -1, 32), "image_tokens": (-1, -1, 32)}
-        tensors = []
-        for name, shape in inputs.items():
-            tensor = mock.create_autospec(trt.ITensor, instance=True)
-            tensor.name, tensor.shape, tensor.is_shape_tensor, tensor.dtype = name, shape, False, trt.DataType.HALF
-            tensors.append(tensor)
-        network.get_input.side_effect = tensors.__getitem__
-        network.__getitem__.side_effect = IndexError  # polygraphy iterates over the layers
-        network.get_layer.side_effect = lambda index: Layer(self.attention)
-        return network
-
-    def profile(self) -> Any:
-        made = mock.create_autospec(trt.IOptimizationProfile, instance=True)
-        made.shapes = {}
-        made.set_shape.side_effect = lambda name, *shapes: made.shapes.update({name: shapes})
-        made.__bool__ = lambda self: True
-        return made
-
-    def parser(self, network: Any, logger: Any) -> Any:
-        made = mock.create_autospec(PARSER, instance=True)
-        made.parse_from_file.side_effect = lambda path: self.parsed.append(path) is None
-        made.num_errors = 0
-        return made
-
-    def build(self, network: Any, config: Any) -> bytes | None:
-        self.builds += 1
-        monitor = config.progress_monitor
-        monitor.phase_start("Building", None, 2)
-        if not monitor.step_complete("Building", 0):
-            return None
-        if not self.fused and not self.attention.decomposable:
-            self.double.error_recorder.report_error(trt.ErrorCodeTRT.UNSUPPORTED_STATE, "no kernel for\nattention")
-            return None
-        monitor.phase_finish("Building")
-        return b"plan"
-
-
-class Layer:
-    """polygraphy sets a layer's class by hand, which a mock of a real layer doesn't allow."""
-
-    type = trt.LayerType.ATTENTION_INPUT
-
-    def __init__(self, attention: Any) -> None:
-        self.__dict__["attention"] = attention
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        assert (name, value) == ("__class__", trt.IAttentionInputLayer)
-
-
-@contextmanager
-def patched(builder: Builder) -> Iterator[None]:
-    with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(trt, "Builder", lambda logger: builder.double))
-        stack.enter_context(mock.patch.object(trt, "OnnxParser", builder.parser))
-        stack.enter_context(mock.patch.object(trt, "init_libnvinfer_plugins", lambda logger, namespace: True))
-        # It prints every field of a configuration, with arithmetic on some: nothing that a double could answer.
-        stack.enter_context(mock.patch("polygraphy.backend.trt.util.str_from_config", lambda config, network: ""))
-        stack.enter_context(mock.patch.object(build, "_machine", lambda: (MACHINE, None)))
-        stack.enter_context(mock.patch("omnigen2_rt.exporter.engine.import_tensorrt", lambda: trt))
-        yield
-
-
-@contextmanager
-def bundle() -> Iterator[Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        yield make_bundle(Path(folder) / "bundle")
-
-
-def options(**changed: Any) -> BuildOptions:
-    return BuildOptions(precision="fp16", rope="native", engine=EngineOptions(optimization_level=2, **changed))
 
 
 def build_asks_for_a_strongly_typed_network_with_the_planned_profiles() -> None:
@@ -140,34 +36,13 @@ def build_asks_for_a_strongly_typed_network_with_the_planned_profiles() -> None:
         assert trt.BuilderFlag.TF32 not in builder.flags
 
 
-def build_is_reused_and_each_option_builds_anew() -> None:
-    builder = Builder()
-    with bundle() as made, patched(builder):
-        assert len(build_engines(made.path, options()).built) == 1
-        again = build_engines(made.path, options())
-        assert (len(again.built), len(again.reused), builder.builds) == (0, 1, 1)
-        changes: list[dict[str, Any]] = [
-            {"weight_streaming": True},
-            {"strip_plan": True},
-            {"version_compatible": True},
-            {"hardware_compatibility": "ampere_plus"},
-            {"workspace_bytes": 10**6},
-            {"decomposable_attention": True},
-        ]
-        for number, changed in enumerate(changes):
-            assert len(build_engines(made.path, options(**changed)).built) == 1, changed
-            assert builder.builds == 2 + number
-        limits = BuildOptions(precision="fp16", rope="native", limits=Limits(max_references=1))
-        assert len(build_engines(made.path, limits).built) == 1
-        assert len(engine_list(made.path)) == 2 + len(changes)
-
-
 def dry_run_builds_nothing_and_says_what_would_be_reused() -> None:
     builder = Builder()
     with bundle() as made, patched(builder):
         planned = build_engines(made.path, BuildOptions(precision="fp16", rope="native", dry_run=True))
         assert builder.builds == 0
         assert "transformer: to build; weights 0 MB + tensors" in planned.plan_text()
+        assert "the GPU has 30.00 GB free of 40.00 GB" in planned.plan_text()
         build_engines(made.path, BuildOptions(precision="fp16", rope="native"))
         planned = build_engines(made.path, BuildOptions(precision="fp16", rope="native", dry_run=True))
         assert "transformer: reused" in planned.plan_text()
@@ -198,13 +73,27 @@ def build_that_fails_tells_tensorrts_words_and_leaves_nothing() -> None:
     with bundle() as made, patched(builder):
         builder.attention = mock.Mock(decomposable=False)
         type(builder.attention).decomposable = mock.PropertyMock(return_value=False)
-        try:
-            build_engines(made.path, options())
-        except ExportError as error:
-            assert "TensorRT can't build transformer.fp16.onnx: no kernel for" in str(error), error
-        else:
-            raise AssertionError("no error")
+        assert "TensorRT can't build transformer.fp16.onnx: no kernel for" in failure(made.path)
         assert engine_list(made.path) == []
+
+
+def graph_that_the_parser_refuses_is_told_with_its_nodes() -> None:
+    builder = Builder()
+    parser_error = mock.create_autospec(trt.ParserError, instance=True)
+    parser_error.node.return_value = 7
+    parser_error.node_operator.return_value = "Attention"
+    parser_error.node_name.return_value = "layers.0.attn"
+    parser_error.desc.return_value = "TensorRT only supports Attention nodes\nwith one output."
+    builder.refused = [parser_error]
+    with bundle() as made, patched(builder):
+        told = failure(made.path)
+        assert told == (
+            "TensorRT can't read transformer.fp16.onnx: Attention layers.0.attn: TensorRT only supports Attention nodes "
+            "with one output."
+        ), told
+        assert len(builder.parsed) == 1, "another way of building would not help"
+        recorders = builder.recorders
+        assert recorders[0] is recorders[1] and isinstance(recorders[0], trt.IErrorRecorder)
 
 
 def progress_that_returns_false_cancels() -> None:
@@ -216,14 +105,22 @@ def progress_that_returns_false_cancels() -> None:
         return ": " not in what
 
     with bundle() as made, patched(builder):
-        try:
-            build_engines(made.path, options(), progress)
-        except Cancelled:
-            pass
-        else:
-            raise AssertionError("not cancelled")
+        assert failure(made.path, Cancelled, progress=progress) == "the build of transformer.fp16.onnx was stopped"
         assert engine_list(made.path) == []
         assert told[:2] == [("transformer", 0, 1), ("transformer: Building", 0, 2)]
+
+
+def progress_that_raises_stops_the_build_and_is_raised() -> None:
+    """TensorRT calls it from its own code, prints what it raises and goes on; a Ctrl-C would be lost."""
+
+    def progress(what: str, done: int, total: int) -> None:
+        if ": " in what:
+            raise KeyboardInterrupt("stop")
+
+    builder = Builder()
+    with bundle() as made, patched(builder):
+        assert failure(made.path, KeyboardInterrupt, progress=progress) == "stop"
+        assert engine_list(made.path) == []
 
 
 def config_sets_what_was_asked() -> None:

@@ -1,12 +1,14 @@
 """A stand-in for cuda-python's runtime module: host memory plays the device, and every call is recorded.
 
-It has only functions that the real module has (`test_tensorrt_names.py` holds the names against it).
+It has only functions that the real module has (`name_checks.py` holds the names against it), and refuses what CUDA refuses while
+a stream is captured: freeing and allocating there, and waiting for it.
 """
 
 from __future__ import annotations
 
 import ctypes
 import itertools
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
@@ -26,6 +28,10 @@ class cudaStreamCaptureMode(IntEnum):
     cudaStreamCaptureModeThreadLocal = 1
 
 
+class cudaMemPoolAttr(IntEnum):
+    cudaMemPoolAttrReleaseThreshold = 4
+
+
 class Properties:
     name = b"NVIDIA Test 1"
     major, minor = 9, 0
@@ -37,15 +43,18 @@ class FakeCuda:
     cudaError_t = cudaError_t
     cudaMemcpyKind = cudaMemcpyKind
     cudaStreamCaptureMode = cudaStreamCaptureMode
+    cudaMemPoolAttr = cudaMemPoolAttr
     cudaStreamNonBlocking = 1
-    STREAM = 77
+    STREAM, POOL = 77, 78
 
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.streams: set[int] = set()
         self.memory: dict[int, Any] = {}
-        self.capturing: list[Any] | None = None
-        self.graphs: dict[int, list[Any]] = {}
+        self.copies: list[tuple[str, int, int, int]] = []
+        self.kept_bytes = 0
+        self.capturing: list[Callable[[], None]] | None = None
+        self.graphs: dict[int, list[Callable[[], None]]] = {}
         self.numbers = itertools.count(1000)
         self.fail_next: str | None = None
 
@@ -70,20 +79,39 @@ class FakeCuda:
     def cudaDriverGetVersion(self) -> tuple[Any, ...]:
         return self._done("cudaDriverGetVersion", 13000)
 
+    def cudaMemGetInfo(self) -> tuple[Any, ...]:
+        return self._done("cudaMemGetInfo", 30 * 10**9, 40 * 10**9)
+
+    def cudaDeviceGetDefaultMemPool(self, device: int) -> tuple[Any, ...]:
+        return self._done("cudaDeviceGetDefaultMemPool", self.POOL)
+
+    def cudaMemPoolSetAttribute(self, pool: int, attribute: Any, value: Any) -> tuple[Any, ...]:
+        assert (pool, attribute) == (self.POOL, cudaMemPoolAttr.cudaMemPoolAttrReleaseThreshold)
+        self.kept_bytes = int(value)
+        return self._done("cudaMemPoolSetAttribute")
+
+    def cudaMemPoolTrimTo(self, pool: int, nbytes: int) -> tuple[Any, ...]:
+        assert (pool, nbytes) == (self.POOL, 0)
+        assert self.calls[-1] == "cudaStreamSynchronize", "memory in use isn't returned"
+        return self._done("cudaMemPoolTrimTo")
+
     def cudaStreamCreateWithFlags(self, flags: int) -> tuple[Any, ...]:
         assert flags == self.cudaStreamNonBlocking
         return self._done("cudaStreamCreateWithFlags", self.STREAM)
 
     def cudaStreamSynchronize(self, stream: int) -> tuple[Any, ...]:
+        assert self.capturing is None
         return self._done("cudaStreamSynchronize", stream=stream)
 
     def cudaMallocAsync(self, nbytes: int, stream: int) -> tuple[Any, ...]:
+        assert self.capturing is None
         buffer = ctypes.create_string_buffer(nbytes)
         answer = self._done("cudaMallocAsync", ctypes.addressof(buffer), stream=stream)
         self.memory[ctypes.addressof(buffer)] = buffer
         return answer
 
     def cudaFreeAsync(self, address: int, stream: int) -> tuple[Any, ...]:
+        assert self.capturing is None
         del self.memory[address]
         return self._done("cudaFreeAsync", stream=stream)
 
@@ -91,6 +119,7 @@ class FakeCuda:
         device = {1: (target,), 2: (source,), 3: (target, source)}[int(kind)]
         assert all(address in self.memory for address in device), "a device address that is not allocated"
         ctypes.memmove(target, source, nbytes)
+        self.copies.append((kind.name, target, source, nbytes))
         return self._done(f"cudaMemcpyAsync {kind.name}", stream=stream)
 
     def cudaStreamBeginCapture(self, stream: int, mode: Any) -> tuple[Any, ...]:

@@ -48,28 +48,25 @@ def attention_graph() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)])
 
 
-def make_bundle(folder: Path, *, weights: bytes = b"weights", scale: float = 1.0) -> Bundle:
-    """A bundle of a single "transformer" in fp16."""
+def cache_graph() -> onnx.ModelProto:
+    """The keys of one layer of a language model: what was, and what is new."""
+    node = helper.make_node("Concat", ["past", "new"], ["present"], name="join", axis=2)
+    shapes = {"past": (1, 1, "past_tokens", 2), "new": (1, 1, "text_tokens", 2)}
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT16, shape) for name, shape in shapes.items()]
+    output = helper.make_tensor_value_info("present", TensorProto.FLOAT16, (1, 1, "total_tokens", 2))
+    graph = helper.make_graph([node], "language_model", inputs, [output])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)])
+
+
+GRAPHS = {"transformer": attention_graph, "velocity_head": attention_graph, "language_model": cache_graph}
+
+
+def make_bundle(
+    folder: Path, *, weights: bytes = b"weights", scale: float = 1.0, components: tuple[str, ...] = ("transformer",)
+) -> Bundle:
+    """A bundle of small graphs in fp16, by default a single "transformer". Another `scale` makes another graph file."""
     folder.mkdir(parents=True)
-    graph = folder / "transformer.fp16.onnx"
-    model = attention_graph()
-    model.doc_string = str(scale)
-    onnx.save(model, graph)
     (folder / "w.bin").write_bytes(weights)
-    tokens = TensorSpec(dtype="float16", shape=("batch", "image_tokens", HIDDEN))
-    spec = GraphSpec(
-        component="transformer",
-        precision="fp16",
-        file=graph.name,
-        sha256=hashlib.sha256(graph.read_bytes()).hexdigest(),
-        inputs={
-            "references": TensorSpec(dtype="float16", shape=(1, "reference_tokens", HIDDEN)),
-            "image_tokens": tokens,
-        },
-        outputs={"hidden_states": tokens},
-        weight_bytes=1000,
-        resident_bytes=1000,
-    )
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         source="made by a test",
@@ -88,11 +85,33 @@ def make_bundle(folder: Path, *, weights: bytes = b"weights", scale: float = 1.0
         scheduler=SchedulerFacts(dynamic_time_shift=False),
         prompts=Prompts(drawing="{prompt}"),
         tokenizer="tokenizer.json",
-        graphs=(spec,),
+        graphs=tuple(_write_graph(folder, component, scale) for component in components),
         files=(FileSpec(file="w.bin", size_bytes=len(weights), sha256=hashlib.sha256(weights).hexdigest()),),
     )
     (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     return Bundle.open(folder)
+
+
+def _write_graph(folder: Path, component: str, scale: float) -> GraphSpec:
+    path = folder / f"{component}.fp16.onnx"
+    model = GRAPHS[component]()
+    model.doc_string = str(scale)
+    onnx.save(model, path)
+    return GraphSpec(
+        component=component,
+        precision="fp16",
+        file=path.name,
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        inputs={value.name: _spec(value) for value in model.graph.input},
+        outputs={value.name: _spec(value) for value in model.graph.output},
+        weight_bytes=1000,
+        resident_bytes=1000,
+    )
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    shape = tuple(dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim)
+    return TensorSpec(dtype="float16", shape=shape)
 
 
 def make_test_key(bundle: Bundle, **changed: object) -> Key:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,15 @@ from omnigen2_rt.exporter import build
 from omnigen2_rt.exporter.build import BuildOptions, build_engines, prune_engines
 from omnigen2_rt.exporter.engine import EngineOptions
 from omnigen2_rt.exporter.engine_cache import store_engine
-from omnigen2_rt.runtime.backends import tensorrt
+from omnigen2_rt.exporter.parser_support import Finding
+from omnigen2_rt.runtime.backends import tensorrt_library
 from omnigen2_rt.runtime.errors import ExportError
 from tests.engines.made_bundle import MACHINE, make_bundle, make_test_key
 
 
 @pytest.fixture(autouse=True)
 def no_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensorrt, "problem", lambda: "the test has no TensorRT")
+    monkeypatch.setattr(tensorrt_library, "build_problem", lambda rope: "the test has no TensorRT")
 
 
 def run(*arguments: str) -> str:
@@ -32,6 +34,8 @@ def test_build_dry_run_prints_profiles_memory_and_the_problem(tmp_path: Path) ->
     made = make_bundle(tmp_path / "bundle")
     told = run(str(made.path), "--dry-run", "--max-size", "512", "--max-references", "2")
     assert "transformer: not known without TensorRT; weights 0 MB + tensors" in told
+    assert re.search(r"scratch of about \d+ MB \(an estimate\)", told)
+    assert re.search(r"all engines at once: 0\.00 GB of weights, and one scratch of about \d+\.\d\d GB", told)
     assert "references 1×1×32 / 1×1024×32 / 1×2048×32" in told
     assert "nothing can be built here: the test has no TensorRT" in told
     assert not (made.path / "engines").exists()
@@ -49,7 +53,7 @@ def test_build_list_and_prune_show_what_is_there(tmp_path: Path, monkeypatch: py
     kept = store_engine(made.path, make_test_key(made), b"plan", {})
     old = store_engine(made.path, make_test_key(made, driver="1.0"), b"plan", {})
     assert prune_engines(made.path) == ([], 0), "without TensorRT nobody knows whose they are"
-    monkeypatch.setattr(build, "_machine", lambda: (MACHINE, None))
+    monkeypatch.setattr(build, "_machine", lambda *rope: (MACHINE, None))
     assert "removed 2 files" in run(str(made.path), "--prune")
     told = run(str(made.path), "--list")
     assert kept.name in told
@@ -60,6 +64,19 @@ def test_build_without_tensorrt_says_why(tmp_path: Path) -> None:
     made = make_bundle(tmp_path / "bundle")
     with pytest.raises(ExportError, match="no engine can be built here: the test has no TensorRT"):
         build_engines(made.path, BuildOptions(rope="native"))
+
+
+def test_build_of_a_graph_that_the_parser_would_refuse_says_where_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is built: the message names the component, the node, and the way out."""
+    found = Finding(node="layers.0.resize", op_type="Resize", problem="antialiasing is not taken", advice="resize without it")
+    monkeypatch.setattr(build, "check_graph", lambda path, rope: [found])
+    made = make_bundle(tmp_path / "bundle")
+    told = "transformer: Resize layers.0.resize: antialiasing is not taken; resize without it"
+    with pytest.raises(ExportError, match=f"TensorRT's parser would refuse 1 nodes: {told}"):
+        build_engines(made.path, BuildOptions(rope="native"))
+    assert f"refused by the parser: {told.removeprefix('transformer: ')}" in run(str(made.path), "--dry-run")
 
 
 def test_build_of_an_unknown_component_names_the_known_ones(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import errno
 import subprocess
@@ -13,8 +14,10 @@ import pytest
 
 from omnigen2_rt.exporter import engine_cache
 from omnigen2_rt.exporter.engine_cache import build_lock, list_engines, prune, store_engine, stored_engine
+from omnigen2_rt.plugins import omni_rope
 from omnigen2_rt.runtime.backends.engines import (
     FOLDER,
+    PLUGIN_FILES,
     Machine,
     differences,
     digest,
@@ -40,6 +43,7 @@ CHANGES = {
     "profiles": [{"name": "other"}],
     "precision": "bf16",
     "plugin": "2" * 64,
+    "triton": "0.1",
     "rope": "native",
     "tensorrt": "11.3.0.1",
     "gpu": "NVIDIA Test 2",
@@ -97,6 +101,28 @@ def test_engine_of_an_older_plugin_is_not_found(bundle: Bundle, monkeypatch: pyt
     monkeypatch.setattr("omnigen2_rt.runtime.backends.engines.plugin_identity", lambda: "new")
     with pytest.raises(BackendError, match="plugin"):
         find_engine(bundle, "transformer", "fp16", MACHINE)
+
+
+def test_engine_runs_where_its_kernels_compiler_is_another_or_missing(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It carries the compiled kernel. Built again here, it would be another engine."""
+    key = make_test_key(bundle, triton="0.1")
+    store_engine(bundle.path, key, PLAN, {})
+    monkeypatch.setattr("omnigen2_rt.runtime.backends.engines.triton_version", lambda: None)
+    assert find_engine(bundle, "transformer", "fp16", MACHINE).key == key
+    assert stored_engine(bundle.path, make_test_key(bundle)) is None
+
+
+def test_plugin_identity_covers_every_source_that_the_kernel_comes_from() -> None:
+    folder = Path(omni_rope.__file__).parent
+    imported = {
+        f"{node.module or '__init__'}.py"
+        for name in PLUGIN_FILES
+        for node in ast.walk(ast.parse((folder / name).read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.level == 1
+    }
+    assert imported <= set(PLUGIN_FILES)
 
 
 def test_engine_never_built_says_how_to_build(bundle: Bundle) -> None:

@@ -9,13 +9,14 @@ import onnx
 import pytest
 from onnx import NodeProto, TensorProto, helper
 
+from omnigen2_rt.exporter.graph_shapes import Types, load_graph, tensor_types
 from omnigen2_rt.exporter.parser_support import (
+    EXTERNAL_DATA_KEYS,
+    FUSED_WIDTHS,
     SUPPORTED,
-    Types,
     check_graph,
     check_node,
     lacks_fused_attention,
-    load_graph,
 )
 from omnigen2_rt.plugins.omni_rope import DOMAIN, OP_TYPE, PLUGIN_ATTRIBUTES
 from omnigen2_rt.runtime.bundle import Bundle
@@ -70,6 +71,8 @@ def test_graph_with_our_operator_is_refused_for_native_rope(bundles: dict[str, P
         (node("Attention", 6), "past keys and values; join them with Concat"),
         (node("Attention", 3, 3), "more than one output"),
         (node("Attention", 3, softcap=1.0), "softcap"),
+        (node("Attention", 3, softmax_precision=1), "softmax_precision"),
+        (node("Cast", to=TensorProto.DOUBLE), "it casts to DOUBLE"),
         (node("Attention", 4, is_causal=1), "a mask and is causal"),
         (node("LayerNormalization", 2, 3), "only its first output"),
         (node("Squeeze", 2), "axes is computed; make axes an initializer"),
@@ -83,9 +86,35 @@ def test_node_that_the_parser_refuses_is_named_with_advice(given: NodeProto, mes
     assert message in told[0]
 
 
-def test_node_of_a_wrong_type_is_refused() -> None:
-    types = Types(dtypes={"i0": TensorProto.DOUBLE}, shapes={}, constants=frozenset())
-    assert "i0 is DOUBLE" in problems(node("MatMul", 2), types)[0]
+@pytest.mark.parametrize(
+    ("given", "dtypes", "told"),
+    [
+        (node("MatMul", 2), {"i0": TensorProto.DOUBLE}, "i0 is DOUBLE"),
+        (node("Gemm", 2), {"i0": TensorProto.INT64}, "i0 is INT64"),
+        (node("Add", 2), {"i0": TensorProto.BOOL}, "i0 is BOOL"),
+        (node("Attention", 4), {"i0": TensorProto.BOOL, "i3": TensorProto.BOOL}, "i0 is BOOL"),
+        (node("Reshape", 2), {"i0": TensorProto.UINT8, "i1": TensorProto.INT64}, "i0 is UINT8"),
+    ],
+    ids=lambda given: getattr(given, "op_type", ""),
+)
+def test_node_of_a_wrong_type_is_refused(given: NodeProto, dtypes: dict[str, int], told: str) -> None:
+    (problem,) = problems(given, Types(dtypes=dtypes, shapes={}, constants=frozenset()))
+    assert told in problem
+
+
+@pytest.mark.parametrize(
+    ("given", "shapes", "told"),
+    [
+        (node("Attention", 3), {"i0": (1, 5, 32)}, "Q has 3 axes"),
+        (node("Attention", 4), {"i3": (5, 5)}, "its mask has 2 axes"),
+        (node("RotaryEmbedding", 3), {"i1": (5, 8)}, "i1 has 2 axes; expand tables"),
+        (node("GroupNormalization", 3), {"i0": (5, 8)}, "its input has 2 axes"),
+    ],
+    ids=lambda given: getattr(given, "op_type", ""),
+)
+def test_node_of_a_wrong_rank_is_refused(given: NodeProto, shapes: dict[str, Any], told: str) -> None:
+    (problem,) = problems(given, Types(dtypes={}, shapes=shapes, constants=frozenset()))
+    assert told in problem
 
 
 def test_node_of_nine_axes_is_refused() -> None:
@@ -100,6 +129,47 @@ def test_node_of_our_operator_needs_the_plugin_attributes() -> None:
     for name in PLUGIN_ATTRIBUTES:
         fewer = {key: value for key, value in attributes.items() if key != name}
         assert f"its attribute {name} is None" in problems(node(OP_TYPE, 4, domain=DOMAIN, **fewer))[0]
+
+
+def test_node_of_our_operator_needs_a_fixed_number_of_heads() -> None:
+    """The kernel is compiled for it; a graph that leaves it to a computed shape failed only in the build."""
+    given = node(OP_TYPE, 4, domain=DOMAIN, **PLUGIN_ATTRIBUTES, epsilon=1e-5)
+    for heads, told in ((21, []), ("unk__0", ["state the number of heads"])):
+        types = Types(dtypes={}, shapes={"i0": ("batch", "tokens", heads, 120)}, constants=frozenset())
+        assert [advice in problem for advice, problem in zip(told, problems(given, types), strict=True)] == [True] * len(told)
+
+
+@pytest.mark.parametrize(("opset", "told"), [(23, []), (8, ["export with 9 to 24"]), (25, ["export with 9 to 24"])])
+def test_graph_of_an_unknown_opset_is_refused(tmp_path: Path, opset: int, told: list[str]) -> None:
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", value[:1], value[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)]), tmp_path / "g.onnx")
+    assert [found.advice for found in check_graph(tmp_path / "g.onnx", rope="native")] == told
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_graph_tells_its_weights_files_in_words_that_the_parser_knows(
+    bundles: dict[str, Path], precision: str
+) -> None:
+    """It refuses a key that it doesn't know, and a path that leaves the graph's folder."""
+    bundle = Bundle.open(bundles["A"])
+    seen = set()
+    for graph in bundle.manifest.graphs:
+        if graph.precision == precision:
+            model = onnx.load(bundle.path / graph.file, load_external_data=False)
+            seen |= {entry.key for weight in model.graph.initializer for entry in weight.external_data}
+    assert {"location", "offset", "length"} <= seen <= EXTERNAL_DATA_KEYS
+
+
+def test_graph_of_the_vae_states_its_heads_width(bundles: dict[str, Path]) -> None:
+    """512 wide in the real model: only if it is known can its attention be marked before the first build."""
+    bundle = Bundle.open(bundles["A"])
+    for component in ("vae_encoder", "vae_decoder"):
+        model = load_graph(bundle.path / bundle.graph(component, "bf16").file)
+        shapes = tensor_types(model).shapes
+        widths = [shapes[entry.input[0]][3] for entry in model.graph.node if entry.op_type == "Attention"]
+        assert widths == [24]
+        assert lacks_fused_attention(model, "bf16") is (24 not in FUSED_WIDTHS)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Builder and runner against TensorRT's real bindings, in a process of their own with stub libraries.
 
-The checks are the public functions of `name_checks`, `builder_checks` and `runner_checks`; one process runs all of a file.
+The checks are the functions of the files below; one process runs all of a file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import pytest
 from tests.tensorrt_stubs import needs_compiler, run_with_stubs
 
 FOLDER = Path(__file__).parent
-NOT_CHECKS = {"main", "chain", "used", "missing_names", "options", "bundle", "patched", "world", "fails"}
+FILES = ("name_checks", "builder_checks", "cache_checks", "runner_checks", "loading_checks")
+NOT_CHECKS = {"main", "chain", "used", "missing_names", "timing_cache", "changed_machine", "changed_bundle"}
 
 RUN_ALL = """
 import importlib, json, sys, traceback
@@ -34,7 +35,7 @@ def checks_of(file: str) -> list[str]:
     return [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name not in NOT_CHECKS]
 
 
-CHECKS = [(file, check) for file in ("name_checks", "builder_checks", "runner_checks") for check in checks_of(file)]
+CHECKS = [(file, check) for file in FILES for check in checks_of(file)]
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ from safetensors.numpy import load_file, save_file
 
 from omnigen2_rt.exporter import export
 from omnigen2_rt.exporter.components.denoising import timestep_embedding, velocity_head
+from omnigen2_rt.exporter.tensor_file import NUMPY_DTYPES
+from omnigen2_rt.reference.safetensors_header import tensor_locations
 from tests.exporting import GOLDENS
 
 A = GOLDENS / "A" / "checkpoint"
@@ -34,6 +37,32 @@ def edit_json(file: Path, **changes: Any) -> None:
 def edit_tensors(file: Path, change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) -> None:
     """Rewrite a safetensors file of float32 tensors."""
     save_file(change(load_file(file)), file)
+
+
+def scaled_weight(bundle: Path, tmp: Path, name: str, factor: float) -> Path:
+    """A copy of a bundle in which one of the transformer's weights is multiplied: same sizes, same headers."""
+    copy = Path(shutil.copytree(bundle, tmp / "altered"))
+    place = tensor_locations(copy / "transformer")[name]
+    values = np.memmap(place.path, NUMPY_DTYPES[place.dtype], "r+", place.offset, place.shape)
+    values *= values.dtype.type(factor)
+    values.flush()
+    return copy
+
+
+def in_hub_layout(source: Path, cache: Path, owner: str, name: str) -> Path:
+    """A checkpoint as huggingface_hub keeps it: blobs, and a snapshot of links to them. Returns the snapshot."""
+    revision = "0123456789abcdef0123456789abcdef01234567"
+    root = cache / f"models--{owner}--{name}"
+    snapshot = root / "snapshots" / revision
+    (root / "blobs").mkdir(parents=True)
+    (root / "refs").mkdir()
+    (root / "refs" / "main").write_text(revision)
+    for k, file in enumerate(sorted(path for path in source.rglob("*") if path.is_file())):
+        blob, link = root / "blobs" / f"{k:040x}", snapshot / file.relative_to(source)
+        shutil.copyfile(file, blob)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(blob, link.parent))
+    return snapshot
 
 
 def few_components(monkeypatch: pytest.MonkeyPatch) -> None:

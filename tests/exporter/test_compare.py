@@ -1,4 +1,4 @@
-"""The comparison: it passes a good bundle, sees one wrong weight, and reports both ways."""
+"""The comparison: it passes a good bundle in every precision, sees a wrong weight in each, and reports both ways."""
 
 from __future__ import annotations
 
@@ -9,15 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from omnigen2_rt.exporter import compare as comparison
 from omnigen2_rt.exporter.compare import Report, compare, difference
 from omnigen2_rt.exporter.components import COMPONENTS
 from omnigen2_rt.runtime.errors import BackendError
-from tests.exporter.checkpoints import TRANSFORMER, A, copied, edit_tensors
+from tests.exporter.checkpoints import TRANSFORMER, A, copied, edit_tensors, scaled_weight
+from tests.rounding import add_rounding_backend
+
+ALTERED = {"fp32": 1.01, "fp16": 1.1, "bf16": 1.5}
+"""What the last weight is multiplied by."""
 
 
 def test_compare_of_an_export_is_within_tolerance(bundles: dict[str, Path]) -> None:
     seen: list[tuple[int, int]] = []
-    report = compare(A, bundles["A"], steps=2, threads=1, progress=lambda what, done, total: seen.append((done, total)))
+    settings = {"backend": "ort-cpu", "steps": 2, "threads": 1}
+    report = compare(A, bundles["A"], **settings, progress=lambda what, done, total: seen.append((done, total)))
     assert (report.precision, report.within_tolerance) == ("fp32", True), report.table()
     names = [*(component.name for component in COMPONENTS), "text to image", "image editing"]
     assert [row.name for row in report.differences] == names
@@ -39,10 +45,31 @@ def test_compare_with_another_checkpoint_is_not_within_tolerance(bundles: dict[s
 
     checkpoint = copied(A, tmp_path)
     edit_tensors(checkpoint / TRANSFORMER, scaled)
-    report = compare(checkpoint, bundles["A"], steps=1, threads=1)
+    report = compare(checkpoint, bundles["A"], backend="ort-cpu", steps=1, threads=1)
     assert not report.within_tolerance
     assert [row.name for row in report.differences if row.kind == "component" and not row.within_tolerance] == ["velocity_head"]
     assert "too far" in report.table()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_compare_of_an_engine_that_rounds_to_16_bits_is_within_tolerance(
+    precision: str, bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = compare(A, bundles["A"], backend=add_rounding_backend(monkeypatch), precision=precision, threads=1)
+    assert report.within_tolerance, report.table()
+    assert max(row.relative_error for row in report.differences) > 2e-4, "nothing was rounded"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_compare_of_a_bundle_with_altered_weights_is_not_within_tolerance(
+    precision: str, bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The drawings alone must show it: a component's own tolerance is another matter."""
+    monkeypatch.setattr(comparison, "COMPONENTS", ())
+    backend = "ort-cpu" if precision == "fp32" else add_rounding_backend(monkeypatch)
+    altered = scaled_weight(bundles["A"], tmp_path, "norm_out.linear_2.weight", ALTERED[precision])
+    report = compare(A, altered, backend=backend, precision=precision, steps=1, height_px=32, width_px=32, threads=1)
+    assert not any(row.within_tolerance for row in report.differences), report.table()
 
 
 def test_compare_in_a_precision_that_does_not_run_says_so(bundles: dict[str, Path]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -115,44 +114,6 @@ def export_components() -> Any:
     from omnigen2_rt.exporter.components import COMPONENTS
 
     return COMPONENTS
-
-
-def test_export_from_the_hub_cache_resolves_its_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub import constants
-
-    snapshot = cached_in_hub_layout(tmp_path / "hub", "someone", "tiny")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    export_bundle("someone/tiny", tmp_path / "bundle", precisions=("fp32",))
-    placed = tmp_path / "bundle" / TRANSFORMER
-    assert not placed.is_symlink() and (snapshot / TRANSFORMER).is_symlink()
-    assert placed.stat().st_ino == (snapshot / TRANSFORMER).stat().st_ino
-    Bundle.open(tmp_path / "bundle").verify()
-
-
-def test_export_of_a_name_that_is_nowhere_says_what_the_hub_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ExportError, match="'someone/absent' is no directory here, and the Hugging Face hub gives: "):
-        export_bundle("someone/absent", tmp_path / "bundle")
-
-
-def cached_in_hub_layout(cache: Path, owner: str, name: str) -> Path:
-    """A checkpoint as huggingface_hub keeps it: blobs, and a snapshot of links to them. Returns the snapshot."""
-    revision = "0123456789abcdef0123456789abcdef01234567"
-    root = cache / f"models--{owner}--{name}"
-    snapshot = root / "snapshots" / revision
-    (root / "blobs").mkdir(parents=True)
-    (root / "refs").mkdir()
-    (root / "refs" / "main").write_text(revision)
-    for k, file in enumerate(sorted(path for path in A.rglob("*") if path.is_file())):
-        blob, link = root / "blobs" / f"{k:040x}", snapshot / file.relative_to(A)
-        shutil.copyfile(file, blob)
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(os.path.relpath(blob, link.parent))
-    return snapshot
 
 
 def test_materialized_weights_are_in_the_graphs_own_type(tmp_path: Path) -> None:

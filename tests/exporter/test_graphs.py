@@ -151,8 +151,8 @@ def test_weights_of_another_type_are_cast_after_a_gather(bundles: dict[str, Path
         model = onnx.load(bundles[config] / f"token_embedding.{precision}.onnx", load_external_data=False)
         nodes = [node.op_type for node in model.graph.node]
         kinds[config, precision] = (model.graph.initializer[0].data_type, nodes)
-        assert nodes in (["Gather"], ["Gather", "Cast"])
-    assert any(nodes == ["Gather", "Cast"] for _, nodes in kinds.values())
+        assert nodes[0] == "Gather" and set(nodes[1:]) <= {"Cast"}
+    assert any("Cast" in nodes for _, nodes in kinds.values())
     assert kinds["A", "fp16"][0] == kinds["A", "bf16"][0] == kinds["A", "fp32"][0]
 
 

@@ -93,6 +93,23 @@ REFUSED = {
     "half a pair": (
         {"transformer__layers__1__attn__to_q__lora_A__weight": np.zeros((2, 96), np.float32)}, "has no pair of lora_A and lora_B"
     ),
+    "alpha of two numbers": (
+        {f"transformer__{MODULE}__alpha": np.ones(2, np.float32)}, r"alpha' of shape \(2,\); an alpha is one number"
+    ),
+    "convolution": (
+        {f"transformer__{MODULE}__lora_A__weight": np.zeros((RANK, 96, 1, 1), np.float32)}, "other than two matrices for layers.0"
+    ),
+    "rank of 0": (
+        {
+            f"transformer__{MODULE}__lora_A__weight": np.zeros((0, 96), np.float32),
+            f"transformer__{MODULE}__lora_B__weight": np.zeros((96, 0), np.float32),
+        },
+        "other than two matrices",
+    ),
+    "list as metadata": ({"metadata": {"lora_adapter_metadata": "[]"}}, "metadata that is not a JSON object"),
+    "word for alpha": (
+        {"metadata": {"lora_adapter_metadata": json.dumps({"transformer.lora_alpha": "big"})}}, "alpha 'big' in its metadata"
+    ),
     "integers": ({f"transformer__{MODULE}__alpha": np.array(8)}, "holds I64; allowed are F32, F16, BF16"),
 }  # fmt: skip
 

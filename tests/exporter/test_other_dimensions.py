@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 
 from omnigen2_rt.exporter import compare as comparison
 from omnigen2_rt.exporter import export
-from omnigen2_rt.exporter.compare import compare
+from omnigen2_rt.exporter.compare import Report, compare
 from omnigen2_rt.exporter.components import COMPONENTS
 from omnigen2_rt.exporter.export import export_bundle
 from omnigen2_rt.reference.mllm import MLLM, MLLMConfig
@@ -20,8 +21,6 @@ from omnigen2_rt.reference.transformer import Transformer, TransformerConfig
 from omnigen2_rt.reference.vae import VAE, VAEConfig
 from omnigen2_rt.reference.vision import VisionConfig
 from tests.exporter.checkpoints import A, copied, edit_json
-
-UNUSED_IN_DRAWING = ("lm_head", "vision_encoder", "cache_signal", "blend")
 
 
 def fill(folder: Path, network: torch.nn.Module, dtype: torch.dtype, names: dict[str, str] | None = None) -> None:
@@ -51,11 +50,12 @@ def random_checkpoint(tmp: Path, tied: bool) -> Path:
                            "scaling_factor": 0.5, "shift_factor": None}  # fmt: skip
     mllm: dict[str, Any] = {"hidden_size": 48, "num_attention_heads": 3, "num_key_value_heads": 1,
                             "num_hidden_layers": 1, "intermediate_size": 37, "tie_word_embeddings": tied}  # fmt: skip
+    vision = {"out_hidden_size": 48, "depth": 2, "fullatt_block_indexes": [0]}
     edit_json(checkpoint / "transformer/config.json", **transformer)
     edit_json(checkpoint / "vae/config.json", **vae)
     edit_json(checkpoint / "mllm/config.json", **mllm)
     data = json.loads((checkpoint / "mllm/config.json").read_text())
-    edit_json(checkpoint / "mllm/config.json", vision_config={**data["vision_config"], "out_hidden_size": 48})
+    edit_json(checkpoint / "mllm/config.json", vision_config={**data["vision_config"], **vision})
     configs = {part: json.loads((checkpoint / part / "config.json").read_text()) for part in ("transformer", "vae", "mllm")}
     fill(checkpoint / "transformer", Transformer(TransformerConfig.from_json(configs["transformer"])), torch.bfloat16)
     fill(checkpoint / "vae", VAE(VAEConfig.from_json(configs["vae"])), torch.float16)
@@ -65,19 +65,27 @@ def random_checkpoint(tmp: Path, tied: bool) -> Path:
     return checkpoint
 
 
-@pytest.mark.parametrize("tied", [True, False], ids=["tied head", "own head"])
-def test_checkpoint_of_other_dimensions_draws_as_the_reference(
-    tied: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    unused = UNUSED_IN_DRAWING if tied else UNUSED_IN_DRAWING[1:]
-    needed = tuple(component for component in COMPONENTS if component.name not in unused)
-    if not tied:
-        needed = tuple(component for component in needed if component.part == "mllm" or component.name == "blend")
+def report_of(
+    checkpoint: Path, names: Collection[str], tmp: Path, monkeypatch: pytest.MonkeyPatch, drawings: bool = True
+) -> Report:
+    """The comparison with the reference of an export of these components."""
+    chosen = tuple(component for component in COMPONENTS if component.name in names)
     for module in (export, comparison):
-        monkeypatch.setattr(module, "COMPONENTS", needed)
-    checkpoint = random_checkpoint(tmp_path, tied)
-    export_bundle(checkpoint, tmp_path / "bundle", precisions=("fp32",))
-    if not tied:
+        monkeypatch.setattr(module, "COMPONENTS", chosen)
+    if not drawings:
         monkeypatch.setattr(comparison, "_requests", lambda *_: {})
-    report = compare(checkpoint, tmp_path / "bundle", steps=2, height_px=24, width_px=40, threads=1)
+    export_bundle(checkpoint, tmp / "bundle", precisions=("fp32",))
+    return compare(checkpoint, tmp / "bundle", steps=2, height_px=24, width_px=40, threads=1)
+
+
+def test_checkpoint_of_other_dimensions_draws_as_the_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {component.name for component in COMPONENTS} - {"cache_signal", "blend"}
+    report = report_of(random_checkpoint(tmp_path, tied=False), names, tmp_path, monkeypatch)
+    assert report.within_tolerance, report.table()
+
+
+def test_checkpoint_whose_head_is_its_embedding_speaks_as_the_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = report_of(random_checkpoint(tmp_path, tied=True), {"lm_head"}, tmp_path, monkeypatch, drawings=False)
     assert report.within_tolerance, report.table()

@@ -16,7 +16,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "exporter": ("exporter", "plugins", "reference", "runtime.backends", "runtime.bundle", "runtime.errors"),
     "exporter.compare": ("exporter", "plugins", "reference", "runtime"),  # it runs the pipeline on the reference
     "nano": ("nano", "runtime"),
-    "nano.training": ("nano", "reference", "runtime"),
+    "nano.training": ("exporter", "nano", "reference", "runtime"),
     "plugins": ("plugins",),
     "reference": ("reference",),
     "runtime": ("plugins", "runtime"),
@@ -98,8 +98,13 @@ def test_import_in_cli_is_made_by_the_command_that_needs_it() -> None:
     assert not early, f"{early}: import it inside the command, so that --help needs only the base"
 
 
-@pytest.mark.parametrize("path", [path for path in PATHS if path.parts[0] == "runtime"], ids=str)
-def test_import_in_runtime_is_of_the_base_or_of_an_engine_in_its_backend(path: Path) -> None:
+def is_of_the_base(path: Path) -> bool:
+    """The runtime and nano, but not how nano was trained."""
+    return path.parts[0] in ("nano", "runtime") and path.parts[:2] != ("nano", "training")
+
+
+@pytest.mark.parametrize("path", [path for path in PATHS if is_of_the_base(path)], ids=str)
+def test_import_in_runtime_or_nano_is_of_the_base_or_of_an_engine_in_its_backend(path: Path) -> None:
     is_backend = path.parts[:2] == ("runtime", "backends")
     allowed = {*sys.stdlib_module_names, *RUNTIME_NEEDS, *(BACKEND_NEEDS if is_backend else ())}
     foreign = [
@@ -108,6 +113,20 @@ def test_import_in_runtime_is_of_the_base_or_of_an_engine_in_its_backend(path: P
         if not is_ours(found) and found.module.partition(".")[0] not in allowed
     ]
     assert not foreign, f"{foreign}; besides the standard library: {sorted(allowed - sys.stdlib_module_names)}"
+
+
+@pytest.mark.parametrize(("engine", "files"), [("onnxruntime", "ort"), ("openvino", "openvino"), ("tensorrt", "tensorrt")])
+def test_import_of_an_engine_is_made_late_and_by_its_own_backend(engine: str, files: str) -> None:
+    found = [
+        (path, statement)
+        for path in PATHS
+        if path.parts[0] == "runtime"
+        for statement in imports_of(path)
+        if statement.module.partition(".")[0] == engine
+    ]
+    assert found
+    wrong = [f"{path}:{it.line}" for path, it in found if it.when_imported or not path.name.startswith(files)]
+    assert not wrong, f"{wrong} import {engine}: only runtime/backends/{files}*.py may, inside its functions"
 
 
 def loaded_by(module: str, *, also_inside_functions: bool) -> set[str]:
@@ -142,16 +161,16 @@ def heavy_reached_from(start: str) -> dict[str, str]:
 
 
 def is_light(path: Path) -> bool:
-    """The public API, the runtime, and what importing the plugins or one of them by name runs."""
+    """The public API, the runtime, nano, and what importing the plugins or one of them by name runs."""
     is_package_of_plugins = path.parts[0] == "plugins" and path.name == "__init__.py"
-    return is_package_of_plugins or path.parts[0] == "runtime" or path == Path("__init__.py")
+    return is_package_of_plugins or is_of_the_base(path) or path == Path("__init__.py")
 
 
 LIGHT_MODULES = sorted(name for name, path in modules().items() if is_light(path))
 
 
 @pytest.mark.parametrize("module", LIGHT_MODULES)
-def test_import_of_runtime_or_plugins_never_reaches_an_exporter_library(module: str) -> None:
+def test_import_of_runtime_nano_or_plugins_never_reaches_an_exporter_library(module: str) -> None:
     assert heavy_reached_from(module) == {}
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from omnigen2_rt.reference.rope import Rope
 from omnigen2_rt.reference.transformer import (
     Transformer,
     TransformerConfig,
@@ -41,13 +43,13 @@ def recorded(config: str, name: str) -> dict[str, Tensor]:
     return {key: torch.from_numpy(value) for key, value in arrays(config, name).items()}
 
 
-def tiny(**changes: Any) -> Transformer:
+def tiny(rope: Rope = omni_rope, **changes: Any) -> Transformer:
     torch.manual_seed(0)
     sizes: dict[str, Any] = dict(
         hidden_size=48, num_attention_heads=4, num_kv_heads=2, axes_dim_rope=(4, 4, 4), num_layers=3,
         num_refiner_layers=1, multiple_of=16, text_feat_dim=20, in_channels=4,
     )  # fmt: skip
-    return Transformer(TransformerConfig(**(sizes | changes))).eval()
+    return Transformer(TransformerConfig(**(sizes | changes)), rope).eval()
 
 
 def references_of(data: dict[str, Tensor], case: str, sample: int) -> list[Tensor]:
@@ -57,7 +59,7 @@ def references_of(data: dict[str, Tensor], case: str, sample: int) -> list[Tenso
 
 def assert_near(given: Tensor, wanted: Tensor, tolerance: float = TOLERANCE) -> None:
     assert given.shape == wanted.shape
-    assert (given.float() - wanted.float()).abs().max().item() <= tolerance
+    assert (given.double() - wanted.double()).abs().max().item() <= tolerance
 
 
 @pytest.mark.parametrize(("config", "case"), CASES)
@@ -191,14 +193,35 @@ def test_joint_with_a_context_of_batch_one_equals_the_context_repeated() -> None
     assert_near(shared, torch.cat(alone), 1e-5)
 
 
-def test_image_tokens_made_for_one_text_length_serve_another() -> None:
-    """Within an image only position differences count, and its first axis is constant: guidance branches share them."""
-    model, latents, temb = tiny(), torch.randn(1, 4, 8, 6), torch.randn(1, 48)
-    tokens = [
-        model.embed_latents(latents, temb, *rope_tables(position_ids(length, (), (4, 3))[length:], (4, 4, 4), 1e4))
-        for length in (3, 700)
-    ]
-    assert_near(tokens[0], tokens[1], 2e-5)
+def exact_rope(x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, eps: float) -> Tensor:
+    """omni_rope in its input's own type, so that a float64 network is float64 throughout."""
+    even, odd = F.rms_norm(x, weight.shape, weight, eps).unflatten(-1, (-1, 2)).unbind(-1)
+    cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
+    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2).transpose(1, 2)
+
+
+def exact_tables(positions: Tensor) -> tuple[Tensor, Tensor]:
+    """rope_tables of the axes (4, 4, 4), left in float64."""
+    angles = positions.double().unsqueeze(-1) * torch.tensor([1.0, 0.01], dtype=torch.float64)
+    return angles.flatten(-2).cos(), angles.flatten(-2).sin()
+
+
+@pytest.mark.parametrize("text_tokens", [3, 700])
+def test_tokens_shared_by_guidance_branches_change_nothing_beyond_rounding(text_tokens: int) -> None:
+    """Within an image only differences of positions count, and its first axis is constant: tokens refined for no text at
+    all serve every branch. In float64 no difference is left, so what float32 shows is rounding."""
+    model = tiny(exact_rope).double()
+    latents, reference, text = (torch.randn(size).double() for size in ((1, 4, 8, 6), (1, 4, 4, 6), (1, text_tokens, 20)))
+    grids, timestep = ((2, 3), (4, 3)), torch.tensor([0.3])
+    joint = exact_tables(position_ids(text_tokens, grids[:1], grids[1]))
+    alone = model(latents, timestep, text, [reference], tables=joint)
+    temb = model.embed_timesteps(timestep)
+    context = model.refine_context(text, *exact_tables(position_ids(text_tokens, (), (0, 0))))
+    references = model.embed_reference(reference, 0, temb, *exact_tables(position_ids(0, (), grids[0])))
+    image_tokens = model.embed_latents(latents, temb, *exact_tables(position_ids(0, (), grids[1])))
+    shared = model.velocity(model.joint(context, references, image_tokens, temb, *joint), temb, latents)
+    assert shared.dtype == torch.float64 and shared.abs().max() > 0.1
+    assert_near(shared, alone, 1e-12)
 
 
 def test_forward_batches_images_and_references_as_if_each_ran_alone() -> None:

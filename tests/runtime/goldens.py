@@ -11,6 +11,8 @@ import numpy as np
 
 GOLDENS = Path(__file__).resolve().parents[1] / "data" / "goldens"
 CONFIGS = ("A", "B")
+CPU_BACKENDS = ("ort-cpu", "openvino")
+"""What runs the recorded cases, in fp32."""
 
 
 @cache

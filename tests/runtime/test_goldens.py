@@ -15,7 +15,7 @@ from omnigen2_rt.runtime.noise import gaussian_noise
 from omnigen2_rt.runtime.pipeline import Pipeline
 from omnigen2_rt.runtime.request import Result
 from tests.exporting import exported_bundle
-from tests.runtime.goldens import CONFIGS, GOLDENS, arguments, arrays, calls_by_step, recordings
+from tests.runtime.goldens import CONFIGS, CPU_BACKENDS, GOLDENS, arguments, arrays, calls_by_step, recordings
 
 LATENTS = 1e-3
 HIDDEN = 3e-4
@@ -36,9 +36,9 @@ NAMES = {
 UNUSED = ("output_type", "return_dict")
 
 
-@pytest.fixture(scope="session")
-def pipelines(bundles: dict[str, Path]) -> dict[str, Pipeline]:
-    return {name: load(bundle, precision="fp32", threads=1) for name, bundle in bundles.items()}
+@pytest.fixture(scope="session", params=CPU_BACKENDS)
+def pipelines(request: pytest.FixtureRequest, bundles: dict[str, Path]) -> dict[str, Pipeline]:
+    return {name: load(bundle, backend=request.param, precision="fp32", threads=1) for name, bundle in bundles.items()}
 
 
 def request_of(config: str, name: str, **changes: Any) -> Request:
@@ -159,7 +159,7 @@ def test_prompts_of_one_call_drawn_one_by_one_equal_the_original(
 def test_drawing_with_a_merged_lora_equals_the_original(config: str, tmp_path: Path) -> None:
     lora = Lora(path=GOLDENS / config / "golden" / "inputs" / "lora")
     bundle = exported_bundle(GOLDENS / config / "checkpoint", tmp_path, lora=lora)
-    with load(bundle, threads=1) as pipeline:
+    with load(bundle, precision="fp32", threads=1) as pipeline:
         assert_latents_match(pipeline.generate(request_of(config, "pipe_lora")), config, "pipe_lora")
 
 

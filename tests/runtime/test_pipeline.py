@@ -15,8 +15,11 @@ from PIL import Image
 
 from omnigen2_rt import BackendError, BundleError, Request, RequestError, TaylorSeer, TeaCache, load
 from omnigen2_rt.reference.weights import load_transformer
+from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.pipeline import Pipeline
 from tests.exporting import GOLDENS
+from tests.pictures import CAT, CUP, KINDS, over_white
+from tests.rounding import add_rounding_backend
 
 SMALL: dict[str, Any] = {"prompt": "a cat", "height_px": 32, "width_px": 48, "steps": 3}
 ONE_BRANCH: dict[str, Any] = {**SMALL, "text_guidance": 1.0}
@@ -63,7 +66,8 @@ def test_shared_tokens_give_the_velocity_of_each_branch_alone(pipe: Pipeline) ->
         ref = network(noise, time, negative, [reference])
         uncond = network(noise, time, negative)
     wanted = noise + uncond + 2.0 * (ref - uncond) + 3.0 * (full - ref)
-    np.testing.assert_allclose(result.latents, wanted.numpy(), atol=5e-5)
+    # Values reach 5, and guidance takes five times a branch's velocity: 7e-6 is what float32 leaves of their difference here.
+    np.testing.assert_allclose(result.latents, wanted.numpy(), atol=2e-5, rtol=0)
 
 
 def test_prompt_that_was_just_encoded_is_not_encoded_again(pipe: Pipeline) -> None:
@@ -98,13 +102,28 @@ def test_teacache_with_a_reference_skips_the_transformer(pipe: Pipeline, runs: C
     assert computed[0] and computed[-1] and not all(computed) and runs["transformer"] == sum(computed)
 
 
-@pytest.mark.parametrize("limit", [1, 400_000])
-def test_memory_limit_closes_components_and_changes_nothing(limit: int, pipe: Pipeline, bundles: dict[str, Path]) -> None:
-    request = Request(**{**SMALL, "steps": 1}, images=(picture(),))
-    with load(bundles["A"], precision="fp32", threads=1, memory_limit_bytes=limit) as limited:
-        result = limited.generate(request)
-        assert len(limited.sessions.open_components) < len(pipe.sessions.open_components) or limit > 1
-    np.testing.assert_allclose(result.latents, pipe.generate(request).latents, atol=1e-5)
+@pytest.mark.parametrize(
+    ("precision", "streams", "tolerance"),
+    [("fp32", False, 0), ("fp16", False, 0), ("bf16", False, 0), ("fp32", True, 1e-5), ("fp16", True, 2e-2)],
+)
+def test_memory_limit_closes_components_and_changes_nothing(
+    precision: str, streams: bool, tolerance: float, bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where components are only closed, not a bit. Where a component's weights are streamed too, the engine fuses otherwise:
+    in fp16 it then rounds in other places, and is as far from fp32 as it was (1e-2 both, of values up to 3).
+
+    bf16 on an engine that rounds like a GPU: ONNX Runtime has no kernels for it on a CPU."""
+    backend = add_rounding_backend(monkeypatch) if precision == "bf16" else "ort-cpu"
+    request = Request(**{**SMALL, "steps": 2}, images=(picture(),))
+    graphs = Bundle.open(bundles["A"]).manifest.graphs
+    largest = max(graph.resident_bytes for graph in graphs if graph.precision == precision)
+    drawn = []
+    for most in (1 if streams else largest, None):
+        with load(bundles["A"], backend=backend, precision=precision, threads=1, memory_limit_bytes=most) as pipeline:
+            drawn.append((pipeline.generate(request).latents, pipeline.sessions.opened))
+    (limited, often), (free, once) = drawn
+    assert often > once
+    np.testing.assert_allclose(limited, free, atol=tolerance, rtol=0)
 
 
 @pytest.mark.parametrize("value", [0, -1, True, 1.5, "2"])
@@ -137,7 +156,7 @@ def test_weights_that_are_not_finite_give_one_line(bundles: dict[str, Path], tmp
     with place.path.open("r+b") as file:
         file.seek(place.offset)
         file.write(b"\xff" * place.nbytes)
-    with pytest.raises(BackendError, match="step 0 gave values that are not finite in fp32 on ort-cpu: try precision fp32"):
+    with pytest.raises(BackendError, match=r"step 0 gave values that are not finite in fp32 on \S+: try precision fp32"):
         load(bundle, precision="fp32", threads=1).generate(Request(**ONE_BRANCH))
 
 
@@ -161,56 +180,40 @@ def test_images_per_prompt_are_drawn_together_as_alone(pipe: Pipeline) -> None:
     np.testing.assert_allclose(pair.latents[1:], alone.latents, atol=2e-5)
 
 
-def animated(path: Path) -> Path:
-    picture().save(path, save_all=True, append_images=[picture().rotate(180)])
-    return path
+@pytest.mark.parametrize(("name", "kind"), KINDS.items(), ids=KINDS)
+def test_reference_of_any_kind_of_file_is_drawn_from_as_what_it_shows(
+    name: str, kind: Any, pipe: Pipeline, tmp_path: Path
+) -> None:
+    make, read = kind
+    make(tmp_path / name)
+    shown = read(tmp_path / name)
+    from_file, from_pixels = (
+        pipe.generate(Request(prompt="in autumn", images=(image,), steps=1, image_guidance=2.0))
+        for image in (tmp_path / name, np.asarray(shown))
+    )
+    assert from_file.images[0].size == tuple(side // 16 * 16 for side in shown.size)
+    np.testing.assert_allclose(from_file.latents, from_pixels.latents, atol=0.1 if read is over_white else 0)  # a grey level
 
 
-def rotated(path: Path) -> Path:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    picture().save(path, exif=exif)
-    return path
-
-
-def saved(path: Path, image: Image.Image) -> Path:
-    image.save(path)
-    return path
-
-
-def wide_grey() -> Image.Image:
-    return Image.fromarray((np.mgrid[0:32, 0:48][1] * 1300).astype(np.uint16))
-
-
-def see_through() -> Image.Image:
-    image = picture(mode="RGBA")
-    image.putalpha(Image.linear_gradient("L").resize(image.size))
-    return image
-
-
-FILES = {
-    "animated.gif": (animated, (48, 32)),
-    "cmyk.jpg": (lambda path: saved(path, picture(mode="CMYK")), (48, 32)),
-    "wide.png": (lambda path: saved(path, wide_grey()), (48, 32)),
-    "rotated.jpg": (rotated, (32, 48)),
-    "alpha.png": (lambda path: saved(path, see_through()), (48, 32)),
-    "odd.webp": (lambda path: saved(path, picture(51, 39)), (48, 32)),
-}
-
-
-@pytest.mark.parametrize(("name", "made"), FILES.items(), ids=FILES)
-def test_reference_of_any_common_kind_is_drawn_from(name: str, made: Any, pipe: Pipeline, tmp_path: Path) -> None:
-    make, size = made
-    result = pipe.generate(Request(**{**ONE_BRANCH, "steps": 1}, images=(make(tmp_path / name),)))
-    assert result.images[0].size == size and np.isfinite(result.latents).all()
+def test_photographs_as_references_are_seen(pipe: Pipeline) -> None:
+    """Larger than they may be read, the second turned by its EXIF tag; each counts, in its place."""
+    settings: dict[str, Any] = {"prompt": "the cat beside the cup", "steps": 1, "height_px": 64, "width_px": 96,
+                                "image_guidance": 2.0, "max_input_side_px": 256}  # fmt: skip
+    drawn = [pipe.generate(Request(**settings, images=images)) for images in ((CAT, CUP), (CUP, CAT), (CAT,), (CUP,))]
+    assert [result.images[0].size for result in drawn] == [(96, 64), (96, 64), (256, 160), (256, 160)]
+    for one, other in ((drawn[0], drawn[1]), (drawn[2], drawn[3])):
+        assert np.abs(one.latents - other.latents).max() > 1e-2
 
 
 @pytest.mark.parametrize("prompt", ["", "一只红色的猫坐在桌子上", "🐈‍⬛🎨", "a very long story " * 400, "<|im_end|>"])
 def test_prompt_of_any_kind_is_drawn(prompt: str, pipe: Pipeline) -> None:
-    result = pipe.generate(Request(**{**ONE_BRANCH, "prompt": prompt, "steps": 1}, max_prompt_tokens=128))
+    """Each is told from the others, and what is beyond the limit is cut off."""
+    result = pipe.generate(Request(**{**ONE_BRANCH, "prompt": prompt, "steps": 1}))
     assert result.images[0].size == (48, 32)
     states = pipe._prompt_states(result.request, "cond")
-    assert np.isfinite(states).all() and len(states) <= 128
+    assert len(states) == min(len(pipe._prompts.token_ids(prompt)), 1024)
+    other = pipe.generate(Request(**{**ONE_BRANCH, "prompt": f"x{prompt}", "steps": 1}))
+    assert np.abs(result.latents - other.latents).max() > 1e-4
 
 
 @pytest.mark.parametrize(("width", "height"), [(16, 16), (17, 31), (100, 33), (16, 160)])

@@ -89,7 +89,7 @@ def test_reflection_on_several_pictures_is_refused() -> None:
 
 
 def test_reflection_of_a_real_bundle_holds_every_round(bundles: dict[str, Path]) -> None:
-    with load(bundles["A"], precision="fp32", threads=1) as pipeline:
+    with load(bundles["A"], backend="ort-cpu", precision="fp32", threads=1) as pipeline:
         reflection = pipeline.reflect(Request(prompt="a cat", width_px=64, height_px=64, steps=1), rounds=1)
     assert 1 <= len(reflection.rounds) <= 2
     assert reflection.result.images[0].size == (64, 64)

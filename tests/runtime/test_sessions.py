@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from omnigen2_rt.runtime.bundle import Bundle
-from omnigen2_rt.runtime.sessions import Sessions, needs_streaming
+from omnigen2_rt.runtime.sessions import Sessions
 
 
 class Fake:
     """A backend whose sessions do nothing."""
 
-    name, precision = "fake", "fp32"
+    name = "fake"
+    precision = graph_precision = "fp32"
 
     def __init__(self) -> None:
         self.opened: list[str] = []
@@ -55,15 +56,12 @@ def test_sessions_under_a_limit_close_the_least_recently_used(bundle: Bundle) ->
     run(sessions, "vae_encoder", "vae_decoder", "vae_encoder", "transformer")
     assert sessions.open_components == ("vae_encoder", "transformer")
     run(sessions, "vae_encoder")
-    assert sessions.opened == 3
+    assert [opening.component for opening in sessions.openings] == ["vae_encoder", "vae_decoder", "transformer"]
+    assert sessions.openings[-1].closed == ("vae_decoder",)
+    assert sessions.most_bytes == max(sizes["vae_encoder"] + sizes["vae_decoder"], sizes["vae_encoder"] + sizes["transformer"])
 
 
 def test_sessions_under_a_tiny_limit_hold_one_component(bundle: Bundle) -> None:
     sessions = Sessions(bundle, Fake(), 1)  # type: ignore[arg-type]
     run(sessions, "vae_encoder", "transformer")
     assert sessions.open_components == ("transformer",)
-
-
-def test_streaming_is_needed_where_one_component_alone_is_too_large(bundle: Bundle) -> None:
-    largest = max(graph.resident_bytes for graph in bundle.manifest.graphs if graph.precision == "fp32")
-    assert [needs_streaming(bundle, "fp32", limit) for limit in (None, largest, largest - 1)] == [False, False, True]

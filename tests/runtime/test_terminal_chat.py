@@ -25,7 +25,9 @@ class Parrot:
     def __init__(self) -> None:
         self.heard: list[tuple[str, list[Path]]] = []
 
-    def ask(self, prompt: str, images: list[Path], request: Request, on_token: Callable[[str], object]) -> ChatResult:
+    def ask(
+        self, prompt: str, images: list[Path], request: Request, on_token: Callable[[str], object], on_step: object
+    ) -> ChatResult:
         self.heard.append((prompt, images))
         if prompt == "fail":
             raise RequestError("no such thing")
@@ -36,7 +38,7 @@ class Parrot:
         return ChatResult(text=prompt, token_ids=(1,), images=made, result=None)
 
 
-def talk(lines: list[str], folder: Path) -> tuple[Parrot, str]:
+def talk(lines: list[str], folder: Path, images: tuple[Path, ...] = ()) -> tuple[Parrot, str]:
     remaining: Iterator[str] = iter(lines)
     parrot, said = Parrot(), list[str]()
 
@@ -47,7 +49,7 @@ def talk(lines: list[str], folder: Path) -> tuple[Parrot, str]:
             raise EOFError from None
 
     starts: Any = lambda: parrot  # noqa: E731
-    converse(starts, REQUEST, folder, next_line, said.append, {})
+    converse(starts, REQUEST, folder, next_line, said.append, {}, images)
     return parrot, "".join(said)
 
 
@@ -56,6 +58,11 @@ def test_picture_shown_goes_with_the_next_question_only(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(file)
     parrot, _ = talk([f"/image {file}", "what?", "and?"], tmp_path)
     assert parrot.heard == [("what?", [file]), ("and?", [])]
+
+
+def test_pictures_given_at_the_start_go_with_the_first_question(tmp_path: Path) -> None:
+    parrot, _ = talk(["what?", "and?"], tmp_path, (tmp_path / "a.png",))
+    assert parrot.heard == [("what?", [tmp_path / "a.png"]), ("and?", [])]
 
 
 def test_pictures_are_saved_under_free_names(tmp_path: Path) -> None:
@@ -85,9 +92,12 @@ def test_rounds_are_saved_with_a_sheet_and_the_best_under_the_name(tmp_path: Pat
     for colour in ("red", "blue"):
         image, latents = Image.new("RGB", (16, 24), colour), np.zeros((1, 1, 2, 2), np.float32)
         result = Result(images=[image], latents=latents, steps=(), timings={}, request=REQUEST)
-        rounds.append(Round(result=result, grade=1.0))
+        rounds.append(Round(result=result, grade=1.0, critique="it is dark " * 9, edit="brighten it"))
     names = save_rounds(Reflection(rounds=tuple(rounds), best=1), tmp_path / "x.png")
     assert [name.name for name in names] == ["x.png", "x-0.png", "x-1.png", "x-sheet.png"]
     with Image.open(names[0]) as best, Image.open(names[3]) as sheet:
         assert best.getpixel((0, 0)) == (0, 0, 255)
-        assert sheet.size == (40, 24)
+        assert sheet.width == 2 * 220 + 8 and sheet.height > 24 + 3 * 14
+        assert [sheet.getpixel(at) for at in ((0, 0), (228, 0), (100, 0))] == [(255, 0, 0), (0, 0, 255), (255, 255, 255)]
+        told = np.asarray(sheet.convert("L"))[32:]
+        assert (told[:, :220] < 128).any() and (told[:, 228:] < 128).any()  # the captions

@@ -1,0 +1,1 @@
+"""How nano was trained: tokenizer, autoencoder, language model, transformer. Needs torch; nothing that ships imports it."""

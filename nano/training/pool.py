@@ -1,0 +1,119 @@
+"""Drawing tasks encoded once for many passes of the transformer's training: hidden states of requests, latents of pictures.
+
+A pool is a folder of shards; a shard holds tasks in groups of the same number of references and tokens, so that batches
+need no padding and no masks. Shards are written whole or not at all, and more can be added at any time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...reference.mllm import MLLM
+from ...reference.vae import VAE
+from ..drawing_tasks import DrawingTask, combine, draw_count, draw_one, draw_two, edit
+from ..world import Sampler
+from .conversations import Reader
+from .mllm import read
+from .vae import pixels_of
+
+SHARD = 4096
+CHAT_SHARE = 0.12
+"""How many requests come as a turn of a conversation, as `chat` draws them, their pictures seen by the language model too."""
+TASKS = ((0.2, draw_one), (0.2, draw_two), (0.15, draw_count), (0.25, edit), (0.2, combine))
+ENCODED_AT_ONCE = 64
+
+
+class Group(NamedTuple):
+    """n tasks of r references and T tokens."""
+
+    states: NDArray[np.float16]  # (n, T, Dt)
+    latents: NDArray[np.float16]  # (n, 1 + r, C, h, w), scaled: the target, then the references
+
+
+def some_task(sampler: Sampler) -> DrawingTask:
+    """A task of the training's mixture."""
+    share = sampler.rng.random()
+    for part, make in TASKS:
+        if share < part:
+            return make(sampler)
+        share -= part
+    return TASKS[-1][1](sampler)
+
+
+@torch.no_grad()
+def write_shard(folder: Path, number: int, reader: Reader, mllm: MLLM, vae: VAE, tasks: int = SHARD) -> Path:
+    """Encode new tasks, drawn from the shard's own seed. Returns its file; one that is there already is left as it is."""
+    path = folder / f"{number:04}.npz"
+    if path.exists():
+        return path
+    sampler = Sampler(np.random.SeedSequence([6, number]))
+    groups: dict[str, list[tuple[Tensor, DrawingTask]]] = defaultdict(list)
+    for task in (some_task(sampler) for _ in range(tasks)):
+        in_chat = sampler.chance(CHAT_SHARE)
+        states = _states(task, in_chat, reader, mllm)
+        groups[f"{len(task.inputs)}_{len(states)}"].append((states, task))
+    arrays: dict[str, NDArray[np.float16]] = {}
+    for key, members in groups.items():
+        arrays[f"states_{key}"] = torch.stack([states for states, _ in members]).numpy().astype(np.float16)
+        arrays[f"latents_{key}"] = _latents([task for _, task in members], vae).numpy().astype(np.float16)
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+    os.replace(partial, path)
+    return path
+
+
+def load(folder: Path) -> dict[tuple[int, int], Group]:
+    """All shards' groups, joined, by references and tokens. Raises FileNotFoundError where there is no shard."""
+    parts: dict[tuple[int, int], list[Group]] = defaultdict(list)
+    for path in sorted(folder.glob("*.npz")):
+        with np.load(path) as shard:
+            for name in shard.files:
+                kind, _, key = name.partition("_")
+                if kind == "states":
+                    references, tokens = map(int, key.split("_"))
+                    parts[references, tokens].append(Group(shard[name], shard[f"latents_{key}"]))
+    if not parts:
+        raise FileNotFoundError(f"{folder} has no shards")
+    return {
+        key: Group(*(np.concatenate(arrays) for arrays in zip(*groups, strict=True))) for key, groups in parts.items()
+    }
+
+
+def scaled(vae: VAE, latents: Tensor) -> Tensor:
+    """The autoencoder's latents as the transformer knows them."""
+    return (latents - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+
+
+def request_states(prompt: str, reader: Reader, mllm: MLLM) -> Tensor:
+    """The hidden states (T, Dt) of a request in the drawing template."""
+    return read(mllm, reader.batch([reader.request(prompt)], reader.no_pixels), reader)[0]
+
+
+def _states(task: DrawingTask, in_chat: bool, reader: Reader, mllm: MLLM) -> Tensor:
+    if not in_chat:
+        return request_states(task.prompt, reader, mllm)
+    turn = reader.turn(task.prompt, len(task.inputs))
+    pixels = np.stack([reader.pixels(scene) for scene in task.inputs]) if task.inputs else reader.no_pixels
+    words = torch.from_numpy(turn.ids != reader.image_token)
+    return read(mllm, reader.batch([turn], pixels), reader)[0][words]
+
+
+def _latents(tasks: list[DrawingTask], vae: VAE) -> Tensor:
+    """(n, 1 + r, C, h, w)"""
+    scenes = [scene for task in tasks for scene in (task.target, *task.inputs)]
+    parts = [
+        scaled(vae, vae.encode(pixels_of(scenes[k : k + ENCODED_AT_ONCE]))[0])
+        for k in range(0, len(scenes), ENCODED_AT_ONCE)
+    ]
+    latents = torch.cat(parts)
+    return latents.reshape(len(tasks), -1, *latents.shape[1:])

@@ -1,0 +1,221 @@
+"""OpenVINO on a CPU: the bundle's graphs, compiled here, kept compiled on disk.
+
+Knows OpenVINO's models, requests and tensors, and nothing of what the graphs mean. In bf16 it compiles the fp32 graphs, whose
+weights and products OpenVINO then converts: what goes in and comes out stays fp32.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from ..bundle import Bundle, GraphSpec
+from ..errors import BackendError
+from .backend import DeviceArray
+from .compiled import CompiledModels, make_key
+from .openvino_rope import rotate_by_full_tables
+from .openvino_weights import keep_stored_weights
+
+GRAPHS = {"bf16": ("fp32", "bf16")}
+DEVICE = "CPU"
+HINTS = {"fp32": "f32", "bf16": "bf16"}
+EXACT = frozenset({"timestep_embedding", "velocity_head"})
+"""Computed in fp32 all the same: they take no time, and in bf16 they alone made the latents' error 10 times as large (0.033
+instead of 0.003 after 4 steps at 256 px, on the random weights of benchmarks/configuration)."""
+TENSOR_TYPES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "int64": "i64", "bool": "boolean"}
+
+
+def import_openvino() -> Any:
+    """The openvino module, or BackendError that says which extra brings it."""
+    try:
+        with _without_telemetry():
+            import openvino
+    except ImportError:
+        raise BackendError('no OpenVINO is installed: pip install "omnigen2-rt[openvino]"') from None
+    return openvino
+
+
+@contextmanager
+def _without_telemetry() -> Iterator[None]:
+    """`import openvino` tells its makers of itself over the network if it finds this package, and does without if not."""
+    package = "openvino_telemetry"
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[package]
+
+
+@cache
+def core() -> Any:
+    """OpenVINO's one entry; its parts are loaded once a process."""
+    return import_openvino().Core()
+
+
+def problem() -> str | None:
+    """Why this backend can't work here, or None."""
+    try:
+        devices = core().available_devices
+    except BackendError as error:
+        return str(error)
+    return None if DEVICE in devices else f"OpenVINO finds no {DEVICE} here, only {', '.join(devices) or 'nothing'}"
+
+
+@cache
+def precisions() -> tuple[str, ...]:
+    """What this CPU computes, best first: bf16 only where it has instructions for it; elsewhere that would be slower."""
+    if problem() is not None:
+        return ("bf16", "fp32")
+    by_default = core().get_property(DEVICE, "INFERENCE_PRECISION_HINT").to_string()
+    capable = "BF16" in core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+    return ("bf16", "fp32") if capable and by_default != "f32" else ("fp32",)
+
+
+class OpenVINOBackend:
+    """Opens a bundle's graphs with OpenVINO. graphs: which of the bundle's; `GRAPHS` says which serve a precision."""
+
+    def __init__(self, bundle: Bundle, precision: str, graphs: str, threads: int | None = None) -> None:
+        reason = problem()
+        if reason is not None:
+            raise BackendError(reason)
+        self.name = "openvino"
+        self.precision = precision
+        self.graph_precision = graphs
+        self.openvino = import_openvino()
+        self._bundle = bundle
+        self._compiled = CompiledModels(bundle.path)
+        self._options: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": "1",
+            "ENABLE_CPU_PINNING": False,  # a second process on this machine would be bound to the same cores
+        }
+        if threads is not None:
+            self._options["INFERENCE_NUM_THREADS"] = threads
+
+    def open(self, component: str) -> OpenVINOSession:
+        """See Backend.open."""
+        spec = self._bundle.graph(component, self.graph_precision)
+        options = {**self._options, "INFERENCE_PRECISION_HINT": HINTS["fp32" if component in EXACT else self.precision]}
+        key = make_key(self._bundle, spec, engine=self.openvino.get_version(), cpu=cpu(), options=options)
+        kept = self._compiled.load(key)
+        compiled = None if kept is None else self._import(kept, options)
+        if compiled is None:
+            kept = None
+            compiled = self._compile(self._bundle.path / (spec.inlined or spec.file), options)
+            if CompiledModels.keeps(spec) and not _loses_in_export(compiled):
+                self._compiled.store(key, compiled.export_model().getvalue())
+        return OpenVINOSession(compiled, spec, self, kept)
+
+    def to_device(self, array: np.ndarray, dtype: str = "float32") -> DeviceArray:
+        """See Backend.to_device."""
+        tensor = self.openvino.Tensor(getattr(self.openvino.Type, TENSOR_TYPES[dtype]), list(array.shape))
+        _view(tensor)[...] = array
+        return tensor
+
+    def to_host(self, array: DeviceArray) -> np.ndarray:
+        """See Backend.to_host."""
+        host = _view(array)
+        return np.array(host, np.float32 if host.dtype.itemsize == 2 else host.dtype)
+
+    def _compile(self, path: Path, options: Mapping[str, Any]) -> Any:
+        try:
+            model = core().read_model(path)
+            rotate_by_full_tables(model)
+            keep_stored_weights(model)
+            return core().compile_model(model, DEVICE, options)
+        except Exception as error:  # OpenVINO raises RuntimeError and its children of many modules
+            raise BackendError(f"OpenVINO can't open {path.name}: {_last_line(error)}") from error
+
+    def _import(self, kept: np.ndarray, options: Mapping[str, Any]) -> Any:
+        """A kept model, or None where OpenVINO refuses it: then it is compiled again."""
+        try:
+            return core().import_model(self.openvino.Tensor(kept, shared_memory=True), DEVICE, options)
+        except Exception:  # see _compile; what its own check refuses is no error of the user's
+            return None
+
+
+class OpenVINOSession:
+    """One compiled graph. Inputs are checked by name and rank; their dynamic sizes are the engine's to check.
+
+    memory: what a model that was kept on disk goes on reading from; it must outlive `compiled`, and so is dropped after it.
+    """
+
+    def __init__(self, compiled: Any, spec: GraphSpec, backend: OpenVINOBackend, memory: np.ndarray | None = None) -> None:
+        self._compiled = compiled
+        self._spec = spec
+        self._backend = backend
+        self._memory = memory
+
+    def run(self, feeds: Mapping[str, DeviceArray | np.ndarray]) -> dict[str, DeviceArray]:
+        """See Session.run. Each run is a new request (microseconds), so that its outputs are the caller's own memory."""
+        spec = self._spec
+        if feeds.keys() != spec.inputs.keys():
+            wrong = sorted(feeds.keys() ^ spec.inputs.keys())
+            raise BackendError(f"{spec.component} takes {', '.join(spec.inputs)}; missing or unknown: {wrong}")
+        tensors = {name: self._tensor(name, array) for name, array in feeds.items()}
+        request = self._compiled.create_infer_request()
+        try:
+            for name, tensor in tensors.items():
+                request.set_tensor(name, tensor)
+            request.start_async()
+            request.wait()
+        except Exception as error:  # see OpenVINOBackend._compile
+            shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+            raise BackendError(f"{spec.component} failed on {shapes}: {_last_line(error)}") from error
+        return {name: request.get_tensor(name) for name in spec.outputs}
+
+    def _tensor(self, name: str, array: DeviceArray | np.ndarray) -> Any:
+        spec = self._spec.inputs[name]
+        tensor = self._backend.to_device(array, spec.dtype) if isinstance(array, np.ndarray) else array
+        if len(tensor.shape) != len(spec.shape):
+            raise BackendError(
+                f"{self._spec.component} takes {name} of shape {spec.shape}; it was given {tuple(tensor.shape)}"
+            )
+        return tensor
+
+
+def _loses_in_export(compiled: Any) -> bool:
+    """Whether a compiled model would compute something else when read again: see `openvino_rope`."""
+    kinds = (node.get_rt_info()["layerType"] for node in compiled.get_runtime_model().get_ops())
+    return any((kind if isinstance(kind, str) else kind.value) == "RoPE" for kind in kinds)
+
+
+@cache
+def cpu() -> str:
+    """What a compiled model is bound to: the CPU's name and everything it can, as one hash."""
+    told = [platform.machine(), core().get_property(DEVICE, "FULL_DEVICE_NAME"), _cpu_flags()]
+    told += sorted(core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"))
+    return hashlib.sha256("\0".join(told).encode()).hexdigest()
+
+
+def _cpu_flags() -> str:
+    """Linux lists a CPU's abilities in a file; elsewhere the name has to do."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor()
+    return next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "")
+
+
+def _view(tensor: Any) -> np.ndarray:
+    """A tensor's memory as numpy; OpenVINO shows bfloat16 as float16."""
+    view: np.ndarray = tensor.data
+    return view.view(ml_dtypes.bfloat16) if tensor.element_type.to_string() == "bf16" else view
+
+
+def _last_line(error: Exception) -> str:
+    """OpenVINO's messages begin with the places in its source that they passed through, and end with the reason."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

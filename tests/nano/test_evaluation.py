@@ -1,0 +1,113 @@
+"""The examination: who answers everything gets 100 %, who answers nothing 0 %, and who draws noise is told so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import omnigen2_rt as og
+from omnigen2_rt.nano.evaluation import ABILITIES, Settings, chosen_abilities, evaluate, facts_of, sample, to_json
+from omnigen2_rt.runtime.errors import RequestError
+from tests.nano.fake_pipelines import Failing, Knowing
+
+FEW = Settings(samples=12, steps=3)
+
+
+def test_evaluation_of_a_pipeline_that_knows_everything_is_100_percent() -> None:
+    scores = evaluate(Knowing(ABILITIES, FEW), FEW)
+    assert [score.name for score in scores if score.right != score.samples] == []
+    assert all(score.is_reached and score.wrong == () for score in scores)
+
+
+def test_evaluation_of_a_pipeline_that_knows_nothing_is_0_percent() -> None:
+    scores = evaluate(Failing(ABILITIES, FEW), FEW)
+    assert [score.name for score in scores if score.right != 0] == []
+    assert [score.name for score in scores if score.is_reached] == ["combine-three"]  # which nothing is asked of
+    wrong = {score.name: score.wrong[0][1][0] for score in scores}
+    assert wrong["one-object"].startswith("the background is ")
+    assert wrong["look"].startswith("'nonsense', not ")
+
+
+def test_evaluation_asks_with_its_settings() -> None:
+    settings = Settings(samples=2, steps=5, text_guidance=3.0, image_guidance=1.5, cache=og.TeaCache())
+    pipeline = Knowing(chosen_abilities(["edit"]), settings)
+    evaluate(pipeline, settings, chosen_abilities(["edit"]))
+    first, second = pipeline.requests
+    assert (first.steps, first.text_guidance, first.image_guidance, first.cache) == (5, 3.0, 1.5, settings.cache)
+    assert (first.height_px, first.width_px) == (128, 128)
+    assert (first.seed, second.seed) == (0, 1)
+
+
+def test_evaluation_of_words_never_draws_more_than_one_small_step() -> None:
+    pipeline = Knowing(chosen_abilities(["decide", "reflect"]), FEW)
+    evaluate(pipeline, FEW, chosen_abilities(["decide", "reflect"]))
+    for settings in pipeline.chat_settings:
+        request = settings["request"]
+        assert (request.steps, request.height_px, request.width_px) == (1, 16, 16)
+        assert settings["on_step"](None) is False
+    assert [settings["may_draw"] for settings in pipeline.chat_settings] == [True, False, False]
+
+
+def test_evaluation_tells_its_progress_up_to_the_last_sample() -> None:
+    told: list[tuple[int, int]] = []
+    chosen = chosen_abilities(["count", "look"])
+    evaluate(Knowing(chosen, FEW), FEW, chosen, lambda done, total, what: told.append((done, total)))
+    assert told == [(done, 24) for done in range(1, 25)]
+
+
+def test_sample_of_a_number_is_always_the_same_and_another_for_each_number() -> None:
+    for ability in ABILITIES:
+        assert sample(ability, 3) == sample(ability, 3)
+        assert sample(ability, 3) != sample(ability, 4)
+
+
+def test_samples_are_of_the_ability_they_stand_for() -> None:
+    named = {ability.name: [sample(ability, number) for number in range(20)] for ability in ABILITIES}
+    assert {len(task.inputs) for task in named["combine-two"]} == {2}
+    assert {len(task.inputs) for task in named["combine-three"]} == {3}
+    assert {task.kind for task in named["reflect-found"]} == {"critique planted"}
+    assert {task.kind for task in named["reflect-faulted"]} == {"critique right"}
+    assert {task.kind for task in named["decide"]} == {"picture", "text"}
+    assert {task.kind for task in named["edit"]} == {"recolour", "remove", "add", "replace", "background"}
+
+
+def test_chosen_abilities_stand_in_the_tables_order_and_a_family_by_its_name() -> None:
+    assert chosen_abilities([]) == ABILITIES
+    assert [a.name for a in chosen_abilities(["reflect", "count"])] == ["count", "reflect-found", "reflect-faulted"]
+
+
+@pytest.mark.parametrize("name", ["flying", "held", "one", ""])
+def test_chosen_abilities_of_an_unknown_name_say_which_there_are(name: str) -> None:
+    with pytest.raises(RequestError, match=f"there is no ability '{name}'; choose among one-object, two-objects"):
+        chosen_abilities([name])
+
+
+def test_settings_refuse_no_samples_and_what_a_request_refuses() -> None:
+    with pytest.raises(RequestError, match="samples=0 is below the fewest, 1"):
+        Settings(samples=0)
+    with pytest.raises(RequestError, match="steps=0"):
+        Settings(steps=0)
+
+
+def test_json_of_scores_holds_settings_kinds_and_mistakes() -> None:
+    settings = Settings(samples=3, cache=og.TaylorSeer())
+    chosen = chosen_abilities(["edit", "reflect"])
+    figures = to_json(evaluate(Failing(chosen, settings), settings, chosen), settings, {"backend": "none"})
+    assert figures["backend"] == "none"
+    assert figures["settings"]["samples"] == 3 and figures["settings"]["cache"].startswith("TaylorSeer(")
+    edit, _, faulted = figures["scores"]
+    assert sum(kind["samples"] for kind in edit["kinds"].values()) == 3
+    assert len(edit["wrong"]) == 3 and edit["wrong"][0]["mistakes"]
+    assert (edit["rate"], edit["at least"], edit["reached"]) == (0.0, 0.8, False)
+    assert (faulted["rate"], faulted["at most"], faulted["reached"]) == (1.0, 0.08, False)
+
+
+def test_evaluation_of_random_weights_runs_through_and_finds_nothing_right(bundles: dict[str, Path]) -> None:
+    settings = Settings(samples=1, steps=1)
+    with og.load(bundles["A"], precision="fp32") as pipeline:
+        scores = evaluate(pipeline, settings, chosen_abilities(["one-object", "edit", "look", "decide"]))
+        facts = facts_of(pipeline)
+    assert [score.right for score in scores[:3]] == [0, 0, 0]
+    assert all(score.seconds > 0 for score in scores)
+    assert facts["precision"] == "fp32" and facts["versions"]["omnigen2-rt"] == og.__version__

@@ -1,0 +1,169 @@
+"""Nano's training: that it reads as the runtime reads, saves and resumes, and learns. The networks start from nothing here."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from omnigen2_rt.nano.render import render
+from omnigen2_rt.nano.talking_tasks import CONTENT, CRITIQUE, JUDGE, MEND
+from omnigen2_rt.nano.training import checkpoint, conversations, pool
+from omnigen2_rt.nano.training.conversations import Reader
+from omnigen2_rt.nano.training.loop import Schedule, Training
+from omnigen2_rt.nano.training.mllm import Pupil, Questions, losses
+from omnigen2_rt.nano.training.mllm import initialize as initialize_pupil
+from omnigen2_rt.nano.training.transformer import Batches, times, velocity_error
+from omnigen2_rt.nano.world import Sampler
+from omnigen2_rt.reference.transformer import initialize
+from omnigen2_rt.runtime.vision import vision_patches
+from omnigen2_rt.runtime.vision_tables import vision_tables
+
+
+@pytest.fixture(scope="module")
+def reader() -> Reader:
+    return Reader(checkpoint.CHECKPOINT)
+
+
+def test_patches_of_many_pictures_are_the_runtimes(reader: Reader) -> None:
+    scenes = [Sampler(seed).one() for seed in range(3)]
+    together = reader.patches(np.stack([reader.pixels(scene) for scene in scenes])).numpy()
+    for patches, scene in zip(together, scenes, strict=True):
+        np.testing.assert_allclose(patches, vision_patches(render(scene), reader.processor)[0], atol=1e-6)
+
+
+def test_look_at_many_pictures_sees_each_alone(reader: Reader) -> None:
+    torch.manual_seed(0)
+    visual = checkpoint.build("mllm").visual
+    patches = reader.patches(np.stack([reader.pixels(Sampler(seed).one()) for seed in range(2)]))
+    config = visual.config
+    tables = vision_tables(reader.grid, merge=2, window_px=112, patch_px=14, head_width=config.head_width)
+    with torch.no_grad():
+        together = conversations.look(visual, patches, reader.grid, 112)
+        alone = [visual(one, *map(torch.from_numpy, tables)) for one in patches]
+    torch.testing.assert_close(together, torch.stack(alone), atol=1e-4, rtol=1e-4)
+
+
+def test_a_turn_holds_its_pictures_and_its_answer(reader: Reader) -> None:
+    turn = reader.turn("what colour is the circle?", 2, "red")
+    assert sum(turn.ids == reader.image_token) == 2 * reader.tokens_a_side**2
+    assert reader.tokenizer.decode(turn.ids[turn.answer_from :].tolist(), skip_special=False) == "red<|im_end|>"
+    assert turn.positions.max() < len(turn.ids)  # a picture takes fewer positions than tokens
+
+
+def test_every_word_of_the_world_is_one_token(reader: Reader) -> None:
+    assert len(reader.tokenizer.encode("draw a large red circle to the left of a small purple triangle on blue")) == 15
+
+
+def test_training_resumed_goes_on_where_it_ended(tmp_path: Path) -> None:
+    def sitting() -> Training:
+        torch.manual_seed(0)
+        training = Training(nn.Linear(4, 1), Schedule(learning_rate=1e-2, with_muon=True), tmp_path / "state.pt")
+        inputs = torch.randn(64, 4)
+        wanted = inputs.sum(1, keepdim=True)
+        training.run(lambda: (((training.network(inputs).float() - wanted) ** 2).mean(), {}), 0.5)
+        return training
+
+    first = sitting()
+    weights = {name: value.clone() for name, value in first.network.state_dict().items()}
+    resumed = Training(nn.Linear(4, 1), first.schedule, tmp_path / "state.pt")
+    assert resumed.step == first.step > 10
+    assert all(torch.equal(weights[name], value) for name, value in resumed.network.state_dict().items())
+    assert len(resumed.optimizers[0].state_dict()["state"]) == len(first.optimizers[0].state_dict()["state"]) > 0
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_training_leaves_out_a_step_that_is_not_finite(tmp_path: Path) -> None:
+    network = nn.Linear(2, 1)
+    before = network.weight.detach().clone()
+    training = Training(network, Schedule(learning_rate=1.0), tmp_path / "state.pt")
+    training.run(lambda: (network(torch.ones(1, 2)).sum() * float("nan"), {}), 0.05)
+    assert training.step == 0 and torch.equal(network.weight, before)
+
+
+def test_pupil_learns_a_batch_by_heart(reader: Reader) -> None:
+    torch.manual_seed(0)
+    pupil = Pupil(checkpoint.build("mllm"))
+    initialize_pupil(pupil)
+    questions = Questions(reader, np.random.SeedSequence(1), 8)
+    _, turns, pixels = questions.take(np.arange(8))
+    batch = reader.batch(turns, pixels)
+    optimizer = torch.optim.AdamW(pupil.parameters(), lr=2e-3)
+    seen = []
+    for _ in range(40):
+        optimizer.zero_grad()
+        loss, right = losses(pupil, batch, reader)
+        loss.backward()
+        optimizer.step()
+        seen.append((loss.item(), int(right.sum())))
+    assert seen[-1][0] < seen[0][0] / 4
+    assert seen[-1][1] >= 7
+
+
+def test_pool_groups_tasks_by_references_and_tokens(reader: Reader, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    mllm, vae = checkpoint.build("mllm").eval(), checkpoint.build("vae").eval()
+    path = pool.write_shard(tmp_path, 0, reader, mllm, vae, tasks=12)
+    written = path.stat().st_mtime_ns
+    assert pool.write_shard(tmp_path, 0, reader, mllm, vae, tasks=12).stat().st_mtime_ns == written
+    groups = pool.load(tmp_path)
+    assert sum(len(group.states) for group in groups.values()) == 12
+    for (references, tokens), group in groups.items():
+        assert group.states.shape[1:] == (tokens, 128)
+        assert group.latents.shape[1:] == (1 + references, 32, 8, 8)
+
+
+def test_pool_without_shards_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no shards"):
+        pool.load(tmp_path)
+
+
+def test_batches_drop_requests_and_references() -> None:
+    groups = {(1, 5): pool.Group(np.ones((3, 5, 4), np.float16), np.ones((3, 2, 1, 2, 2), np.float16))}
+    batches = Batches(groups, torch.zeros(2, 4), np.random.default_rng(0))
+    kinds = {(states.shape[1], latents.shape[1]) for states, latents in (batches.take() for _ in range(200))}
+    assert kinds == {(5, 2), (2, 2), (2, 1)}
+
+
+def test_times_cover_the_whole_way() -> None:
+    torch.manual_seed(0)
+    drawn = times(512)
+    assert 0 < drawn.min() < 0.1 and 0.9 < drawn.max() < 1
+
+
+def test_transformer_learns_a_batch_by_heart() -> None:
+    torch.manual_seed(0)
+    network = checkpoint.build("transformer")
+    initialize(network)
+    latents, references, states = torch.randn(4, 32, 8, 8), [torch.randn(4, 32, 8, 8)], torch.randn(4, 5, 128)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
+    seen = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = velocity_error(network, latents, references, states, torch.full((4,), 0.5))
+        loss.backward()
+        optimizer.step()
+        seen.append(loss.item())
+    assert seen[-1] < 0.8 * seen[0]
+
+
+def test_saved_part_is_read_back_by_the_reference(tmp_path: Path) -> None:
+    from omnigen2_rt.reference.weights import load_mllm
+
+    (tmp_path / "mllm").mkdir()
+    config = (checkpoint.CHECKPOINT / "mllm" / "config.json").read_text(encoding="utf-8")
+    (tmp_path / "mllm" / "config.json").write_text(config, encoding="utf-8")
+    network = checkpoint.build("mllm")
+    checkpoint.save("mllm", network, tmp_path)
+    read = load_mllm(tmp_path)
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(read.state_dict()[name], value.bfloat16().float(), atol=0, rtol=0)
+    checkpoint.update_config("mllm", {"rope_theta": 5.0}, tmp_path)
+    assert json.loads((tmp_path / "mllm" / "config.json").read_text(encoding="utf-8"))["rope_theta"] == 5.0
+
+
+def test_the_checkpoint_asks_what_nano_was_taught_to_answer() -> None:
+    asked = json.loads((checkpoint.CHECKPOINT / "reflection.json").read_text(encoding="utf-8"))
+    assert asked == {"critique": CRITIQUE, "edit": MEND, "judge": JUDGE, "content": CONTENT}
