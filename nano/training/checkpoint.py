@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from ...reference.mllm import MLLM, MLLMConfig
 from ...reference.transformer import Transformer, TransformerConfig
 from ...reference.vae import VAE, VAEConfig
 from ...reference.vision import VisionConfig
-from ...reference.weights import read_config, stored_mllm_name
+from ...reference.weights import load_mllm, load_transformer, load_vae, read_config, stored_mllm_name
 
 CHECKPOINT = Path(__file__).parent.parent / "checkpoint"
+LOADERS: dict[str, Callable[[Path], Any]] = {"transformer": load_transformer, "vae": load_vae, "mllm": load_mllm}
 STEMS = {"transformer": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "mllm": "model"}
 
 
@@ -30,6 +32,15 @@ def build(part: str, checkpoint: Path = CHECKPOINT) -> Any:
     if part == "vae":
         return VAE(VAEConfig.from_json(config))
     return MLLM(MLLMConfig.from_json(config), VisionConfig.from_json(config))
+
+
+def started(part: str, initialize: Callable[[Any], None], checkpoint: Path = CHECKPOINT) -> Any:
+    """The part as the checkpoint has it, for a sitting that finds no state file; a fresh one where it has no weights."""
+    if (checkpoint / part / f"{STEMS[part]}.safetensors").exists():
+        return LOADERS[part](checkpoint).train()
+    network = build(part, checkpoint)
+    initialize(network)
+    return network
 
 
 def save(part: str, network: nn.Module, checkpoint: Path = CHECKPOINT) -> None:

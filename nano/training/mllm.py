@@ -100,8 +100,8 @@ def train(work: Path, seconds: float) -> None:
     """One sitting; writes the weights."""
     torch.manual_seed(0)
     reader = Reader(checkpoint.CHECKPOINT)
-    pupil = Pupil(checkpoint.build("mllm"))
-    initialize(pupil)
+    pupil = Pupil(checkpoint.started("mllm", initialize))
+    initialize(pupil.probe)
     training = Training(pupil, SCHEDULE, work / "mllm.pt")
     questions = Questions(reader, np.random.SeedSequence([3, training.step]), QUESTIONS)
     rng = np.random.default_rng([4, training.step])
@@ -143,9 +143,9 @@ def measure(pupil: Pupil, reader: Reader, count: int = 1024) -> None:
         print(f"{kind:30} {sum(results) / len(results):7.1%} of {len(results)}", flush=True)
 
 
-def initialize(pupil: Pupil) -> None:
+def initialize(network: nn.Module) -> None:
     """Normal weights as Qwen's, the embedding small enough for the tied head."""
-    for name, parameter in pupil.named_parameters():
+    for name, parameter in network.named_parameters():
         if parameter.ndim >= 2:
             width = parameter[0].numel()
             nn.init.normal_(parameter, std=0.05 if "embed_tokens" in name else width**-0.5)

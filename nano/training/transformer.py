@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...reference.transformer import Transformer, initialize
-from ...reference.weights import load_mllm, load_transformer, load_vae
+from ...reference.weights import load_mllm, load_vae
 from . import checkpoint, pool
 from .conversations import Reader
 from .loop import Schedule, Training
@@ -33,7 +33,7 @@ def train(work: Path, seconds: float) -> None:
     """One sitting; writes the averaged weights."""
     torch.manual_seed(0)
     groups, nothing = encoded(work / "pool")
-    network = started()
+    network: Transformer = checkpoint.started("transformer", initialize)
     training = Training(network, SCHEDULE, work / "transformer.pt")
     torch.manual_seed(training.step)
     batches = Batches(groups, nothing, np.random.default_rng([7, training.step]))
@@ -46,15 +46,6 @@ def train(work: Path, seconds: float) -> None:
     training.run(loss, seconds)
     training.average_into_network()
     checkpoint.save("transformer", network)
-
-
-def started() -> Transformer:
-    """The transformer as the checkpoint has it, for a sitting that finds no state file; fresh where there is none."""
-    if (checkpoint.CHECKPOINT / "transformer" / "diffusion_pytorch_model.safetensors").exists():
-        return load_transformer(checkpoint.CHECKPOINT).train()
-    network: Transformer = checkpoint.build("transformer")
-    initialize(network)
-    return network
 
 
 def times(count: int) -> Tensor:

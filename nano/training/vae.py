@@ -39,10 +39,7 @@ def some_scene(sampler: Sampler) -> Scene:
 def train(work: Path, seconds: float) -> None:
     """One sitting; writes the weights, and the latents' mean and spread into the config."""
     torch.manual_seed(0)
-    network: VAE = checkpoint.build("vae")
-    bias = network.encoder.conv_out.bias
-    assert bias is not None
-    nn.init.constant_(bias[network.config.latent_channels :], FIRST_LOGVAR)
+    network: VAE = checkpoint.started("vae", initialize)
     training = Training(network, SCHEDULE, work / "vae.pt")
     sampler = Sampler(np.random.SeedSequence([1, training.step]))
 
@@ -60,6 +57,13 @@ def train(work: Path, seconds: float) -> None:
     training.average_into_network()
     checkpoint.update_config("vae", measure(network))
     checkpoint.save("vae", network)
+
+
+def initialize(network: VAE) -> None:
+    """Little noise on the latents to begin with."""
+    bias = network.encoder.conv_out.bias
+    assert bias is not None
+    nn.init.constant_(bias[network.config.latent_channels :], FIRST_LOGVAR)
 
 
 @torch.no_grad()

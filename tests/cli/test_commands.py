@@ -52,7 +52,8 @@ def test_generate_leaves_its_parameters_in_the_picture(
     command: Command, draw: tuple[object, ...], tmp_path: Path
 ) -> None:
     picture = tmp_path / "a.png"
-    command(*draw, "--cache", "teacache", "--tea-threshold", 0.1, "--cfg-range", 0, 0.6, "--out", picture)
+    settings = ("--cache", "teacache", "--tea-threshold", 0.1, "--cfg-range", 0, 0.6, "--backend", "ort-cpu")
+    command(*draw, *settings, "--out", picture)
     told = read_parameters(picture)
     assert (told["prompt"], told["steps"], told["cfg_range"]) == ("a red square", 2, [0.0, 0.6])
     assert (told["backend"], told["precision"], told["cache"]) == ("ort-cpu", "fp32", "TeaCache(threshold=0.1)")

@@ -158,6 +158,8 @@ def test_saved_part_is_read_back_by_the_reference(tmp_path: Path) -> None:
     network = checkpoint.build("mllm")
     checkpoint.save("mllm", network, tmp_path)
     read = load_mllm(tmp_path)
+    going_on = checkpoint.started("mllm", pytest.fail, tmp_path)
+    assert going_on.training and all(parameter.requires_grad for parameter in going_on.parameters())
     for name, value in network.state_dict().items():
         torch.testing.assert_close(read.state_dict()[name], value.bfloat16().float(), atol=0, rtol=0)
     checkpoint.update_config("mllm", {"rope_theta": 5.0}, tmp_path)
