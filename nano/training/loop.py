@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,16 +62,16 @@ class Training:
     def run(self, loss: Loss, seconds: float) -> None:
         """Train for so long. Prints a line of figures now and then and appends it to a log beside the state file."""
         started = logged = saved = time.monotonic()
-        first, sums, count = self.step, dict[str, float](), 0
+        first, seen, count = self.step, defaultdict[str, list[float]](list), 0
         self.network.train()
         while (passed := time.monotonic() - started) < seconds:
             figures = self._step(loss, self._rate(self.step - first, passed / seconds))
             for name, value in figures.items():
-                sums[name] = sums.get(name, 0.0) + value
+                seen[name].append(value)
             count += 1
             if (now := time.monotonic()) - logged > LOG_EVERY_S:
-                self._log(sums, count, now - logged)
-                sums, count, logged = {}, 0, now
+                self._log(seen, count / (now - logged))
+                seen, count, logged = defaultdict(list), 0, now
             if now - saved > SAVE_EVERY_S:
                 self.save()
                 saved = time.monotonic()
@@ -125,9 +127,9 @@ class Training:
         warm = min(1.0, (steps_of_sitting + 1) / WARM_UP_STEPS)
         return warm * min(1.0, max(0.05, (1 - part) / COOL_DOWN))
 
-    def _log(self, sums: dict[str, float], count: int, seconds: float) -> None:
-        figures: dict[str, Any] = {name: round(total / count, 5) for name, total in sums.items()}
-        line = json.dumps({"step": self.step, "steps_a_second": round(count / seconds, 3), **figures})
+    def _log(self, seen: dict[str, list[float]], steps_a_second: float) -> None:
+        figures: dict[str, Any] = {name: round(statistics.fmean(values), 5) for name, values in seen.items()}
+        line = json.dumps({"step": self.step, "steps_a_second": round(steps_a_second, 3), **figures})
         print(line, flush=True)
         with self.state_file.with_suffix(".jsonl").open("a", encoding="utf-8") as log:
             log.write(line + "\n")
