@@ -109,7 +109,9 @@ def _automatic(works: list[str]) -> str:
         return "none"
     best = BACKENDS[works[0]].precisions()[0]
     order = ", ".join(BACKENDS)
-    return f"{works[0]}, the first of {order} that works; in {best}, the best that it computes here, if the bundle has it"
+    least = BACKENDS[works[0]].least_weight_bytes
+    suits = f" (the next where no component of the bundle has {least / 1e6:.0f} MB)" if least else ""
+    return f"{works[0]}, the first of {order} that works{suits}; in {best}, the best that it computes here, if the bundle has it"
 
 
 def memory(path: Path, backend: str, precision: str, memory_limit_bytes: int | None, steps: int) -> dict[str, Any]:
@@ -117,7 +119,7 @@ def memory(path: Path, backend: str, precision: str, memory_limit_bytes: int | N
     if steps < 1:
         raise RequestError(f"steps={steps} is below the fewest, 1")
     bundle = Bundle.open(path)
-    name = choose_backend(backend)
+    name = choose_backend(backend, bundle)
     chosen = choose_precision(bundle, name, precision)
     return memory_plan(bundle, chosen, choose_graphs(bundle, name, chosen), memory_limit_bytes, steps)
 

@@ -59,6 +59,15 @@ def test_backend_auto_takes_openvino_on_a_cpu_where_it_is_installed() -> None:
         assert choose_backend("auto") == "openvino"
 
 
+def test_backend_auto_takes_openvino_only_for_models_that_gain_by_it(bundles: dict[str, Path]) -> None:
+    small = Bundle.open(bundles["A"])
+    grown = tuple(replace(graph, weight_bytes=50_000_000) for graph in small.manifest.graphs)
+    large = Bundle(small.path, replace(small.manifest, graphs=grown))
+    if ort.problem("ort-cuda"):
+        assert [choose_backend("auto", bundle) for bundle in (small, large)] == ["ort-cpu", "openvino"]
+        assert open_backend(small, "auto", "auto").precision == "fp32"
+
+
 def test_backend_auto_takes_onnxruntime_on_a_cpu_without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BACKENDS, "openvino", replace(BACKENDS["openvino"], problem=lambda: "not installed"))
     if ort.problem("ort-cuda"):
