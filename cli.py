@@ -9,7 +9,7 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,9 @@ from .runtime.arguments import cache_policy, memory_bytes, numbers, picture_name
 from .runtime.errors import OmniGen2Error
 from .runtime.request import Request
 from .runtime.terminal import ProgressLine, fact_lines, write_json
+
+if TYPE_CHECKING:
+    from .runtime.pipeline import Pipeline
 
 app = typer.Typer(
     help="OmniGen2 without PyTorch: export a checkpoint, then draw, edit and measure.",
@@ -147,7 +150,6 @@ def generate(
     memory_limit: MemoryLimit = None,
 ) -> None:
     """Draw a picture from words, edit one, or combine several."""
-    from .runtime.pipeline import load
     from .runtime.png import save_png
 
     request = Request(
@@ -172,8 +174,7 @@ def generate(
         cache=cache_policy(cache, tea_threshold),
     )
     names = picture_names(out, count)
-    limit = memory_bytes(memory_limit)
-    with load(bundle, backend=backend, precision=precision, threads=threads, memory_limit_bytes=limit) as pipeline:
+    with opened(bundle, backend, precision, threads, memory_limit) as pipeline:
         bar = ProgressLine()
         total = steps if request.timesteps is None else len(request.timesteps)
         result = pipeline.generate(request, on_step=lambda step: bar.show(step.index + 1, total, "drawing"))
@@ -231,15 +232,13 @@ def bench(
 ) -> None:
     """Measure the original's efficiency table: 0 to 3 input images, guidance throughout or on the first 60 %."""
     from .runtime.bench import measure, opened_line, table, to_json
-    from .runtime.pipeline import load
 
     if every:
         if backend != "auto" or precision != "auto" or cache is not None or memory_limit is not None:
             raise OmniGen2Error("--all takes every backend, precision and cache: leave those options and --memory-limit out")
         bench_ways(bundle, size, steps, repeat, threads, json_file)
         return
-    limit = memory_bytes(memory_limit)
-    with load(bundle, backend=backend, precision=precision, threads=threads, memory_limit_bytes=limit) as pipeline:
+    with opened(bundle, backend, precision, threads, memory_limit) as pipeline:
         bar = ProgressLine()
         cases = measure(
             pipeline,
@@ -276,7 +275,6 @@ def evaluate(
     from .nano.evaluation import Settings, chosen_abilities, facts_of, to_json
     from .nano.evaluation import evaluate as examine
     from .nano.scores import table
-    from .runtime.pipeline import load
 
     if world != "nano":
         raise OmniGen2Error(f"eval {world!r} is unknown; the only world that can be scored is nano")
@@ -284,8 +282,7 @@ def evaluate(
     given |= {"text_guidance": text_guidance, "image_guidance": image_guidance, "cache": cache_policy(cache, None)}
     settings = Settings(**{name: value for name, value in given.items() if value is not None})
     chosen = chosen_abilities([name.strip() for name in abilities.split(",") if name.strip()])
-    limit = memory_bytes(memory_limit)
-    with load(bundle, backend=backend, precision=precision, threads=threads, memory_limit_bytes=limit) as pipeline:
+    with opened(bundle, backend, precision, threads, memory_limit) as pipeline:
         bar = ProgressLine()
         scores = examine(pipeline, settings, chosen, bar.show)
         bar.end()
@@ -314,7 +311,6 @@ def chat(
     memory_limit: MemoryLimit = None,
 ) -> None:
     """Talk with the model: ask about pictures, or for pictures."""
-    from .runtime.pipeline import load
     from .runtime.terminal_chat import answer_as_json, converse, drawing, line_reader, save_pictures
 
     request = Request(prompt="", height_px=height, width_px=width, steps=steps, seed=seed)
@@ -323,8 +319,7 @@ def chat(
     if prompt is None and as_json:
         raise OmniGen2Error("--json needs a prompt: it prints one answer")
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
-    limit = memory_bytes(memory_limit)
-    with load(bundle, backend=backend, precision=precision, threads=threads, memory_limit_bytes=limit) as pipeline:
+    with opened(bundle, backend, precision, threads, memory_limit) as pipeline:
         if prompt is None:
             converse(pipeline.start_chat, request, out, line_reader(), say, settings, image or ())
             return
@@ -357,13 +352,11 @@ def reflect(
     memory_limit: MemoryLimit = None,
 ) -> None:
     """Draw, look at the picture, correct it, and keep the best."""
-    from .runtime.pipeline import load
     from .runtime.terminal_chat import drawing, rounds_as_json, save_rounds
 
     request = Request(prompt=prompt, height_px=height, width_px=width, steps=steps, seed=seed)
     picture_names(out, 1)
-    limit = memory_bytes(memory_limit)
-    with load(bundle, backend=backend, precision=precision, threads=threads, memory_limit_bytes=limit) as pipeline:
+    with opened(bundle, backend, precision, threads, memory_limit) as pipeline:
         bar = ProgressLine()
         reflection = pipeline.reflect(request, rounds, on_step=drawing(bar, request))
         bar.end()
@@ -381,6 +374,16 @@ def bench_ways(bundle: Path, size: int, steps: int, repeat: int, threads: int | 
     bar.end()
     typer.echo(ways_table(measured))
     write_json(json_file, ways_json(bundle, measured))
+
+
+def opened(
+    bundle: str | Path, backend: str, precision: str, threads: int | None, memory_limit: str | None
+) -> Pipeline:
+    """The pipeline that a command works with. Raises as `load` does."""
+    from .runtime.pipeline import load
+
+    limit = memory_bytes(memory_limit)
+    return load(bundle, backend=backend, precision=precision, threads=threads, memory_limit_bytes=limit)
 
 
 def engine(pipeline: Any) -> dict[str, str]:

@@ -46,8 +46,3 @@ def caption(scene: Scene) -> str:
     first, second = things if relation_between(*things) in ("left", "above") else reversed(things)
     between = BETWEEN[relation_between(first, second)][0]
     return f"{article(kind(first))} {between} {article(kind(second))} {ground}"
-
-
-def number_in(text: str) -> int | None:
-    """The count that an answer names in words, or None."""
-    return NUMBERS.index(text) if text in NUMBERS else None

@@ -18,6 +18,7 @@ from ...reference.transformer import Transformer, TransformerConfig
 from ...reference.vae import VAE, VAEConfig
 from ...reference.vision import VisionConfig
 from ...reference.weights import load_mllm, load_transformer, load_vae, read_config, stored_mllm_name
+from .loop import written_whole
 
 CHECKPOINT = Path(__file__).parent.parent / "checkpoint"
 LOADERS: dict[str, Callable[[Path], Any]] = {"transformer": load_transformer, "vae": load_vae, "mllm": load_mllm}
@@ -48,10 +49,9 @@ def save(part: str, network: nn.Module, checkpoint: Path = CHECKPOINT) -> None:
     rename = stored_mllm_name if part == "mllm" else str
     tensors = {rename(name): value.to(torch.bfloat16).contiguous() for name, value in network.state_dict().items()}
     target = checkpoint / part / f"{STEMS[part]}.safetensors"
-    partial = target.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"format": "pt"})
-    partial.chmod(0o644)
-    os.replace(partial, target)
+    with written_whole(target) as partial:
+        save_file(tensors, partial, metadata={"format": "pt"})
+        partial.chmod(0o644)
 
 
 def update_config(part: str, changes: dict[str, Any], checkpoint: Path = CHECKPOINT) -> None:

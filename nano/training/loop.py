@@ -11,7 +11,8 @@ import os
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,15 @@ class Schedule:
     averaging: float = 0.999
     with_muon: bool = False
     with_bfloat16: bool = True
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Another name to write under; the file takes its own name when it is whole. Its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    yield partial
+    os.replace(partial, path)
 
 
 class Training:
@@ -89,10 +99,8 @@ class Training:
             "averaged": self.averaged,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
-        self.state_file.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.state_file.with_suffix(".partial")
-        torch.save(state, partial)
-        os.replace(partial, self.state_file)
+        with written_whole(self.state_file) as partial:
+            torch.save(state, partial)
 
     def _load(self) -> None:
         state = torch.load(self.state_file, weights_only=True)

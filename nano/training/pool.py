@@ -6,7 +6,6 @@ need no padding and no masks. Shards are written whole or not at all, and more c
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +20,7 @@ from ...reference.vae import VAE
 from ..drawing_tasks import DrawingTask, combine, draw_count, draw_one, draw_two, edit
 from ..world import Sampler
 from .conversations import Reader
+from .loop import written_whole
 from .mllm import read
 from .vae import pixels_of
 
@@ -64,11 +64,8 @@ def write_shard(folder: Path, number: int, reader: Reader, mllm: MLLM, vae: VAE,
     for key, members in groups.items():
         arrays[f"states_{key}"] = torch.stack([states for states, _ in members]).numpy().astype(np.float16)
         arrays[f"latents_{key}"] = _latents([task for _, task in members], vae).numpy().astype(np.float16)
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
+    with written_whole(path) as partial, partial.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
-    os.replace(partial, path)
     return path
 
 

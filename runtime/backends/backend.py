@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..bundle import GraphSpec
+from ..errors import BackendError
 
 VALUE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 
@@ -48,6 +49,13 @@ class Backend(Protocol):
 
     def to_host(self, array: DeviceArray) -> np.ndarray:
         """A float32, int64 or bool array of the device as numpy."""
+
+
+def check_names(graph: GraphSpec, feeds: Mapping[str, Any]) -> None:
+    """Raises BackendError unless `feeds` has exactly the graph's inputs."""
+    if feeds.keys() != graph.inputs.keys():
+        wrong = sorted(feeds.keys() ^ graph.inputs.keys())
+        raise BackendError(f"{graph.component} takes {', '.join(graph.inputs)}; missing or unknown: {wrong}")
 
 
 def resident_bytes(graph: GraphSpec, precision: str) -> int:

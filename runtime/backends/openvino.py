@@ -20,7 +20,7 @@ import numpy as np
 
 from ..bundle import Bundle, GraphSpec
 from ..errors import BackendError
-from .backend import DeviceArray
+from .backend import DeviceArray, check_names
 from .compiled import CompiledModels, make_key
 from .openvino_rope import rotate_by_full_tables
 from .openvino_weights import keep_stored_weights
@@ -161,9 +161,7 @@ class OpenVINOSession:
     def run(self, feeds: Mapping[str, DeviceArray | np.ndarray]) -> dict[str, DeviceArray]:
         """See Session.run. Each run is a new request (microseconds), so that its outputs are the caller's own memory."""
         spec = self._spec
-        if feeds.keys() != spec.inputs.keys():
-            wrong = sorted(feeds.keys() ^ spec.inputs.keys())
-            raise BackendError(f"{spec.component} takes {', '.join(spec.inputs)}; missing or unknown: {wrong}")
+        check_names(spec, feeds)
         tensors = {name: self._tensor(name, array) for name, array in feeds.items()}
         request = self._compiled.create_infer_request()
         try:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..bundle import Bundle, GraphSpec
 from ..errors import BackendError
-from .backend import DeviceArray
+from .backend import DeviceArray, check_names
 
 ONNX_BFLOAT16 = 16  # TensorProto.BFLOAT16
 PROVIDERS = {"ort-cpu": "CPUExecutionProvider", "ort-cuda": "CUDAExecutionProvider"}
@@ -116,9 +116,7 @@ class OrtSession:
 
     def run(self, feeds: Mapping[str, DeviceArray | np.ndarray]) -> dict[str, DeviceArray]:
         """See Session.run."""
-        if feeds.keys() != self._spec.inputs.keys():
-            wrong = sorted(feeds.keys() ^ self._spec.inputs.keys())
-            raise BackendError(f"{self._spec.component} takes {', '.join(self._spec.inputs)}; missing or unknown: {wrong}")
+        check_names(self._spec, feeds)
         binding = self._session.io_binding()
         values = {name: self._value(name, array) for name, array in feeds.items()}
         for name, value in values.items():

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..bundle import GraphSpec
 from ..errors import BackendError
-from .backend import DeviceArray
+from .backend import DeviceArray, check_names
 from .cuda import Device, DeviceTensor
 
 CAPTURED = frozenset({"transformer"})
@@ -62,9 +62,7 @@ class TensorRTSession:
     def run(self, feeds: Mapping[str, DeviceArray | np.ndarray]) -> dict[str, DeviceArray]:
         """See Session.run."""
         spec = self._spec
-        if feeds.keys() != spec.inputs.keys():
-            wrong = sorted(feeds.keys() ^ spec.inputs.keys())
-            raise BackendError(f"{spec.component} takes {', '.join(spec.inputs)}; missing or unknown: {wrong}")
+        check_names(spec, feeds)
         inputs = {name: self._on_device(name, array) for name, array in feeds.items()}
         shapes = tuple((name, tensor.shape) for name, tensor in sorted(inputs.items()))
         if shapes in self._captures:
