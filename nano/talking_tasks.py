@@ -5,7 +5,7 @@ Knows the world and its words; nothing of pixels, tokens or networks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -24,6 +24,10 @@ GRADES = ("10", "5")
 """For a picture without a mistake, and with one."""
 
 
+Ask = Callable[[Sampler], tuple[Scene, str, str]]
+"""Makes a scene, a question about it and the answer."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TalkingTask:
     """ability: a line of the score table; kind: what within it; inputs: the pictures shown; answer: the right one."""
@@ -37,7 +41,16 @@ class TalkingTask:
 
 def look(sampler: Sampler) -> TalkingTask:
     """A question about a picture."""
-    kind_of, ask = sampler.choice(LOOKS)
+    return _looked(sampler, LOOKS)
+
+
+def relate(sampler: Sampler) -> TalkingTask:
+    """A question about how two things lie to each other."""
+    return _looked(sampler, [(kind_of, ask) for kind_of, ask in LOOKS if kind_of == "relation"])
+
+
+def _looked(sampler: Sampler, asked: Sequence[tuple[str, Ask]]) -> TalkingTask:
+    kind_of, ask = sampler.choice(asked)
     scene, question, answer = ask(sampler)
     return TalkingTask(ability="look", kind=kind_of, question=question, inputs=(scene,), answer=answer)
 
@@ -161,7 +174,7 @@ def _describe(sampler: Sampler) -> tuple[Scene, str, str]:
     return scene, question, caption(scene)
 
 
-LOOKS: tuple[tuple[str, Callable[[Sampler], tuple[Scene, str, str]]], ...] = (
+LOOKS: tuple[tuple[str, Ask], ...] = (
     ("colour", _what_colour),
     ("shape", _what_shape),
     ("background", _what_background),

@@ -1,6 +1,6 @@
 """python -m omnigen2_rt.nano.training PART --minutes M: one sitting of training. Go on with the same command.
 
-Parts, in this order: tokenizer, vae, mllm, transformer, graphs. State and logs lie in --work; weights go to nano/checkpoint.
+Parts, in this order: tokenizer, vae, sight, mllm, transformer, graphs. State and logs lie in --work, weights in nano/checkpoint.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from . import checkpoint
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("tokenizer", "vae", "mllm", "transformer", "graphs"))
+    parser.add_argument("part", choices=("tokenizer", "vae", "sight", "mllm", "transformer", "graphs"))
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--work", type=Path, default=Path("nano-training"))
     given = parser.parse_args()
@@ -28,6 +28,10 @@ def main() -> None:
         from . import vae
 
         vae.train(given.work, seconds)
+    elif given.part == "sight":
+        from . import sight
+
+        sight.train(given.work, seconds)
     elif given.part == "mllm":
         from . import mllm
 

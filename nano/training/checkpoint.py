@@ -72,3 +72,13 @@ def write_graphs(checkpoint: Path = CHECKPOINT) -> None:
             old.unlink()
         for new in (*bundle.glob("*.onnx"), bundle / "bundle.json", bundle / "processor" / "tokenizer.json"):
             os.replace(new, checkpoint / new.relative_to(bundle))
+
+
+def initialize_mllm(network: nn.Module) -> None:
+    """Normal weights as Qwen's, the embedding small enough for the tied head."""
+    for name, parameter in network.named_parameters():
+        if parameter.ndim >= 2:
+            width = parameter[0].numel()
+            nn.init.normal_(parameter, std=0.05 if "embed_tokens" in name else width**-0.5)
+        elif name.endswith("bias"):
+            nn.init.zeros_(parameter)

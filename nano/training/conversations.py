@@ -125,13 +125,13 @@ class Reader:
         return [copy for number in ids for copy in [number] * (copies if number == self.image_token else 1)]
 
 
-def look(visual: VisionEncoder, patches: Tensor, grid: tuple[int, int, int], window_px: int) -> Tensor:
+def look(visual: VisionEncoder, patches: Tensor, grid: tuple[int, int, int]) -> Tensor:
     """Many pictures of one size at once: (N, patches, values) -> (N, tokens, Dt). Each sees only itself."""
     config, (count, size, _) = visual.config, patches.shape
     tables = vision_tables(
         grid,
         merge=config.spatial_merge_size,
-        window_px=window_px,
+        window_px=config.window_size,
         patch_px=config.patch_size,
         head_width=config.head_width,
     )

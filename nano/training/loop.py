@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from .muon import Muon
 
 WARM_UP_STEPS = 100
-COOL_DOWN = 0.15
+COOL_DOWN = 0.3
 """The last part of a sitting, in which the learning rate falls to a twentieth."""
 SAVE_EVERY_S = 300.0
 LOG_EVERY_S = 20.0
@@ -56,6 +56,20 @@ def written_whole(path: Path) -> Iterator[Path]:
     os.replace(partial, path)
 
 
+def fused(network: nn.Module, *blocks: type[nn.Module]) -> None:
+    """Compile the network's blocks of these kinds, for lengths of any kind; the first steps wait a minute or two for it.
+
+    Attention is spelled out in them: on a CPU the backward pass of torch's own is several times slower at these lengths.
+    """
+    torch.backends.cuda.enable_flash_sdp(False)  # it is the CPU's switch too
+    torch.fx.experimental._config.use_duck_shape = (
+        False  # equal lengths are a coincidence here, and no reason to recompile
+    )
+    for module in network.modules():
+        if isinstance(module, blocks):
+            setattr(module, "forward", torch.compile(module.forward, dynamic=True))  # noqa: B010 (it is the class's name)
+
+
 class Training:
     """A network being trained. `state_file` holds all that must outlive a stop, written whole or not at all."""
 
@@ -63,6 +77,7 @@ class Training:
         self.network = network
         self.schedule = schedule
         self.state_file = state_file
+        state_file.parent.mkdir(parents=True, exist_ok=True)
         self.optimizers = _optimizers(network, schedule)
         self.averaged = {name: value.detach().clone() for name, value in network.state_dict().items()}
         self.step = 0
@@ -127,8 +142,7 @@ class Training:
         self.step += 1
         decay = min(self.schedule.averaging, self.step / (self.step + 10))
         with torch.no_grad():
-            for name, now in self.network.state_dict().items():
-                self.averaged[name].lerp_(now, 1 - decay)
+            torch._foreach_lerp_(list(self.averaged.values()), list(self.network.state_dict().values()), 1 - decay)
         return {"loss": float(value.detach()), "norm": float(norm), **figures}
 
     def _rate(self, steps_of_sitting: int, part: float) -> float:

@@ -1,11 +1,13 @@
 """The Muon optimizer: momentum whose matrices are brought to singular values near one (Keller Jordan, 2024).
 
-torch.optim.Muon takes matrices only; this one also takes convolutions, as matrices of (out, in * height * width). The update is
-scaled to the size of AdamW's (arXiv 2502.16982, section 2.2), so that one learning rate serves both.
+torch.optim.Muon takes matrices only, one after another; this one also takes convolutions, as matrices of (out, in * height *
+width), and all matrices of a shape at once. The update is scaled to the size of AdamW's (arXiv 2502.16982, section 2.2), so that
+one learning rate serves both.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -29,31 +31,45 @@ class Muon(torch.optim.Optimizer):
         """One update of every parameter that has a gradient."""
         assert closure is None
         for group in self.param_groups:
+            alike = defaultdict[tuple[int, ...], list[Tensor]](list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._update(parameter, group["lr"], group["momentum"], group["weight_decay"])
+                    alike[parameter.flatten(1).shape].append(parameter)
+            for parameters in alike.values():
+                self._update(parameters, group["lr"], group["momentum"], group["weight_decay"])
 
-    def _update(self, parameter: Tensor, rate: float, momentum: float, weight_decay: float) -> None:
-        assert parameter.grad is not None
+    def _update(self, parameters: list[Tensor], rate: float, momentum: float, weight_decay: float) -> None:
+        """Parameters that are matrices of one shape."""
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        averages = [self._momentum(parameter) for parameter in parameters]
+        torch._foreach_lerp_(averages, gradients, 1 - momentum)
+        ahead = torch._foreach_lerp(gradients, averages, momentum)  # Nesterov's
+        updates = orthogonalized(torch.stack([update.flatten(1) for update in ahead]))
+        size = 0.2 * max(updates.shape[1:]) ** 0.5
+        torch._foreach_mul_(parameters, 1 - rate * weight_decay)
+        shaped = [update.reshape(like.shape) for update, like in zip(updates, parameters, strict=True)]
+        torch._foreach_add_(parameters, shaped, alpha=-rate * size)
+
+    def _momentum(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
-        average = state["momentum"].lerp_(parameter.grad, 1 - momentum)
-        ahead = parameter.grad.lerp(average, momentum)  # Nesterov's
-        update = orthogonalized(ahead.flatten(1))
-        size = 0.2 * max(update.shape) ** 0.5
-        parameter.mul_(1 - rate * weight_decay).add_(update.reshape(parameter.shape), alpha=-rate * size)
+        average: Tensor = state["momentum"]
+        return average
 
 
-def orthogonalized(matrix: Tensor) -> Tensor:
-    """The matrix with all singular values brought to about one (0.7 to 1.2) by Newton-Schulz iteration, in bfloat16."""
+def orthogonalized(matrices: Tensor) -> Tensor:
+    """(n, rows, columns), each with all singular values brought to about one (0.7 to 1.2).
+
+    By Newton-Schulz iteration, in bfloat16.
+    """
     a, b, c = COEFFICIENTS
-    x = matrix.bfloat16()
-    x = x.T if x.shape[0] > x.shape[1] else x
-    x = x / (x.norm() + 1e-7)
+    is_tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.bfloat16()
+    x = x.mT.contiguous() if is_tall else x
+    x = x / (torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(ITERATIONS):
-        square = x @ x.T
-        x = a * x + (b * square + c * square @ square) @ x
-    x = x.T if matrix.shape[0] > matrix.shape[1] else x
-    update: Tensor = x.to(matrix.dtype)
+        square = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
+    update: Tensor = (x.mT if is_tall else x).to(matrices.dtype)
     return update

@@ -14,7 +14,6 @@ from omnigen2_rt.nano.training import checkpoint, conversations, pool
 from omnigen2_rt.nano.training.conversations import Reader
 from omnigen2_rt.nano.training.loop import Schedule, Training
 from omnigen2_rt.nano.training.mllm import Pupil, Questions, losses
-from omnigen2_rt.nano.training.mllm import initialize as initialize_pupil
 from omnigen2_rt.nano.training.transformer import Batches, times, velocity_error
 from omnigen2_rt.nano.world import Sampler
 from omnigen2_rt.reference.transformer import initialize
@@ -39,9 +38,11 @@ def test_look_at_many_pictures_sees_each_alone(reader: Reader) -> None:
     visual = checkpoint.build("mllm").visual
     patches = reader.patches(np.stack([reader.pixels(Sampler(seed).one()) for seed in range(2)]))
     config = visual.config
-    tables = vision_tables(reader.grid, merge=2, window_px=112, patch_px=14, head_width=config.head_width)
+    tables = vision_tables(
+        reader.grid, merge=2, window_px=config.window_size, patch_px=14, head_width=config.head_width
+    )
     with torch.no_grad():
-        together = conversations.look(visual, patches, reader.grid, 112)
+        together = conversations.look(visual, patches, reader.grid)
         alone = [visual(one, *map(torch.from_numpy, tables)) for one in patches]
     torch.testing.assert_close(together, torch.stack(alone), atol=1e-4, rtol=1e-4)
 
@@ -86,20 +87,19 @@ def test_training_leaves_out_a_step_that_is_not_finite(tmp_path: Path) -> None:
 def test_pupil_learns_a_batch_by_heart(reader: Reader) -> None:
     torch.manual_seed(0)
     pupil = Pupil(checkpoint.build("mllm"))
-    initialize_pupil(pupil)
+    checkpoint.initialize_mllm(pupil)
     questions = Questions(reader, np.random.SeedSequence(1), 8)
-    _, turns, pixels = questions.take(np.arange(8))
-    batch = reader.batch(turns, pixels)
+    _, batch, seen = questions.take(np.arange(8), reader)
     optimizer = torch.optim.AdamW(pupil.parameters(), lr=2e-3)
-    seen = []
+    course = []
     for _ in range(40):
         optimizer.zero_grad()
-        loss, right = losses(pupil, batch, reader)
+        loss, right, _ = losses(pupil, batch, seen, reader)
         loss.backward()
         optimizer.step()
-        seen.append((loss.item(), int(right.sum())))
-    assert seen[-1][0] < seen[0][0] / 4
-    assert seen[-1][1] >= 7
+        course.append((loss.item(), int(right.sum())))
+    assert course[-1][0] < course[0][0] / 4
+    assert course[-1][1] >= 7
 
 
 def test_pool_groups_tasks_by_references_and_tokens(reader: Reader, tmp_path: Path) -> None:
@@ -113,6 +113,7 @@ def test_pool_groups_tasks_by_references_and_tokens(reader: Reader, tmp_path: Pa
     for (references, tokens), group in groups.items():
         assert group.states.shape[1:] == (tokens, 128)
         assert group.latents.shape[1:] == (1 + references, 32, 8, 8)
+        assert (group.shown.shape[1:], group.places.shape[1:]) == ((16, 5), (16, 3))
 
 
 def test_pool_without_shards_is_refused(tmp_path: Path) -> None:
@@ -121,9 +122,11 @@ def test_pool_without_shards_is_refused(tmp_path: Path) -> None:
 
 
 def test_batches_drop_requests_and_references() -> None:
-    groups = {(1, 5): pool.Group(np.ones((3, 5, 4), np.float16), np.ones((3, 2, 1, 2, 2), np.float16))}
+    states, latents = np.ones((3, 5, 4), np.float16), np.ones((3, 2, 1, 2, 2), np.float16)
+    nothing = np.zeros((3, 1, 4))
+    groups = {(1, 5): pool.Group(states, latents, nothing.astype(np.int64), nothing[..., :3].astype(np.float32))}
     batches = Batches(groups, torch.zeros(2, 4), np.random.default_rng(0))
-    kinds = {(states.shape[1], latents.shape[1]) for states, latents in (batches.take() for _ in range(200))}
+    kinds = {(states.shape[1], latents.shape[1]) for _, _, states, latents in (batches.take() for _ in range(200))}
     assert kinds == {(5, 2), (2, 2), (2, 1)}
 
 

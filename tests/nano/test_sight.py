@@ -1,0 +1,68 @@
+"""What the training's probe asks of every token: what it shows, and where."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from omnigen2_rt.nano.training.loop import Training
+from omnigen2_rt.nano.training.muon import ITERATIONS, Muon, orthogonalized
+from omnigen2_rt.nano.training.sight import PARTS, places, shown, sight_loss
+from omnigen2_rt.nano.world import COLOURS, RELATIONS, SHAPES, Scene, Thing
+
+SCENE = Scene(
+    background="blue",
+    things=(
+        Thing(shape="star", colour="red", size="small", x=33.0, y=64.0, radius=12.0),
+        Thing(shape="circle", colour="black", size="large", x=95.0, y=64.0, radius=20.0),
+    ),
+)
+
+
+def test_tokens_show_the_thing_that_is_near_and_the_background() -> None:
+    answers = shown(SCENE, 4).reshape(4, 4, 5)
+    assert (answers[..., 0] == list(COLOURS).index("blue")).all()
+    assert answers[0, 0, 1:].tolist() == [0, 0, 0, 0]
+    left, right = (RELATIONS.index(relation) + 1 for relation in ("left", "right"))
+    assert answers[1, 0, 1:].tolist() == [SHAPES.index("star") + 1, list(COLOURS).index("red") + 1, 1, left]
+    assert answers[2, 3, 1:].tolist() == [SHAPES.index("circle") + 1, list(COLOURS).index("black") + 1, 2, right]
+
+
+def test_places_are_from_the_middle_of_a_token_in_its_sides() -> None:
+    found = places(SCENE, 4).reshape(4, 4, 3)
+    np.testing.assert_allclose(found[1, 0], [(33 - 16) / 32, (64 - 48) / 32, 12 / 32], rtol=1e-6)
+    assert not found[0, 0].any()
+
+
+def test_loss_of_right_answers_is_near_none_and_all_shapes_are_told() -> None:
+    answers = torch.from_numpy(shown(SCENE, 4))[None]
+    certain = [10 * torch.nn.functional.one_hot(answers[..., k], size).float() for k, size in enumerate(PARTS)]
+    loss, figures = sight_loss(torch.cat(certain, -1), answers)
+    assert loss < 0.01 and figures == {"told": 1.0}
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 24), (2, 24, 8)])
+def test_orthogonalized_matrices_have_singular_values_near_one(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    values = torch.linalg.svdvals(orthogonalized(torch.randn(shape)))
+    assert 0.5 < values.min() and values.max() < 1.3 and ITERATIONS == 5
+
+
+def test_muon_moves_matrices_of_one_shape_each_by_its_own_gradient() -> None:
+    torch.manual_seed(0)
+    alone, first, second = (nn.Parameter(torch.zeros(4, 6)) for _ in range(3))
+    gradients = torch.randn(2, 4, 6)
+    for parameter, gradient in zip((alone, first, second), gradients[[0, 0, 1]], strict=True):
+        parameter.grad = gradient.clone()
+    Muon([alone], lr=0.1).step()
+    Muon([first, second], lr=0.1).step()
+    torch.testing.assert_close(first, alone)
+    assert not torch.allclose(first, second)
+
+
+def test_training_makes_its_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    from omnigen2_rt.nano.training.loop import Schedule
+
+    state = tmp_path_factory.mktemp("work") / "new" / "state.pt"
+    Training(nn.Linear(1, 1), Schedule(learning_rate=1.0), state).save()
+    assert state.is_file()
