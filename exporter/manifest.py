@@ -54,6 +54,7 @@ def make_manifest(
             downscale=vae.pixels_per_latent,
             scaling_factor=vae.scaling_factor,
             shift_factor=vae.shift_factor or 0.0,
+            sample_px=vae.sample_size,
         ),
         mllm=MLLMFacts(
             hidden_size=mllm.hidden_size,

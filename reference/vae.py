@@ -21,7 +21,10 @@ LOGVAR_RANGE = (-30.0, 20.0)
 
 @dataclass(frozen=True, kw_only=True)
 class VAEConfig:
-    """What `vae/config.json` says; the defaults are the full model's. Raises ValueError for what is not built here."""
+    """What `vae/config.json` says; the defaults are the full model's. Raises ValueError for what is not built here.
+
+    sample_size: the side, in pixels, of the pictures it was trained on. The network takes any.
+    """
 
     in_channels: int = 3
     out_channels: int = 3
@@ -34,12 +37,14 @@ class VAEConfig:
     use_quant_conv: bool = False
     use_post_quant_conv: bool = False
     mid_block_add_attention: bool = True
+    sample_size: int = 1024
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "block_out_channels", tuple(self.block_out_channels))  # JSON gives lists
         if not self.block_out_channels or min(self.block_out_channels) < 1:
             raise ValueError(f"block_out_channels={self.block_out_channels} must be one or more positive integers")
-        for name in ("in_channels", "out_channels", "layers_per_block", "latent_channels", "norm_num_groups"):
+        counts = ("in_channels", "out_channels", "layers_per_block", "latent_channels", "norm_num_groups", "sample_size")
+        for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be 1 or more")
         if any(channels % self.norm_num_groups for channels in self.block_out_channels):
@@ -77,7 +82,7 @@ _FIXED = {
     "latents_mean": None,
     "latents_std": None,
 }
-_UNREAD = ("force_upcast", "sample_size")  # about diffusers' own loading and tiling
+_UNREAD = ("force_upcast",)  # about diffusers' own loading
 
 
 class ResnetBlock(nn.Module):

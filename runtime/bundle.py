@@ -75,11 +75,15 @@ class TransformerFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class VAEFacts:
-    """`downscale`: pixels to a latent pixel. Latents the transformer sees are (latents - shift) * scaling."""
+    """`downscale`: pixels to a latent pixel. Latents the transformer sees are (latents - shift) * scaling.
+
+    sample_px: the side of the pictures that the model was made for, and draws unless told otherwise.
+    """
 
     downscale: int
     scaling_factor: float
     shift_factor: float
+    sample_px: int = 1024
 
 
 @dataclass(frozen=True, kw_only=True)

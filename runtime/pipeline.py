@@ -188,8 +188,9 @@ class Pipeline:
         if len(images) == 1 and request.align_size:
             size = self._reference_size(images[0], request)
             return size, size
-        drawn = output_size(request.width_px, request.height_px, self._multiple, request.max_pixels)
-        return drawn, Size(request.width_px, request.height_px)
+        own = self.bundle.manifest.vae.sample_px
+        final = Size(request.width_px or own, request.height_px or own)
+        return output_size(final.width_px, final.height_px, self._multiple, request.max_pixels), final
 
     def _reference_size(self, image: Image.Image, request: Request) -> Size:
         return reference_size(image.width, image.height, self._multiple, request.max_pixels, request.max_input_side_px)

@@ -35,8 +35,8 @@ class Request:
     negative_prompt: what to steer away from; it only has an effect while `text_guidance` is above 1.
     images: the input images in the order the prompt speaks of them, each a path, a PIL image or a (H, W), (H, W, 3) or
         (H, W, 4) uint8 array; a single one need not be wrapped. Without images: text-to-image.
-    height_px, width_px: the picture's size, 16 or more each. It is drawn at the next lower multiple the model can draw,
-        within `max_pixels`, and resized to this.
+    height_px, width_px: the picture's size, 16 or more each; None is the model's own, 1024 for OmniGen2. It is drawn at the
+        next lower multiple the model can draw, within `max_pixels`, and resized to this.
     steps: evaluations of the model along the way, 1 or more; more are slower and finer.
     text_guidance: how strongly to follow the prompt, 0 or more; up to 1 turns guidance off and needs one model run a
         step instead of two or three. 4 to 5 is usual.
@@ -64,8 +64,8 @@ class Request:
     prompt: str
     negative_prompt: str = ""
     images: Sequence[ImageSource] = ()
-    height_px: int = 1024
-    width_px: int = 1024
+    height_px: int | None = None
+    width_px: int | None = None
     steps: int = 50
     text_guidance: float = 4.0
     image_guidance: float = 1.0
@@ -86,6 +86,9 @@ class Request:
             _check_text(name, getattr(self, name))
         for name, least, noun in _INTEGERS:
             self._keep(name, _integer(name, getattr(self, name), least, noun))
+        for name in ("height_px", "width_px"):
+            if getattr(self, name) is not None:
+                self._keep(name, _integer(name, getattr(self, name), SMALLEST_SIZE_PX, "the smallest size"))
         for name in ("text_guidance", "image_guidance"):
             self._keep(name, _scale(name, getattr(self, name)))
         self._keep("images", _images(self.images))
@@ -140,8 +143,6 @@ class Result:
 
 # Field, least value, what that least value is.
 _INTEGERS = (
-    ("height_px", SMALLEST_SIZE_PX, "the smallest size"),
-    ("width_px", SMALLEST_SIZE_PX, "the smallest size"),
     ("steps", 1, "the fewest steps"),
     ("images_per_prompt", 1, "the fewest images"),
     ("seed", 0, "the smallest seed"),
