@@ -54,10 +54,19 @@ class Answered(Protocol):
     def result(self) -> Result | None: ...
 
 
+class Reflected(Protocol):
+    """What is looked at of a reflection: `runtime.reflection.Reflection`."""
+
+    @property
+    def result(self) -> Result: ...
+
+
 class Subject(Protocol):
     """What is examined: `runtime.pipeline.Pipeline`."""
 
     def generate(self, request: Request) -> Result: ...
+
+    def reflect(self, request: Request) -> Reflected: ...
 
     def chat_batch(
         self, prompts: Sequence[str], images: Sequence[Sequence[ImageSource]] = (), **settings: Unpack[ChatSettings]
@@ -83,12 +92,17 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Ability:
-    """A line of the table. make: a task of it; target: how many of its answers have to be right."""
+    """A line of the table. make: a task of it; target: how many of its answers have to be right.
+
+    is_reflected: drawn, looked at and corrected. samples_of: the ability whose very samples are asked; by default its own.
+    """
 
     name: str
     title: str
     make: Callable[[Sampler], Task]
     target: Target = Target()
+    is_reflected: bool = False
+    samples_of: str = ""
 
 
 def _first(make: Callable[[Sampler], Task], fits: Callable[[Any], bool]) -> Callable[[Sampler], Task]:
@@ -150,6 +164,13 @@ ABILITIES = (
         make=drawing_tasks.draw_held_out,
         target=Target(least=0.65, aim=0.90),
     ),
+    Ability(
+        name="two-reflected",
+        title="two objects, the same after reflection",
+        make=drawing_tasks.draw_two,
+        is_reflected=True,
+        samples_of="two-objects",
+    ),
 )
 
 
@@ -171,7 +192,8 @@ def _is_named(ability: Ability, name: str) -> bool:
 
 def sample(ability: Ability, number: int, seed: int = SEED) -> Task:
     """The task number `number` of an ability."""
-    return ability.make(Sampler(np.random.SeedSequence([seed, ABILITIES.index(ability), number])))
+    line = [each.name for each in ABILITIES].index(ability.samples_of or ability.name)
+    return ability.make(Sampler(np.random.SeedSequence([seed, line, number])))
 
 
 def evaluate(
@@ -189,27 +211,32 @@ def evaluate(
         found: list[Marked] = []
         tasks = [sample(ability, number, chosen.seed) for number in range(chosen.samples)]
         for first in range(0, len(tasks), ASKED_TOGETHER):
-            for marked in _answered(pipeline, tasks[first : first + ASKED_TOGETHER], first, chosen):
+            for marked in _answered(pipeline, ability, tasks[first : first + ASKED_TOGETHER], first, chosen):
                 found.append(marked)
                 progress(len(scores) * chosen.samples + len(found), total, ability.title)
         scores.append(_score(ability, found, time.perf_counter() - started))
     return scores
 
 
-def _answered(pipeline: Subject, tasks: Sequence[Task], first: int, settings: Settings) -> Iterator[Marked]:
+def _answered(
+    pipeline: Subject, ability: Ability, tasks: Sequence[Task], first: int, settings: Settings
+) -> Iterator[Marked]:
     """Tasks of one ability, the first being its number `first`, each with the mistakes in its answer."""
     questions = [task for task in tasks if isinstance(task, TalkingTask)]
     if questions:
         yield from zip(questions, answers_mistakes(pipeline, questions), strict=True)
     for seed, task in enumerate(tasks, first):
         if isinstance(task, DrawingTask):
-            yield task, picture_mistakes(pipeline, task, seed, settings)
+            yield task, picture_mistakes(pipeline, task, seed, settings, ability.is_reflected)
 
 
-def picture_mistakes(pipeline: Subject, task: DrawingTask, seed: int, settings: Settings) -> tuple[str, ...]:
-    """What is wrong with the picture that answers a task; empty if it is right."""
+def picture_mistakes(
+    pipeline: Subject, task: DrawingTask, seed: int, settings: Settings, is_reflected: bool = False
+) -> tuple[str, ...]:
+    """What is wrong with the picture that answers a task, at once or after reflection; empty if it is right."""
     pictures = tuple(render(scene) for scene in task.inputs)
-    result = pipeline.generate(_request(settings, task.prompt, pictures, seed))
+    request = _request(settings, task.prompt, pictures, seed)
+    result = pipeline.reflect(request).result if is_reflected else pipeline.generate(request)
     return task_mistakes(result.images[0], task)
 
 

@@ -27,6 +27,11 @@ class FakeAnswer:
     result: Result | None
 
 
+@dataclass(frozen=True)
+class FakeReflection:
+    result: Result
+
+
 class Knowing:
     """Knows which tasks will come, and gives each its own answer."""
 
@@ -43,6 +48,9 @@ class Knowing:
         assert isinstance(task, DrawingTask)
         assert request.prompt == task.prompt and len(request.images) == len(task.inputs)
         return result_of(request, [self.drawn(task)])
+
+    def reflect(self, request: Request) -> FakeReflection:
+        return FakeReflection(self.generate(request))
 
     def chat_batch(
         self, prompts: Sequence[str], images: Sequence[Sequence[Any]] = (), **settings: Any

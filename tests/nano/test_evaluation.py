@@ -23,7 +23,10 @@ def test_evaluation_of_a_pipeline_that_knows_everything_is_100_percent() -> None
 def test_evaluation_of_a_pipeline_that_knows_nothing_is_0_percent() -> None:
     scores = evaluate(Failing(ABILITIES, FEW), FEW)
     assert [score.name for score in scores if score.right != 0] == []
-    assert [score.name for score in scores if score.is_reached] == ["combine-three"]  # which nothing is asked of
+    assert [score.name for score in scores if score.is_reached] == [
+        "combine-three",
+        "two-reflected",
+    ]  # nothing is asked
     wrong = {score.name: score.wrong[0][1][0] for score in scores}
     assert wrong["one-object"].startswith("the background is ")
     assert wrong["look"].startswith("'nonsense', not ")
@@ -70,6 +73,11 @@ def test_samples_are_of_the_ability_they_stand_for() -> None:
     assert {task.kind for task in named["reflect-faulted"]} == {"critique right"}
     assert {task.kind for task in named["decide"]} == {"picture", "text"}
     assert {task.kind for task in named["edit"]} == {"recolour", "remove", "add", "replace", "background"}
+
+
+def test_reflection_is_asked_for_the_very_samples_of_drawing() -> None:
+    drawn, reflected = (chosen_abilities([name])[0] for name in ("two-objects", "two-reflected"))
+    assert [sample(drawn, number) for number in range(5)] == [sample(reflected, number) for number in range(5)]
 
 
 def test_chosen_abilities_stand_in_the_tables_order_and_a_family_by_its_name() -> None:
