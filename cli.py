@@ -32,6 +32,8 @@ DEFAULTS: dict[str, Any] = {field.name: field.default for field in dataclasses.f
 
 Backend = Annotated[str, typer.Option(help="auto, or a backend that `omnigen2 doctor` lists.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32, fp16 or bf16.")]
+Height = Annotated[int | None, typer.Option(help="Pixels of a picture; by default the model's own size.")]
+Width = Annotated[int | None, typer.Option(help="Likewise.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; by default the engine decides.")]
 MemoryLimit = Annotated[str | None, typer.Option(help="Keep open weights below this, e.g. 4GB; slower.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -124,8 +126,8 @@ def generate(
     bundle: Annotated[str, typer.Option(help="The bundle's folder.")] = "nano",
     image: Annotated[list[Path] | None, typer.Option(help="An input image; may be repeated.")] = None,
     negative_prompt: Annotated[str, typer.Option(help="What to steer away from.")] = DEFAULTS["negative_prompt"],
-    height: Annotated[int, typer.Option(help="Pixels.")] = DEFAULTS["height_px"],
-    width: Annotated[int, typer.Option(help="Pixels.")] = DEFAULTS["width_px"],
+    height: Height = None,
+    width: Width = None,
     steps: Annotated[int, typer.Option(help="Model evaluations along the way.")] = DEFAULTS["steps"],
     text_guidance: Annotated[float, typer.Option(help="1 turns it off.")] = DEFAULTS["text_guidance"],
     image_guidance: Annotated[float, typer.Option(help="1.2-2 for editing.")] = DEFAULTS["image_guidance"],
@@ -183,6 +185,26 @@ def generate(
     for index, (picture, name) in enumerate(zip(result.images, names, strict=True)):
         save_png(picture, name, {**drawn, "index": index})
         typer.echo(str(name))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="The sheet's file.")] = Path("demo.png"),
+    backend: Backend = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+) -> None:
+    """Let the model that ships draw, edit and combine, and put what it made on one sheet."""
+    from .nano.demo import demonstrate
+    from .runtime.png import save_png
+
+    picture_names(out, 1)
+    with opened("nano", backend, precision, threads, None) as pipeline:
+        bar = ProgressLine()
+        sheet = demonstrate(pipeline, bar.show)
+        bar.end()
+    save_png(sheet, out, {})
+    typer.echo(str(out))
 
 
 @app.command()
@@ -299,8 +321,8 @@ def chat(
     image: Annotated[list[Path] | None, typer.Option(help="A picture to show with the prompt; may be repeated.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="The longest answer.")] = 256,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy; by default the checkpoint's own.")] = None,
-    height: Annotated[int, typer.Option(help="Pixels of a picture it draws.")] = DEFAULTS["height_px"],
-    width: Annotated[int, typer.Option(help="Pixels.")] = DEFAULTS["width_px"],
+    height: Height = None,
+    width: Width = None,
     steps: Annotated[int, typer.Option(help="Model evaluations for a picture.")] = DEFAULTS["steps"],
     seed: Annotated[int, typer.Option(help="Where the noise and the choice of words come from.")] = DEFAULTS["seed"],
     out: Annotated[Path, typer.Option(help="The folder for pictures that are made.")] = Path(),
@@ -340,8 +362,8 @@ def reflect(
     prompt: Annotated[str, typer.Argument(help="What to draw.")],
     bundle: Annotated[str, typer.Option(help="The bundle's folder.")] = "nano",
     rounds: Annotated[int, typer.Option(help="Corrections at most.")] = 2,
-    height: Annotated[int, typer.Option(help="Pixels.")] = DEFAULTS["height_px"],
-    width: Annotated[int, typer.Option(help="Pixels.")] = DEFAULTS["width_px"],
+    height: Height = None,
+    width: Width = None,
     steps: Annotated[int, typer.Option(help="Model evaluations for a picture.")] = DEFAULTS["steps"],
     seed: Annotated[int, typer.Option(help="Where the noise comes from.")] = DEFAULTS["seed"],
     out: Annotated[Path, typer.Option(help="The best picture's file; the rounds and a sheet lie beside it.")] = Path("out.png"),
