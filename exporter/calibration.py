@@ -16,7 +16,7 @@ import onnx_ir as ir
 from ..runtime.backends import Backend, open_backend
 from ..runtime.bundle import Bundle, GraphSpec, TensorSpec, file_hash
 from ..runtime.errors import ExportError
-from ..runtime.pipeline import Pipeline
+from ..runtime.pipeline import Pipeline, check_limits
 from ..runtime.request import Request
 from .observe import Arrays, ObservedBackend
 from .quantize_linears import InputStatistics, find_linears
@@ -40,7 +40,8 @@ Progress = Callable[[str, int, int], None]
 class Calibration:
     """What is drawn to see a bundle's inputs: each prompt from noise, then as an instruction for the picture before.
 
-    size_px: height and width. steps: of each drawing. Raises ExportError where there is no prompt.
+    size_px: height and width. steps: of each drawing. Raises ExportError where there is no prompt, RequestError or BackendError
+    where a number is out of range.
     """
 
     prompts: tuple[str, ...] = PROMPTS
@@ -52,16 +53,20 @@ class Calibration:
     def __post_init__(self) -> None:
         if not self.prompts:
             raise ExportError("there is no prompt to calibrate with: give at least one")
+        check_limits(memory_limit_bytes=self.memory_limit_bytes, threads=self.threads)
+        self.request(self.prompts[0])
 
     def request(self, prompt: str, seed: int = 0) -> Request:
-        """A drawing of a prompt. Raises RequestError where size or steps are out of range."""
+        """A drawing of a prompt."""
         return Request(prompt=prompt, height_px=self.size_px, width_px=self.size_px, steps=self.steps, seed=seed)
 
     def open(self, bundle: Bundle) -> Backend:
         """The backend that everything is measured on, for an opened bundle."""
         return open_backend(bundle, BACKEND, PRECISION, self.threads, self.memory_limit_bytes)
 
-    def draw(self, pipeline: Pipeline, prompts: Sequence[str], progress: Callable[[int], None] = lambda done: None) -> None:
+    def draw(
+        self, pipeline: Pipeline, prompts: Sequence[str], progress: Callable[[int], None] = lambda done: None
+    ) -> None:
         """Draw each prompt, then edit that picture by the next one (after the last comes the first)."""
         for index, prompt in enumerate(prompts):
             picture = pipeline.generate(self.request(prompt, index)).images[0]

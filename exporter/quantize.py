@@ -80,7 +80,9 @@ def _check(bundle: Bundle, target: Path, scheme: Scheme) -> None:
         raise ExportError(f"{str(target)!r} exists: choose another name")
     before = bundle.manifest.tools.get(TOOL)
     if before is not None:
-        raise ExportError(f"{str(bundle.path)!r} is {before} already: it was quantized before; take the bundle it was made from")
+        raise ExportError(
+            f"{str(bundle.path)!r} is {before} already: it was quantized before; take the bundle it was made from"
+        )
     held = {graph.component for graph in bundle.manifest.graphs if graph.precision == PRECISION}
     missing = [name for name in scheme.components if name not in held]
     if missing:
@@ -102,7 +104,9 @@ def _quantize(
     seen = observe_inputs(bundle, staging, scheme.calibrated, calibration, progress) if scheme.calibrated else {}
     models = {name: ir.load(bundle.path / bundle.graph(name, PRECISION).file) for name in scheme.components}
     groups = {
-        name: [make_group(linears, scheme.components[name], scheme, seen.get(name, {})) for linears in find_linears(model)]
+        name: [
+            make_group(linears, scheme.components[name], scheme, seen.get(name, {})) for linears in find_linears(model)
+        ]
         for name, model in models.items()
     }
     locations = write_tensors(staging / WEIGHTS, _tensors(groups, progress))
@@ -113,7 +117,9 @@ def _quantize(
 
 def _tensors(groups: Mapping[str, list[Group]], progress: Progress) -> dict[str, NewTensor]:
     """All that is written; `progress` hears of each weight when its turn comes."""
-    found = {name: tensor for members in groups.values() for group in members for name, tensor in new_tensors(group).items()}
+    found = {
+        name: tensor for members in groups.values() for group in members for name, tensor in new_tensors(group).items()
+    }
     order = {name: index for index, name in enumerate(found)}
 
     def told(name: str, tensor: NewTensor) -> NewTensor:

@@ -103,6 +103,6 @@ def _stored(
 def _constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
     """A small initializer, inside the graph's own file."""
     tensor = ir.tensor(array, name=name)
-    value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.initializers[name] = value
     return value

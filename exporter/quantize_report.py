@@ -125,9 +125,7 @@ def _keeper(backend: Backend, runs: Runs, components: Sequence[str]) -> Observer
     return keep
 
 
-def _component(
-    name: str, before: Bundle, after: Bundle, calibration: Calibration, runs: Runs
-) -> ComponentChange:
+def _component(name: str, before: Bundle, after: Bundle, calibration: Calibration, runs: Runs) -> ComponentChange:
     error = None
     if name in runs:
         feeds, wanted = runs[name]

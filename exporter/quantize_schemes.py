@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-ROUNDED = (".attn.", ".feed_forward.", ".self_attn.", ".mlp.", "lm_head.", "embed_tokens.")
+ROUNDED = (".attn.", ".feed_forward.", ".self_attn.", ".mlp.", "embed_tokens.", "language_model.head.")
 MOST_PADDING = 1 / 32
 """How much longer a Linear's inputs may become for the sake of larger blocks."""
 
@@ -49,9 +49,7 @@ class Scheme:
     @property
     def calibrated(self) -> tuple[str, ...]:
         """The components whose inputs have to be seen first."""
-        return tuple(
-            name for name, storage in self.components.items() if storage.rounds_inputs or self.weighs_inputs
-        )
+        return tuple(name for name, storage in self.components.items() if storage.rounds_inputs or self.weighs_inputs)
 
 
 INT8_BLOCKS = Storage(bits=8, blocks=(128, 64, 32, 16))
@@ -74,6 +72,7 @@ SCHEMES = {
             name="int4-weights",
             help="4-bit weights in blocks of 32, 8 bits in the head: the smallest",
             components={**dict.fromkeys((*LANGUAGE, *DRAWING), INT4_BLOCKS), "lm_head": INT8_BLOCKS},
+            weighs_inputs=True,
         ),
         Scheme(
             name="int8",

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+Codes = NDArray[np.int8] | NDArray[np.uint8]
 
 LARGEST_8 = np.float32(127)
 LARGEST_4 = np.float32(15)
@@ -30,7 +31,7 @@ class Rounded:
     scales: (K / block, N) float32, or (N,) where a whole column shares one. zero_points: like the scales, uint8 up to 15.
     """
 
-    codes: NDArray[np.int8] | NDArray[np.uint8]
+    codes: Codes
     scales: Floats
     zero_points: NDArray[np.uint8] | None = None
 
@@ -85,9 +86,9 @@ def plain_4_bits(weight: Floats, block: int) -> Rounded:
     return Rounded(codes=codes, scales=scales, zero_points=zeros.astype(np.uint8))
 
 
-def pack_4_bits(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def pack_4_bits(codes: Codes) -> NDArray[np.uint8]:
     """Two codes to a byte, the first in the low half, as ONNX stores 4-bit tensors; an odd last one is followed by 0."""
-    flat = np.ravel(codes)
+    flat = np.ravel(codes).astype(np.uint8)
     even = np.pad(flat, (0, flat.size % 2))
     packed: NDArray[np.uint8] = even[0::2] | (even[1::2] << np.uint8(4))
     return packed
@@ -105,7 +106,9 @@ def smoothing(weight: Floats, largest: Floats, mean_square: Floats) -> Floats | 
     mean_square: (K,) of the inputs' absolute values and squares, as they were when the model ran.
     """
     before = _expected_error(weight, largest, mean_square)
-    found = [(_expected_error(weight * s[:, None], largest / s, mean_square / s**2), s) for s in _divisors(weight, largest)]
+    found = [
+        (_expected_error(weight * s[:, None], largest / s, mean_square / s**2), s) for s in _divisors(weight, largest)
+    ]
     error, divisor = min(found, key=lambda pair: pair[0])
     return divisor if error < WORTH_A_PRODUCT * before else None
 
