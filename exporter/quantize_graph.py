@@ -4,8 +4,8 @@
     puts there  MatMul(x', DequantizeLinear(codes, scales[, zero points]))
 
 x' is x where only the weight is rounded, and Dequantize(QuantizeLinear(x)) where the inputs are too, behind a Mul where they
-are smoothed. Linears that read the same x share what is done to it. Where the block doesn't divide the inputs, x' has zeros at
-its end: the operator's text allows a shorter last block, and OpenVINO 2026.4 doesn't.
+are smoothed; then Linears that read the same x become one MatMul and a Split. Where the block doesn't divide the inputs, x' has
+zeros at its end: the operator's text allows a shorter last block, and OpenVINO 2026.4 doesn't.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def rewrite(model: ir.Model, groups: Sequence[Group], locations: Mapping[str, Te
     store = partial(_stored, model.graph, locations, bundle)
     for group in groups:
         value = _prepared_input(model.graph, group, store)
-        for linear in group.linears:
-            _replace(model.graph, group, linear, value, store)
+        for product in group.products:
+            _replace(model.graph, group, product, value, store)
     passes.RemoveUnusedNodesPass()(model)
     for name, value in list(model.graph.initializers.items()):
         if not value.uses() and value not in model.graph.outputs:
@@ -64,11 +64,11 @@ def _prepared_input(graph: ir.Graph, group: Group, store: Store) -> ir.Value:
     return nodes[-1].outputs[0] if nodes else value
 
 
-def _replace(graph: ir.Graph, group: Group, linear: Linear, value: ir.Value, store: Store) -> None:
-    name, shape = linear.name, group.scales_shape(linear)
+def _replace(graph: ir.Graph, group: Group, linears: Sequence[Linear], value: ir.Value, store: Store) -> None:
+    name, shape = linears[0].name, group.scales_shape(linears)
     codes = CODES[group.storage.bits]
     reads = [
-        store(f"{name}.codes", codes, (group.inputs, linear.outputs)),
+        store(f"{name}.codes", codes, group.codes_shape(linears)),
         store(f"{name}.scales", ir.DataType.FLOAT, shape),
     ]
     if group.storage.bits == 4:
@@ -76,12 +76,26 @@ def _replace(graph: ir.Graph, group: Group, linear: Linear, value: ir.Value, sto
     attributes = {"axis": 1} if group.block is None else {"axis": 0, "block_size": group.block}
     weight = ir.node("DequantizeLinear", reads, attributes=attributes, name=f"{name}.dequantize")
     weight.outputs[0].name = f"{name}.dequantized"
-    product = ir.node("MatMul", [value, weight.outputs[0]], name=linear.node.name)
-    graph.insert_before(linear.node, [weight, product])
-    old, new = linear.node.outputs[0], product.outputs[0]
-    new.name, new.shape, new.type = old.name, old.shape, old.type
-    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
-    graph.remove(linear.node, safe=True)
+    product = ir.node("MatMul", [value, weight.outputs[0]], name=f"{name}.product")
+    product.outputs[0].name = f"{name}.outputs"
+    graph.insert_before(linears[0].node, [weight, product])
+    for linear, new in zip(linears, _split(graph, linears, product), strict=True):
+        old = linear.node.outputs[0]
+        new.name, new.shape, new.type = old.name, old.shape, old.type
+        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+        graph.remove(linear.node, safe=True)
+
+
+def _split(graph: ir.Graph, linears: Sequence[Linear], product: ir.Node) -> Sequence[ir.Value]:
+    """Each Linear's part of a product's outputs."""
+    if len(linears) == 1:
+        return product.outputs
+    name = linears[0].name
+    sizes = _constant(graph, f"{name}.sizes", np.array([linear.weight.shape[0] for linear in linears]))
+    reads = [product.outputs[0], sizes]
+    split = ir.node("Split", reads, attributes={"axis": -1}, num_outputs=len(linears), name=f"{name}.split")
+    graph.insert_before(linears[0].node, split)
+    return split.outputs
 
 
 def _stored(

@@ -6,7 +6,7 @@ Reads weights and makes the tensors that take their place; changes no graph.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -53,11 +53,6 @@ class Linear:
     weight: TensorLocation
     name: str
 
-    @property
-    def outputs(self) -> int:
-        """N"""
-        return self.weight.shape[0]
-
     def values(self) -> Floats:
         """The weight, (in, out) float32."""
         return read_tensor(self.weight).astype(np.float32).T
@@ -96,9 +91,19 @@ class Group:
         """K, with the padding."""
         return self.linears[0].weight.shape[1] + self.padding
 
-    def scales_shape(self, linear: Linear) -> tuple[int, ...]:
-        """Of a weight's scales, and of its zero points where it has any."""
-        return (linear.outputs,) if self.block is None else (self.inputs // self.block, linear.outputs)
+    @property
+    def products(self) -> tuple[tuple[Linear, ...], ...]:
+        """What is multiplied together. ONNX Runtime (1.32) computes in 8 bits only where one product reads a rounded value."""
+        return (self.linears,) if self.storage.rounds_inputs else tuple((linear,) for linear in self.linears)
+
+    def codes_shape(self, product: Sequence[Linear]) -> tuple[int, int]:
+        """Of a product's weight: (K, N), the outputs of its Linears side by side."""
+        return self.inputs, sum(linear.weight.shape[0] for linear in product)
+
+    def scales_shape(self, product: Sequence[Linear]) -> tuple[int, ...]:
+        """Of a product's scales, and of its zero points where it has any."""
+        inputs, outputs = self.codes_shape(product)
+        return (outputs,) if self.block is None else (inputs // self.block, outputs)
 
 
 def find_linears(model: ir.Model) -> list[tuple[Linear, ...]]:
@@ -126,8 +131,7 @@ def make_group(
         raise ExportError(
             f"{linears[0].name} did not run while drawing, so scheme {scheme.name!r} can't round its inputs"
         )
-    weight = np.concatenate([linear.values() for linear in linears], axis=1)
-    divisor = smoothing(weight, inputs.largest, inputs.mean_square)
+    divisor = smoothing(_side_by_side(linears), inputs.largest, inputs.mean_square)
     largest = float((inputs.largest / (1 if divisor is None else divisor)).max())
     return Group(linears=linears, storage=storage, divisor=divisor, scale=HEADROOM * largest / 127 or 1.0)
 
@@ -135,8 +139,8 @@ def make_group(
 def new_tensors(group: Group) -> dict[str, NewTensor]:
     """What a group's nodes read, by name; a weight is rounded when its turn to be written comes."""
     tensors: dict[str, NewTensor] = {}
-    for linear in group.linears:
-        tensors |= _weight_tensors(group, linear)
+    for product in group.products:
+        tensors |= _weight_tensors(group, product)
     if group.divisor is not None:
         factors = 1 / group.divisor
         tensors[f"{group.name}.smooth"] = NewTensor(dtype="F32", shape=factors.shape, values=lambda: factors)
@@ -170,9 +174,9 @@ def _location(stored: ir.ExternalTensor) -> TensorLocation:
     )
 
 
-def _weight_tensors(group: Group, linear: Linear) -> dict[str, NewTensor]:
-    rounded = lru_cache(maxsize=1)(partial(_rounded, group, linear))
-    shape, name = group.scales_shape(linear), linear.name
+def _weight_tensors(group: Group, product: Sequence[Linear]) -> dict[str, NewTensor]:
+    rounded = lru_cache(maxsize=1)(partial(_rounded, group, product))
+    shape, whole, name = group.scales_shape(product), group.codes_shape(product), product[0].name
 
     def last() -> np.ndarray:
         scales = rounded().scales
@@ -181,9 +185,8 @@ def _weight_tensors(group: Group, linear: Linear) -> dict[str, NewTensor]:
 
     scales = {f"{name}.scales": NewTensor(dtype="F32", shape=shape, values=last)}
     if group.storage.bits == 8:
-        whole = (group.inputs, linear.outputs)
         return {f"{name}.codes": NewTensor(dtype="I8", shape=whole, values=lambda: rounded().codes), **scales}
-    codes, zeros = group.inputs * linear.outputs, math.prod(shape)
+    codes, zeros = math.prod(whole), math.prod(shape)
     return {
         f"{name}.codes": NewTensor(dtype="U8", shape=(-(-codes // 2),), values=lambda: pack_4_bits(rounded().codes)),
         f"{name}.zeros": NewTensor(dtype="U8", shape=(-(-zeros // 2),), values=lambda: pack_4_bits(_zeros(rounded()))),
@@ -196,8 +199,12 @@ def _zeros(rounded: Rounded) -> np.ndarray:
     return rounded.zero_points
 
 
-def _rounded(group: Group, linear: Linear) -> Rounded:
-    weight = padded(linear.values(), group.inputs)
+def _side_by_side(linears: Sequence[Linear]) -> Floats:
+    return np.concatenate([linear.values() for linear in linears], axis=1)
+
+
+def _rounded(group: Group, product: Sequence[Linear]) -> Rounded:
+    weight = padded(_side_by_side(product), group.inputs)
     if group.divisor is not None:
         weight = weight * group.divisor[:, None]
     if group.block is None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from omnigen2_rt import Request, load
@@ -165,10 +166,24 @@ def test_widths_that_no_block_divides_get_zeros_at_their_end(quantized: dict[tup
     assert "Pad" not in kinds(graph(quantized["int4-weights", "A"], "transformer.fp32.onnx"))
 
 
-def test_linears_that_read_one_value_round_it_once(quantized: dict[tuple[str, str], Path]) -> None:
-    found = kinds(graph(quantized["int8", "A"], "transformer.fp32.onnx"))
+def test_linears_that_read_one_rounded_value_become_one_product(quantized: dict[tuple[str, str], Path]) -> None:
+    found = [node.name for node in graph(quantized["int8", "A"], "transformer.fp32.onnx").graph.node]
     # Three layers: what q, k and v read, to_out, the two gates, linear_2. The last one's q reads the image's part alone.
-    assert found.count("QuantizeLinear") == 3 * 4 + 1
+    assert sum(name.endswith(".quantizelinear_input") for name in found) == 3 * 4 + 1
+    assert sum(name.endswith(".split") for name in found) == 3 + 3
+
+
+@pytest.mark.parametrize(("scheme", "kind"), [("int8", "MatMulIntegerToFloat"), ("int4-weights", "MatMulNBits")])
+def test_onnx_runtime_multiplies_every_rounded_weight_in_few_bits(
+    quantized: dict[tuple[str, str], Path], tmp_path: Path, scheme: str, kind: str
+) -> None:
+    """Where several products read one rounded value it multiplied in float32 instead, and said nothing."""
+    file, options = quantized[scheme, "B"] / "transformer.fp32.onnx", onnxruntime.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "run.onnx"), 4
+    onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    run, weights = kinds(graph(tmp_path, "run.onnx")), graph(file.parent, file.name).graph.initializer
+    assert run.count(kind) == sum(t.name.endswith(".codes") for t in weights) > 0
+    assert "DequantizeLinear" not in run
 
 
 def test_scheme_of_ones_own_needs_no_entry(bundles: dict[str, Path], tmp_path: Path) -> None:
