@@ -137,9 +137,13 @@ def make_bundle(checkpoint: Path, bundle: Path) -> Path:
 
 def make_8_bit(bundle: Path, target: Path) -> Path:
     """The bundle with 8-bit weights in its language model, made where it doesn't exist yet."""
-    from omnigen2_rt.exporter.quantize import quantize_language_model
+    from omnigen2_rt.exporter.quantize import quantize_bundle
+    from omnigen2_rt.exporter.quantize_schemes import INT8_BLOCKS, LANGUAGE, Scheme
 
-    return target if target.exists() else quantize_language_model(bundle, target)
+    if not target.exists():
+        scheme = Scheme(name="int8-weights of language", help="", components=dict.fromkeys(LANGUAGE, INT8_BLOCKS))
+        quantize_bundle(bundle, target, scheme)
+    return target
 
 
 def measure(sides: dict[str, Any], prompt_tokens: int, new_tokens: int, repeats: int) -> dict[str, Any]:

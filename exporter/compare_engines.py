@@ -18,8 +18,8 @@ from ..runtime.backends import Backend, choose_precision, open_backend
 from ..runtime.bundle import Bundle
 from ..runtime.errors import BackendError
 from .checkpoint import Checkpoint
-from .compare import Difference, difference
 from .components import Component
+from .difference import Difference, difference
 from .torch_backend import TorchBackend
 
 Outputs = Mapping[str, np.ndarray]

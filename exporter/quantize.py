@@ -1,69 +1,94 @@
-"""8-bit weights for the language model (`int8-weights`): a quarter of the memory, and a token takes a third of the time.
+"""Makes a smaller bundle of a bundle: `quantize_schemes` says how, `quantize_weights` rounds, `quantize_graph` rewrites.
 
-A Linear's weight becomes int8 in blocks along its input, with a float32 scale to each, and stands in the graph as a standard
-DequantizeLinear before its MatMul. ONNX Runtime (tried: 1.32) fuses the two into one product of 8-bit numbers, which also
-rounds the activations to 8 bits, block by block; other runtimes may multiply in float32. Embeddings, norms, attention's own
-products and everything that draws stay as they are. Works on a bundle; needs no checkpoint.
+The graphs in fp32 are rewritten, with their twins for OpenVINO; the rounded weights go into one new file beside them, and
+what is unchanged is linked. Works on a bundle; needs no checkpoint and no PyTorch.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx.inliner
 import onnx_ir as ir
-import onnx_ir.passes.common as passes
 
-from ..reference.safetensors_header import TensorLocation
-from ..runtime.bundle import MANIFEST, Bundle, FileSpec, GraphSpec, file_hash, header_hash
+from ..runtime.bundle import MANIFEST, Bundle, FileSpec, GraphSpec, Manifest, file_hash, header_hash
 from ..runtime.errors import ExportError
+from .calibration import PRECISION, Calibration, Progress, observe_inputs
 from .placement import place
-from .tensor_file import NewTensor, read_tensor, write_tensors
+from .quantize_graph import rewrite
+from .quantize_linears import Group, find_linears, make_group, new_tensors
+from .quantize_report import QuantizationReport, measure
+from .quantize_schemes import SCHEMES, Scheme
+from .tensor_file import NewTensor, write_tensors
 
-COMPONENTS = ("language_model", "lm_head")
-WEIGHTS = "mllm/int8_weights.safetensors"
-BLOCKS = (128, 64, 32, 16)
-"""Inputs that share a scale; the largest that divides a weight's. Of 32 and 128, 128 was twice as fast."""
-ONNX_DTYPES = {"I8": ir.DataType.INT8, "F32": ir.DataType.FLOAT}
-STORED_DTYPES = {ir.DataType.FLOAT: "F32", ir.DataType.FLOAT16: "F16", ir.DataType.BFLOAT16: "BF16"}
-
-
-@dataclass(frozen=True)
-class _Linear:
-    """A product with a stored weight: the node, where the weight (out, in) lies, its name, and its blocks' length."""
-
-    node: ir.Node
-    weight: TensorLocation
-    name: str
-    block: int
+WEIGHTS = "quantized.safetensors"
+REPORT = "quantization.json"
+TOOL = "quantized"
+"""The scheme's place in the manifest's `tools`."""
+COMPUTED_BYTES = 4
 
 
-def quantize_language_model(bundle: str | Path, target: str | Path) -> Path:
-    """Make the bundle `target`: like `bundle`, its fp32 language model with 8-bit weights. What is unchanged is linked.
+def quantize_bundle(
+    bundle: str | Path,
+    target: str | Path,
+    scheme: str | Scheme,
+    *,
+    calibration: Calibration | None = None,
+    progress: Progress = lambda what, done, total: None,
+) -> QuantizationReport:
+    """Make the bundle `target`: like `bundle`, its fp32 graphs by the scheme (a name in SCHEMES). What is unchanged is linked.
 
-    Raises ExportError where `target` exists, or `bundle` has no language model in fp32 or one that was quantized before.
+    calibration: what is drawn to see activations and to compare. Returns what was lost and won, as `quantization.json` says
+    it. Raises ExportError where `target` exists, `bundle` was quantized before or has no fp32 graphs, or the disk is full.
     """
+    chosen, calibration = _scheme(scheme), calibration or Calibration()
     opened, target = Bundle.open(bundle), Path(target)
-    if target.exists():
-        raise ExportError(f"{str(target)!r} exists: choose another name")
-    missing = [name for name in COMPONENTS if (name, "fp32") not in {(g.component, g.precision) for g in opened.manifest.graphs}]
-    if missing:
-        raise ExportError(f"{str(bundle)!r} has no {missing[0]} graph in fp32: export it with --precision fp32")
+    _check(opened, target, chosen)
     staging = Path(f"{target}.partial")
     shutil.rmtree(staging, ignore_errors=True)
     try:
         _link_files(opened, staging)
-        models = {name: ir.load(opened.path / opened.graph(name, "fp32").file) for name in COMPONENTS}
-        _quantize(models, opened.path, staging)
-        _write_manifest(opened, models, staging)
+        models = _quantize(opened, chosen, staging, calibration, progress)
+        manifest = _manifest(opened, _write_graphs(opened, models, staging), chosen, staging)
+        report = measure(opened, Bundle(staging, manifest), [*models], chosen.name, calibration, progress)
+        (staging / REPORT).write_text(report.to_json(), encoding="utf-8")
+        manifest = replace(manifest, files=(*manifest.files, _file_spec(staging / REPORT)))
+        (staging / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         os.rename(staging, target)
     except OSError as error:
         raise ExportError(f"can't write {error.filename or str(staging)!r}: {error.strerror or error}") from error
-    return target
+    return report
+
+
+def _scheme(scheme: str | Scheme) -> Scheme:
+    if isinstance(scheme, Scheme):
+        return scheme
+    if scheme not in SCHEMES:
+        known = "; ".join(f"{entry.name} ({entry.help})" for entry in SCHEMES.values())
+        raise ExportError(f"scheme {scheme!r} is unknown; choose {known}")
+    return SCHEMES[scheme]
+
+
+def _check(bundle: Bundle, target: Path, scheme: Scheme) -> None:
+    if target.exists():
+        raise ExportError(f"{str(target)!r} exists: choose another name")
+    before = bundle.manifest.tools.get(TOOL)
+    if before is not None:
+        raise ExportError(
+            f"{str(bundle.path)!r} is {before} already: it was quantized before; take the bundle it was made from"
+        )
+    held = {graph.component for graph in bundle.manifest.graphs if graph.precision == PRECISION}
+    missing = [name for name in scheme.components if name not in held]
+    if missing:
+        raise ExportError(
+            f"{str(bundle.path)!r} has no {missing[0]} graph in {PRECISION}: export it with --precision {PRECISION}"
+        )
 
 
 def _link_files(bundle: Bundle, staging: Path) -> None:
@@ -72,126 +97,85 @@ def _link_files(bundle: Bundle, staging: Path) -> None:
         place(bundle.path / name, staging / name)
 
 
-def _quantize(models: dict[str, ir.Model], bundle: Path, staging: Path) -> None:
-    linears = {name: list(_linears(model)) for name, model in models.items()}
-    if not all(linears.values()):
-        raise ExportError(f"{str(bundle)!r} holds no float weights of a language model: it was quantized before")
-    tensors: dict[str, NewTensor] = {}
-    for found in linears.values():
-        for linear in found:
-            tensors |= _new_tensors(linear)
-    locations = write_tensors(staging / WEIGHTS, tensors)
-    for name, model in models.items():
-        for linear in linears[name]:
-            _replace(model.graph, linear, locations, staging)
-        _drop_unused(model)
-
-
-def _linears(model: ir.Model) -> Iterator[_Linear]:
-    """The graph's MatMul(x, Transpose(weight)) and Gemm(x, weight, transB=1), whose weights may pass through a Cast."""
-    for node in model.graph:
-        if node.op_type == "MatMul":
-            transpose = node.inputs[1].producer() if node.inputs[1] is not None else None
-            weight = transpose.inputs[0] if transpose is not None and transpose.op_type == "Transpose" else None
-        elif node.op_type == "Gemm" and len(node.inputs) == 2 and node.attributes["transB"].as_int() == 1:
-            weight = node.inputs[1]
-        else:
-            continue
-        if weight is not None and (cast := weight.producer()) is not None and cast.op_type == "Cast":
-            weight = cast.inputs[0]
-        stored = None if weight is None else weight.const_value
-        if isinstance(stored, ir.ExternalTensor) and stored.shape.rank() == 2:
-            place_of = _location(stored)
-            block = next((size for size in BLOCKS if place_of.shape[1] % size == 0), None)
-            if block is not None:
-                yield _Linear(node, place_of, stored.name or "", block)
-
-
-def _location(stored: ir.ExternalTensor) -> TensorLocation:
-    """onnx_ir itself reads no file that has several hard links, as a bundle's weights have."""
-    return TensorLocation(
-        path=Path(stored.path),
-        dtype=STORED_DTYPES[stored.dtype],
-        shape=tuple(stored.shape.numpy()),
-        offset=stored.offset or 0,
-        nbytes=stored.nbytes,
-    )
-
-
-def _new_tensors(linear: _Linear) -> dict[str, NewTensor]:
-    outputs, inputs = linear.weight.shape
-    scales = (inputs // linear.block, outputs)
-
-    def blocks() -> np.ndarray:
-        """(blocks, block, outputs)"""
-        return read_tensor(linear.weight).astype(np.float32).T.reshape(scales[0], linear.block, outputs)
-
-    return {
-        f"{linear.name}.int8": NewTensor(dtype="I8", shape=(inputs, outputs), values=lambda: _rounded(blocks())),
-        f"{linear.name}.scale": NewTensor(dtype="F32", shape=scales, values=lambda: _scales(blocks())),
+def _quantize(
+    bundle: Bundle, scheme: Scheme, staging: Path, calibration: Calibration, progress: Progress
+) -> dict[str, ir.Model]:
+    """The scheme's components as rewritten graphs, whose rounded weights lie in `staging`."""
+    seen = observe_inputs(bundle, staging, scheme.calibrated, calibration, progress) if scheme.calibrated else {}
+    models = {name: ir.load(bundle.path / bundle.graph(name, PRECISION).file) for name in scheme.components}
+    groups = {
+        name: [
+            make_group(linears, scheme.components[name], scheme, seen.get(name, {})) for linears in find_linears(model)
+        ]
+        for name, model in models.items()
     }
+    locations = write_tensors(staging / WEIGHTS, _tensors(groups, progress))
+    for name, model in models.items():
+        rewrite(model, groups[name], locations, staging)
+    return models
 
 
-def _scales(blocks: np.ndarray) -> np.ndarray:
-    largest = np.abs(blocks).max(axis=1)
-    return np.where(largest == 0, np.float32(1), largest / np.float32(127))
+def _tensors(groups: Mapping[str, list[Group]], progress: Progress) -> dict[str, NewTensor]:
+    """All that is written; `progress` hears of each weight when its turn comes."""
+    found = {
+        name: tensor for members in groups.values() for group in members for name, tensor in new_tensors(group).items()
+    }
+    order = {name: index for index, name in enumerate(found)}
+
+    def told(name: str, tensor: NewTensor) -> NewTensor:
+        def values() -> np.ndarray:
+            progress("rounding weights", order[name], len(order))
+            return tensor.values()
+
+        return replace(tensor, values=values)
+
+    return {name: told(name, tensor) for name, tensor in found.items()}
 
 
-def _rounded(blocks: np.ndarray) -> np.ndarray:
-    rounded: np.ndarray = np.rint(blocks / _scales(blocks)[:, None]).astype(np.int8)
-    return rounded.reshape(-1, blocks.shape[2])
-
-
-def _replace(graph: ir.Graph, linear: _Linear, locations: dict[str, TensorLocation], staging: Path) -> None:
-    values = [_stored(graph, f"{linear.name}.{kind}", locations, staging) for kind in ("int8", "scale")]
-    attributes = {"axis": 0, "block_size": linear.block}
-    weight = ir.node("DequantizeLinear", values, attributes=attributes, name=f"{linear.name}.dequantize")
-    product = ir.node("MatMul", [linear.node.inputs[0], weight.outputs[0]], name=linear.node.name)
-    graph.insert_before(linear.node, [weight, product])
-    old, new = linear.node.outputs[0], product.outputs[0]
-    weight.outputs[0].name = f"{linear.name}.dequantized"
-    new.name, new.shape, new.type = old.name, old.shape, old.type
-    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
-    graph.remove(linear.node, safe=True)
-
-
-def _stored(graph: ir.Graph, name: str, locations: dict[str, TensorLocation], staging: Path) -> ir.Value:
-    at = locations[name]
-    shape, dtype = ir.Shape(at.shape), ONNX_DTYPES[at.dtype]
-    tensor = ir.ExternalTensor(WEIGHTS, at.offset, at.nbytes, dtype, shape=shape, name=name, base_dir=staging)
-    value = ir.Value(name=name, shape=shape, type=ir.TensorType(dtype), const_value=tensor)
-    graph.initializers[name] = value
-    return value
-
-
-def _drop_unused(model: ir.Model) -> None:
-    passes.RemoveUnusedNodesPass()(model)
-    for name, value in list(model.graph.initializers.items()):
-        if not value.uses() and value not in model.graph.outputs:
-            del model.graph.initializers[name]
-
-
-def _write_manifest(bundle: Bundle, models: dict[str, ir.Model], staging: Path) -> None:
+def _write_graphs(bundle: Bundle, models: Mapping[str, ir.Model], staging: Path) -> dict[str, GraphSpec]:
+    """The rewritten graphs and their twins without functions; their entries by file."""
     changed = {}
     for name, model in models.items():
-        spec = bundle.graph(name, "fp32")
-        (staging / spec.file).unlink()  # a link: writing into it would change the bundle it came from
-        (staging / spec.file).write_bytes(ir.to_proto(model).SerializeToString())
+        spec, proto = bundle.graph(name, PRECISION), ir.to_proto(model)
+        _write(staging / spec.file, proto)
+        if spec.inlined is not None:
+            _write(staging / spec.inlined, onnx.inliner.inline_local_functions(proto))
         changed[spec.file] = _graph_spec(spec, model, staging)
-    graphs = tuple(changed.get(spec.file, spec) for spec in bundle.manifest.graphs)
-    files = (*bundle.manifest.files, _file_spec(staging / WEIGHTS))
-    tools = {**bundle.manifest.tools, "quantized": "int8-weights"}
-    manifest = replace(bundle.manifest, graphs=graphs, files=files, tools=tools)
-    (staging / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+    return changed
+
+
+def _write(path: Path, proto: onnx.ModelProto) -> None:
+    path.unlink()  # a link: writing into it would change the bundle it came from
+    path.write_bytes(proto.SerializeToString())
 
 
 def _graph_spec(spec: GraphSpec, model: ir.Model, staging: Path) -> GraphSpec:
     stored = [value.const_value for value in model.graph.initializers.values()]
-    nbytes = sum(tensor.nbytes for tensor in stored if isinstance(tensor, ir.ExternalTensor))
-    return replace(spec, sha256=file_hash(staging / spec.file), weight_bytes=nbytes, resident_bytes=nbytes)
+    weights = [tensor for tensor in stored if isinstance(tensor, ir.ExternalTensor)]
+    return replace(
+        spec,
+        sha256=file_hash(staging / spec.file),
+        inlined_sha256=None if spec.inlined is None else file_hash(staging / spec.inlined),
+        weight_bytes=sum(tensor.nbytes for tensor in weights),
+        resident_bytes=sum(_resident_bytes(tensor) for tensor in weights),
+    )
+
+
+def _resident_bytes(tensor: ir.ExternalTensor) -> int:
+    """A rounded weight stays as it is stored; what isn't rounded is held in the type that the graph computes in."""
+    return tensor.size * COMPUTED_BYTES if tensor.dtype.is_floating_point() else tensor.nbytes
+
+
+def _manifest(bundle: Bundle, changed: Mapping[str, GraphSpec], scheme: Scheme, staging: Path) -> Manifest:
+    graphs = tuple(changed.get(spec.file, spec) for spec in bundle.manifest.graphs)
+    files = (*bundle.manifest.files, _file_spec(staging / WEIGHTS))
+    return replace(bundle.manifest, graphs=graphs, files=files, tools={**bundle.manifest.tools, TOOL: scheme.name})
 
 
 def _file_spec(path: Path) -> FileSpec:
     return FileSpec(
-        file=WEIGHTS, size_bytes=path.stat().st_size, sha256=file_hash(path), header_sha256=header_hash(path)
+        file=path.name,
+        size_bytes=path.stat().st_size,
+        sha256=file_hash(path),
+        header_sha256=header_hash(path) if path.suffix == ".safetensors" else None,
     )

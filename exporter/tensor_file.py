@@ -19,6 +19,7 @@ NUMPY_DTYPES = {
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
     "I8": np.dtype(np.int8),
+    "U8": np.dtype(np.uint8),
 }
 
 

@@ -269,7 +269,7 @@ def _hint(folder: Path) -> str:
     if (folder / "model_index.json").is_file():
         return ": it is a checkpoint; run `omnigen2 export` on it first"
     if folder.name.endswith(".partial") and folder.is_dir():
-        return ": it is an unfinished export; run the same `omnigen2 export` again to finish it"
+        return ": it is an unfinished bundle; run the same `omnigen2 export` or `quantize` again to finish it"
     if folder.is_file():
         return ": it is a file; give the bundle's folder"
     return "" if folder.is_dir() else ": there is no such folder"

@@ -52,12 +52,17 @@ def load(
     component that is larger alone is streamed; then pictures are the same up to the precision's rounding.
     threads: CPU threads, by default as many as the engine sees fit. Raises BundleError or BackendError.
     """
-    for name, value in (("memory_limit_bytes", memory_limit_bytes), ("threads", threads)):
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise BackendError(f"{name}={value!r} is not a whole number of 1 or more, or None")
+    check_limits(memory_limit_bytes=memory_limit_bytes, threads=threads)
     opened = Bundle.open(bundle_path(bundle))
     made = open_backend(opened, backend, precision, threads, memory_limit_bytes)
     return Pipeline(opened, made, memory_limit_bytes)
+
+
+def check_limits(**limits: int | None) -> None:
+    """Raises BackendError for a limit that is neither None nor a whole number of 1 or more."""
+    for name, value in limits.items():
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise BackendError(f"{name}={value!r} is not a whole number of 1 or more, or None")
 
 
 def bundle_path(bundle: str | Path) -> Path:

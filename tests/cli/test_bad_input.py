@@ -156,6 +156,26 @@ def test_bench_with_a_bad_value_says_so(
     assert said in command.fails("bench", bundles["A"], "--size", 32, *words)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--scheme", "int3"), "scheme 'int3' is unknown; choose int8-weights ("),
+        (("--scheme", "int8", "--size", 8), "height_px=8 is below the smallest size, 16"),
+        (("--scheme", "int8", "--threads", 0), "threads=0 is not a whole number"),
+        (("--scheme", "int8", "--prompts", "nowhere.txt"), "can't read prompts from 'nowhere.txt': No such file"),
+    ],
+)
+def test_quantize_with_a_bad_value_says_so(
+    command: Command, bundles: dict[str, Path], tmp_path: Path, words: tuple[object, ...], said: str
+) -> None:
+    assert said in command.fails("quantize", bundles["B"], tmp_path / "new", *words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_quantize_over_something_says_so(command: Command, bundles: dict[str, Path], tmp_path: Path) -> None:
+    assert "exists: choose another name" in command.fails("quantize", bundles["B"], tmp_path, "--scheme", "int8")
+
+
 def test_chat_into_a_folder_that_is_not_there_says_so_first(command: Command, tmp_path: Path) -> None:
     assert "is not a folder: make it first" in command.fails("chat", "x", "--bundle", "y", "--out", tmp_path / "missing")
 

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from omnigen2_rt import Request, __version__, cli, load
+from omnigen2_rt.exporter.quantize_schemes import SCHEMES
 from omnigen2_rt.runtime.backends import BACKENDS
 from omnigen2_rt.runtime.png import read_parameters
 from tests.cli.command import Command
@@ -187,3 +188,21 @@ def test_version_is_the_packages_own(command: Command) -> None:
 
 def test_unknown_option_exits_2(command: Command) -> None:
     assert command("generate", "x", "--no-such-option").code == 2
+
+
+def test_quantize_makes_a_bundle_that_draws_and_says_what_it_costs(
+    command: Command, draw: tuple[object, ...], bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "prompts.txt").write_text("a red cube\n")
+    words = ("--scheme", "int8", "--prompts", tmp_path / "prompts.txt", "--size", 32, "--threads", 1)
+    finished = command("quantize", bundles["A"], tmp_path / "new", *words)
+    assert finished.code == 0 and "1/1 looking at activations" in finished.err
+    lines = finished.out.splitlines()
+    assert [line.split()[0] for line in lines[1:5]] == [*SCHEMES["int8"].components] and lines[-1] == str(tmp_path / "new")
+    assert json.loads(command("info", tmp_path / "new", "--verify", "--json").out)["made with"]["quantized"] == "int8"
+    assert command(*draw, "--bundle", tmp_path / "new", "--out", tmp_path / "a.png").code == 0
+
+
+def test_quantize_names_every_scheme() -> None:
+    told = inspect.signature(cli.quantize, eval_str=True).parameters["scheme"].annotation.__metadata__[0].help
+    assert all(name in told for name in SCHEMES)

@@ -15,6 +15,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "cli": ("exporter", "nano", "plugins", "runtime"),
     "exporter": ("exporter", "plugins", "reference", "runtime.backends", "runtime.bundle", "runtime.errors"),
     "exporter.compare": ("exporter", "plugins", "reference", "runtime"),  # it runs the pipeline on the reference
+    "exporter.calibration": ("exporter", "runtime"),  # these run the pipeline on a bundle
+    "exporter.quantize_report": ("exporter", "runtime"),
     "nano": ("nano", "runtime"),
     "nano.training": ("exporter", "nano", "reference", "runtime"),
     "plugins": ("plugins",),

@@ -50,3 +50,8 @@ def test_public_api_import_loads_no_engine() -> None:
     """An engine costs a tenth of a second and may not be installed; it is loaded when a bundle is."""
     loaded = loaded_after_importing([PACKAGE], blocked=EXPORTER_LIBRARIES | ENGINES)
     assert "typer" not in loaded
+
+
+def test_blocked_pytorch_leaves_quantizing_importable() -> None:
+    """It works on bundles: graphs, numpy and an engine."""
+    loaded_after_importing([f"{PACKAGE}.exporter.quantize"], blocked={"torch", "transformers", "onnxscript"})
