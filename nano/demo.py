@@ -9,7 +9,7 @@ from typing import Protocol
 from PIL import Image
 
 from ..runtime.request import Request, Result
-from .evaluation import IMAGE_GUIDANCE, STEPS
+from .evaluation import IMAGE_GUIDANCE, STEPS, TEXT_GUIDANCE
 from .sheet import Drawn, contact_sheet
 
 Progress = Callable[[int, int, str], object]
@@ -53,6 +53,7 @@ def demonstrate(painter: Painter, progress: Progress = lambda done, total, what:
     for number, shown in enumerate(SHOWN):
         progress(number, len(SHOWN), shown.prompt)
         inputs = tuple(drawings[k].picture for k in shown.of)
-        request = Request(prompt=shown.prompt, images=inputs, steps=STEPS, image_guidance=IMAGE_GUIDANCE, seed=SEED)
+        guided = {"text_guidance": TEXT_GUIDANCE, "image_guidance": IMAGE_GUIDANCE}
+        request = Request(prompt=shown.prompt, images=inputs, steps=STEPS, seed=SEED, **guided)
         drawings.append(Drawn(prompt=shown.prompt, picture=painter.generate(request).images[0], inputs=inputs))
     return contact_sheet(drawings)

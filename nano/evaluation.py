@@ -34,8 +34,8 @@ Progress = Callable[[int, int, str], object]
 
 SAMPLES = 200
 STEPS = 20
-TEXT_GUIDANCE = 4.0
-IMAGE_GUIDANCE = 2.0
+TEXT_GUIDANCE = 2.5
+IMAGE_GUIDANCE = 1.5
 SEED = 2506_18871
 WRONG_KEPT = 20
 """So many wrong answers of each ability are told in the figures."""

@@ -25,7 +25,7 @@ def test_eval_prints_the_table_writes_the_figures_and_fails_below_what_is_needed
     figures = json.loads((tmp_path / "scores.json").read_text())
     assert [score["name"] for score in figures["scores"]] == ["one-object", "look"]
     assert (figures["backend"], figures["precision"], figures["settings"]["steps"]) == ("ort-cpu", "fp32", 2)
-    assert figures["settings"]["text_guidance"] == 4.0 and figures["settings"]["cache"].startswith("TaylorSeer(")
+    assert figures["settings"]["text_guidance"] == 2.5 and figures["settings"]["cache"].startswith("TaylorSeer(")
 
 
 def test_eval_of_an_ability_without_a_target_succeeds(command: Command, bundles: dict[str, Path]) -> None:
