@@ -53,7 +53,13 @@ def demonstrate(painter: Painter, progress: Progress = lambda done, total, what:
     for number, shown in enumerate(SHOWN):
         progress(number, len(SHOWN), shown.prompt)
         inputs = tuple(drawings[k].picture for k in shown.of)
-        guided = {"text_guidance": TEXT_GUIDANCE, "image_guidance": IMAGE_GUIDANCE}
-        request = Request(prompt=shown.prompt, images=inputs, steps=STEPS, seed=SEED, **guided)
+        request = Request(
+            prompt=shown.prompt,
+            images=inputs,
+            steps=STEPS,
+            text_guidance=TEXT_GUIDANCE,
+            image_guidance=IMAGE_GUIDANCE,
+            seed=SEED,
+        )
         drawings.append(Drawn(prompt=shown.prompt, picture=painter.generate(request).images[0], inputs=inputs))
     return contact_sheet(drawings)

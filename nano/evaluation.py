@@ -243,12 +243,12 @@ def picture_mistakes(
 def answers_mistakes(pipeline: Subject, tasks: Sequence[TalkingTask]) -> list[tuple[str, ...]]:
     """What is wrong with the answers to questions of one ability.
 
-    A decision to draw is known when drawing starts: it ends with its first step, at the smallest size.
+    A decision to draw is known when drawing starts: it ends with its first step, which is not guided.
     """
     answers = pipeline.chat_batch(
         [task.question for task in tasks],
         [[render(scene) for scene in task.inputs] for task in tasks],
-        request=Request(prompt="", height_px=16, width_px=16, align_size=False, steps=1, text_guidance=1.0),
+        request=Request(prompt="", height_px=SIDE_PX, width_px=SIDE_PX, align_size=False, steps=1, text_guidance=1.0),
         on_step=lambda step: False,
         max_new_tokens=LONGEST_ANSWER_TOKENS,
         temperature=0.0,

@@ -42,12 +42,12 @@ def test_evaluation_asks_with_its_settings() -> None:
     assert (first.seed, second.seed) == (0, 1)
 
 
-def test_evaluation_of_words_never_draws_more_than_one_small_step() -> None:
+def test_evaluation_of_words_never_draws_more_than_one_step() -> None:
     pipeline = Knowing(chosen_abilities(["decide", "reflect"]), FEW)
     evaluate(pipeline, FEW, chosen_abilities(["decide", "reflect"]))
     for settings in pipeline.chat_settings:
         request = settings["request"]
-        assert (request.steps, request.height_px, request.width_px) == (1, 16, 16)
+        assert (request.steps, request.height_px, request.width_px) == (1, 128, 128)
         assert settings["on_step"](None) is False
     assert [settings["may_draw"] for settings in pipeline.chat_settings] == [True, False, False]
 
