@@ -18,16 +18,17 @@ from omnigen2_rt.runtime.pipeline import NANO, Pipeline
 
 SAMPLES = 12
 ENOUGH = {
-    "one-object": 9,
-    "two-objects": 7,
-    "count": 8,
-    "edit": 8,
-    "combine-two": 7,
-    "held-out": 6,
-    "look": 10,
+    "one-object": 1,
+    "two-objects": 10,
+    "count": 1,
+    "edit": 3,
+    "combine-two": 5,
+    "held-out": 2,
+    "two-reflected": 10,
+    "look": 11,
     "decide": 11,
-    "reflect-found": 8,
-    "reflect-faulted": 10,
+    "reflect-found": 11,
+    "reflect-faulted": 11,
 }
 """Right answers of SAMPLES."""
 MOST_BYTES = 30 * 1000**2
