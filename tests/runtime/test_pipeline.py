@@ -133,7 +133,7 @@ def test_memory_limit_that_is_no_count_is_refused(value: Any, bundles: dict[str,
 
 
 def test_load_without_a_shipped_model_asks_for_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("omnigen2_rt.runtime.pipeline.NANO", tmp_path)
     with pytest.raises(BundleError, match="give the folder of a bundle"):
         load()
 
