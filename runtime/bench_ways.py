@@ -60,13 +60,13 @@ class Measured:
     problem: str | None = None
 
 
-def ways(bundle: Bundle) -> list[Way]:
+def ways(bundle: Bundle, threads: int | None = None) -> list[Way]:
     """All that may work: fp32 without a cache comes first on each backend, because the others are held against it."""
     found = []
     for name, entry in BACKENDS.items():
         if entry.problem() is not None:
             continue
-        held = [p for p in entry.precisions() if {*entry.graphs.get(p, (p,))} & {*bundle.precisions}]
+        held = [p for p in entry.precisions(threads) if {*entry.graphs.get(p, (p,))} & {*bundle.precisions}]
         for precision in sorted(held, key=lambda precision: precision != "fp32"):
             found += [Way(backend=name, precision=precision, cache=cache) for cache in (None, *CACHES)]
     return found
@@ -88,7 +88,7 @@ def measure_ways(
     if repeat < 1:
         raise RequestError(f"repeat={repeat} is below the fewest drawings, 1")
     request_of([], (0.0, 1.0), size_px, steps, None)
-    every = ways(Bundle.open(bundle))
+    every = ways(Bundle.open(bundle), threads)
     measured: list[Measured] = []
     exact: Pixels | None = None
     for done, way in enumerate(every):

@@ -95,7 +95,7 @@ def diagnose() -> dict[str, Any]:
         "backends": {name: _works(problem) for name, problem in problems.items()},
         "building engines": _works(build_problem()),
         "auto takes": _automatic(works),
-        "precisions": {name: ", ".join(BACKENDS[name].precisions()) for name in works},
+        "precisions": {name: ", ".join(BACKENDS[name].precisions(None)) for name in works},
     }
 
 
@@ -107,7 +107,7 @@ def _automatic(works: list[str]) -> str:
     """Which of the backends that work "auto" takes, in which precision, and why."""
     if not works:
         return "none"
-    best = BACKENDS[works[0]].precisions()[0]
+    best = BACKENDS[works[0]].precisions(None)[0]
     order = ", ".join(BACKENDS)
     least = BACKENDS[works[0]].least_weight_bytes
     suits = f" (the next where no component of the bundle has {least / 1e6:.0f} MB)" if least else ""

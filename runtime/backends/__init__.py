@@ -42,14 +42,14 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class BackendEntry:
-    """A line of the table. `precisions()`, best first; `problem()` says why it can't work here, or None.
+    """A line of the table. `precisions(threads)`, best first; `problem()` says why it can't work here, or None.
 
     graphs: for a precision, which of a bundle's graphs it may be computed from, best first; by default its own.
     can_stream_weights: whether it runs a component whose weights are larger than the memory it may take. least_weight_bytes:
     how much a bundle's largest component weighs before "auto" takes this one; others come first for a smaller one.
     """
 
-    precisions: Callable[[], tuple[str, ...]]
+    precisions: Callable[[int | None], tuple[str, ...]]
     problem: Callable[[], str | None]
     create: Callable[[Bundle, Choice], Backend]
     graphs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -61,7 +61,7 @@ def _ort(name: str) -> BackendEntry:
     def create(bundle: Bundle, choice: Choice) -> Backend:
         return ort.OrtBackend(bundle, name, choice.precision, choice.threads, choice.streams_weights)
 
-    return BackendEntry(precisions=lambda: ort.PRECISIONS[name], problem=partial(ort.problem, name), create=create)
+    return BackendEntry(precisions=lambda threads: ort.PRECISIONS[name], problem=partial(ort.problem, name), create=create)
 
 
 def _openvino() -> BackendEntry:
@@ -82,7 +82,7 @@ def _tensorrt() -> BackendEntry:
     def create(bundle: Bundle, choice: Choice) -> Backend:
         return tensorrt.TensorRTBackend(bundle, choice.precision, choice.streams_weights, choice.memory_limit_bytes)
 
-    return BackendEntry(precisions=lambda: tensorrt.PRECISIONS, problem=tensorrt_library.problem, create=create)
+    return BackendEntry(precisions=lambda threads: tensorrt.PRECISIONS, problem=tensorrt_library.problem, create=create)
 
 
 BACKENDS: dict[str, BackendEntry] = {
@@ -112,7 +112,7 @@ def open_backend(
 
 
 def _choose(bundle: Bundle, name: str, precision: str, threads: int | None, memory_limit_bytes: int | None) -> Choice:
-    chosen = choose_precision(bundle, name, precision)
+    chosen = choose_precision(bundle, name, precision, threads)
     graphs = choose_graphs(bundle, name, chosen)
     streams = needs_streaming(bundle, chosen, memory_limit_bytes, graphs)
     if streams and not BACKENDS[name].can_stream_weights:
@@ -151,11 +151,12 @@ def _working(bundle: Bundle | None = None) -> list[str]:
     return sorted(working, key=lambda name: largest < BACKENDS[name].least_weight_bytes)
 
 
-def choose_precision(bundle: Bundle, backend: str, precision: str) -> str:
+def choose_precision(bundle: Bundle, backend: str, precision: str, threads: int | None = None) -> str:
     """The precision's name; "auto" takes the backend's best that the bundle holds. Raises BackendError otherwise."""
-    possible = BACKENDS[backend].precisions()
+    possible = BACKENDS[backend].precisions(threads)
     if precision != "auto" and precision not in possible:
-        raise BackendError(f"backend {backend} can't run {precision}; it runs {', '.join(possible)}")
+        on_one = " on one thread" if precision in BACKENDS[backend].precisions(None) else ""
+        raise BackendError(f"backend {backend} can't run {precision}{on_one}; it runs {', '.join(possible)}")
     candidates = possible if precision == "auto" else (precision,)
     for candidate in candidates:
         if _graphs(bundle, backend, candidate) is not None:

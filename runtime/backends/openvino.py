@@ -7,6 +7,7 @@ weights and products OpenVINO then converts: what goes in and comes out stays fp
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import sys
 from collections.abc import Iterator, Mapping
@@ -74,10 +75,15 @@ def problem() -> str | None:
 
 
 @cache
-def precisions() -> tuple[str, ...]:
-    """What this CPU computes, best first: bf16 only where it has instructions for it; elsewhere that would be slower."""
+def precisions(threads: int | None = None) -> tuple[str, ...]:
+    """What this CPU computes, best first: bf16 only where it has instructions for it; elsewhere that would be slower.
+
+    On one thread or core no bf16: OpenVINO divides the cores by two and ends the whole process (its issue 33300, 2026.4).
+    """
     if problem() is not None:
         return ("bf16", "fp32")
+    if min(threads or 2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2) < 2:
+        return ("fp32",)
     by_default = core().get_property(DEVICE, "INFERENCE_PRECISION_HINT").to_string()
     capable = "BF16" in core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
     return ("bf16", "fp32") if capable and by_default != "f32" else ("fp32",)

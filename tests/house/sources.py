@@ -58,12 +58,14 @@ def tracked_files() -> tuple[Path, ...]:
     return tuple(sorted(path.relative_to(ROOT) for path in top + inside if "__pycache__" not in path.parts))
 
 
+@cache
 def package_files() -> tuple[Path, ...]:
     """The tracked files that belong in the wheel."""
     top = {*ROOT_MODULES, "py.typed"}
     return tuple(path for path in tracked_files() if path.parts[0] in FOLDERS or str(path) in top)
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Each module of the package by its dotted name."""
     return {module_name(path): path for path in package_files() if path.suffix == ".py"}
@@ -75,12 +77,13 @@ def module_name(path: Path) -> str:
     return ".".join((PACKAGE, *(parts[:-1] if parts[-1] == "__init__" else parts)))
 
 
-def imports_of(path: Path) -> list[Import]:
+@cache
+def imports_of(path: Path) -> tuple[Import, ...]:
     """Every import statement of a file, wherever in the file it stands."""
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"), filename=str(path))
     name = module_name(path)
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    return list(_imports_in(tree, package, when_imported=True, for_types=False))
+    return tuple(_imports_in(tree, package, when_imported=True, for_types=False))
 
 
 def _imports_in(node: ast.AST, package: str, *, when_imported: bool, for_types: bool) -> Iterator[Import]:

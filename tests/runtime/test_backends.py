@@ -110,7 +110,7 @@ def test_precision_auto_on_openvino_is_bf16_where_the_cpu_computes_it(
 ) -> None:
     bundle = Bundle.open(bundles["A"])
     for computed, chosen in {("bf16", "fp32"): "bf16", ("fp32",): "fp32"}.items():
-        monkeypatch.setitem(BACKENDS, "openvino", replace(BACKENDS["openvino"], precisions=lambda told=computed: told))
+        monkeypatch.setitem(BACKENDS, "openvino", replace(BACKENDS["openvino"], precisions=lambda threads, told=computed: told))
         assert choose_precision(bundle, "openvino", "auto") == chosen
 
 

@@ -68,7 +68,7 @@ def test_openvino_compiles_a_graph_once(bundle: Bundle, compilations: list[str])
 
 
 def test_openvino_compiles_again_for_other_options(bundle: Bundle, compilations: list[str]) -> None:
-    for options in ({}, {"threads": 2}, {"precision": "bf16"}, {}):
+    for options in ({}, {"threads": 2}, {"threads": 2, "precision": "bf16"}, {}):
         result(bundle, **options)
     assert len(compilations) == 3
 
@@ -100,11 +100,18 @@ def test_openvino_picture_from_models_on_disk_is_the_same(bundle: Bundle, compil
 def test_openvino_bf16_is_near_fp32_and_not_the_same(bundles: dict[str, Path]) -> None:
     drawn = {}
     for precision in ("fp32", "bf16"):
-        with load(bundles["A"], backend="openvino", precision=precision, threads=1) as pipeline:
+        with load(bundles["A"], backend="openvino", precision=precision, threads=2) as pipeline:
             assert (pipeline.backend.precision, pipeline.backend.graph_precision) == (precision, "fp32")
             drawn[precision] = pipeline.generate(REQUEST).latents
     error = np.linalg.norm(drawn["bf16"] - drawn["fp32"]) / np.linalg.norm(drawn["fp32"])
     assert 1e-5 < error < 3e-2
+
+
+def test_openvino_computes_no_bf16_on_one_thread(bundles: dict[str, Path]) -> None:
+    """It ended the process with a floating point exception, where the CPU has AMX."""
+    with pytest.raises(BackendError, match="openvino can't run bf16 on one thread; it runs fp32"):
+        open_backend(Bundle.open(bundles["A"]), "openvino", "bf16", threads=1)
+    assert open_backend(Bundle.open(bundles["A"]), "openvino", "auto", threads=1).precision == "fp32"
 
 
 @pytest.mark.parametrize("component", sorted(EXACT))
@@ -118,7 +125,7 @@ def test_openvino_component_that_costs_no_time_is_exact_in_bf16(bundles: dict[st
     }
     given = []
     for precision in ("fp32", "bf16"):
-        backend = open_backend(bundle, "openvino", precision, threads=1)
+        backend = open_backend(bundle, "openvino", precision, threads=2)
         given.append([backend.to_host(array) for array in backend.open(component).run(feeds).values()])
     np.testing.assert_array_equal(*given)
 
@@ -126,7 +133,7 @@ def test_openvino_component_that_costs_no_time_is_exact_in_bf16(bundles: dict[st
 def test_openvino_runs_bf16_graphs_where_there_are_no_others(bundles: dict[str, Path]) -> None:
     whole = Bundle.open(bundles["A"])
     graphs = tuple(graph for graph in whole.manifest.graphs if graph.precision == "bf16")
-    backend = open_backend(Bundle(whole.path, replace(whole.manifest, graphs=graphs)), "openvino", "bf16", threads=1)
+    backend = open_backend(Bundle(whole.path, replace(whole.manifest, graphs=graphs)), "openvino", "bf16", threads=2)
     assert backend.graph_precision == "bf16"
     given = backend.to_host(backend.open(COMPONENT).run(FEEDS)["context"])
     assert given.dtype == np.float32
