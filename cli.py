@@ -107,25 +107,31 @@ def compare(
 
 @app.command()
 def quantize(
-    bundle: Annotated[Path, typer.Argument(help="The bundle.")],
+    bundle: Annotated[str, typer.Argument(help="The bundle's folder, or nano.")],
     target: Annotated[Path, typer.Argument(help="The folder to make.")],
     scheme: Annotated[str, typer.Option(help="int8-weights, int4-weights or int8.")],
     prompts: Annotated[Path | None, typer.Option(help="A text file, a prompt a line, to draw for a look at activations.")] = None,
-    size: Annotated[int | None, typer.Option(help="Height and width of what is drawn; 256 by default.")] = None,
+    size: Annotated[int | None, typer.Option(help="Height and width of what is drawn; 256 at most by default.")] = None,
     threads: Threads = None,
     memory_limit: MemoryLimit = None,
 ) -> None:
     """Make a smaller bundle, its fp32 graphs with 8- or 4-bit weights, and say what that costs."""
     needs_extra("export", "onnx", "onnx_ir")
-    from .exporter.calibration import Calibration, read_prompts
+    from .exporter.calibration import calibration_of, read_prompts
     from .exporter.quantize import quantize_bundle
+    from .runtime.pipeline import bundle_path
 
-    given: dict[str, Any] = {"prompts": None if prompts is None else read_prompts(prompts), "size_px": size}
-    given |= {"threads": threads, "memory_limit_bytes": memory_bytes(memory_limit)}
-    calibration = Calibration(**{name: value for name, value in given.items() if value is not None})
+    folder = bundle_path(bundle)
+    calibration = calibration_of(
+        folder,
+        prompts=None if prompts is None else read_prompts(prompts),
+        size_px=size,
+        threads=threads,
+        memory_limit_bytes=memory_bytes(memory_limit),
+    )
     bar = ProgressLine()
     report = quantize_bundle(
-        bundle, target, scheme, calibration=calibration, progress=lambda what, done, total: bar.show(done, total, what)
+        folder, target, scheme, calibration=calibration, progress=lambda what, done, total: bar.show(done, total, what)
     )
     bar.end()
     typer.echo(report.table())

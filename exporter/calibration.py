@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from ..runtime.backends import Backend, open_backend
-from ..runtime.bundle import Bundle, GraphSpec, TensorSpec, file_hash
+from ..runtime.bundle import CALIBRATION, Bundle, GraphSpec, TensorSpec, file_hash
 from ..runtime.errors import ExportError
 from ..runtime.pipeline import Pipeline, check_limits
 from ..runtime.request import Request
@@ -29,6 +30,7 @@ PROMPTS = (
     "three green apples and a glass of water on a white plate",
     "a street in the rain at night, neon signs, people with umbrellas",
 )
+SIZE_PX = 256
 BACKEND, PRECISION = "ort-cpu", "fp32"
 LARGEST, MEAN_SQUARE = "largest", "mean_square"
 
@@ -45,7 +47,7 @@ class Calibration:
     """
 
     prompts: tuple[str, ...] = PROMPTS
-    size_px: int = 256
+    size_px: int = SIZE_PX
     steps: int = 4
     memory_limit_bytes: int | None = None
     threads: int | None = None
@@ -74,6 +76,14 @@ class Calibration:
             edit = replace(self.request(instruction, index), images=(picture,), image_guidance=2.0)
             pipeline.generate(edit)
             progress(index + 1)
+
+
+def calibration_of(bundle: Path, **given: Any) -> Calibration:
+    """The bundle's own prompts if it has any, at its own size if that is small; `given` instead, where it isn't None."""
+    own = read_prompts(bundle / CALIBRATION) if (bundle / CALIBRATION).is_file() else PROMPTS
+    size_px = min(SIZE_PX, Bundle.open(bundle).manifest.vae.sample_px)
+    told = {name: value for name, value in given.items() if value is not None}
+    return Calibration(**{"prompts": own, "size_px": size_px, **told})
 
 
 def read_prompts(file: Path) -> tuple[str, ...]:

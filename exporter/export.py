@@ -23,7 +23,17 @@ import onnx_ir as ir
 
 from ..plugins.omni_rope.torch_export import emit
 from ..reference.safetensors_header import TensorLocation
-from ..runtime.bundle import MANIFEST, PRECISIONS, FileSpec, GraphSpec, Manifest, TensorSpec, file_hash, header_hash
+from ..runtime.bundle import (
+    CALIBRATION,
+    MANIFEST,
+    PRECISIONS,
+    FileSpec,
+    GraphSpec,
+    Manifest,
+    TensorSpec,
+    file_hash,
+    header_hash,
+)
 from ..runtime.errors import BundleError, ExportError
 from .checkpoint import PARTS, Checkpoint
 from .components import COMPONENTS, Component, Tensor
@@ -97,6 +107,8 @@ def export_bundle(
         graphs = _export_graphs(opened, locations, staging, precisions, materialized, job, done, progress)
         progress("hashing weights", len(graphs), _pieces(precisions))
         write_tokenizer(opened, staging)
+        if (opened.path / CALIBRATION).is_file():
+            shutil.copyfile(opened.path / CALIBRATION, staging / CALIBRATION)
         manifest = make_manifest(opened, graphs, _files(staging), {tool: version(tool) for tool in TOOLS})
         (staging / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         (staging / JOB).unlink()

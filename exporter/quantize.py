@@ -19,7 +19,7 @@ import onnx_ir as ir
 
 from ..runtime.bundle import MANIFEST, Bundle, FileSpec, GraphSpec, Manifest, file_hash, header_hash
 from ..runtime.errors import ExportError
-from .calibration import PRECISION, Calibration, Progress, observe_inputs
+from .calibration import PRECISION, Calibration, Progress, calibration_of, observe_inputs
 from .placement import place
 from .quantize_graph import rewrite
 from .quantize_linears import Group, find_linears, make_group, new_tensors
@@ -44,12 +44,14 @@ def quantize_bundle(
 ) -> QuantizationReport:
     """Make the bundle `target`: like `bundle`, its fp32 graphs by the scheme (a name in SCHEMES). What is unchanged is linked.
 
-    calibration: what is drawn to see activations and to compare. Returns what was lost and won, as `quantization.json` says
-    it. Raises ExportError where `target` exists, `bundle` was quantized before or has no fp32 graphs, or the disk is full.
+    calibration: what is drawn to see activations and to compare; by default what the bundle suggests. Returns what was lost and
+    won, as `quantization.json` says it. Raises ExportError where `target` exists, `bundle` was quantized before or has no fp32
+    graphs, or the disk is full.
     """
-    chosen, calibration = _scheme(scheme), calibration or Calibration()
+    chosen = _scheme(scheme)
     opened, target = Bundle.open(bundle), Path(target)
     _check(opened, target, chosen)
+    calibration = calibration or calibration_of(opened.path)
     staging = Path(f"{target}.partial")
     shutil.rmtree(staging, ignore_errors=True)
     try:

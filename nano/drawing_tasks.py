@@ -116,6 +116,19 @@ def substitute(sampler: Sampler) -> DrawingTask:
     return _edited("replace", prompt, scene, changed(scene, k, replace(thing, shape=shape, colour=colour)))
 
 
+def redraw(sampler: Sampler) -> DrawingTask:
+    """An uneven thing replaced by what it should be: how reflection mends one."""
+    target, k = _some_scene(sampler)
+    thing = target.things[k]
+    prompt = anew(thing)
+    return _edited("redraw", prompt, changed(target, k, replace(thing, dents=sampler.dents())), target)
+
+
+def anew(thing: Thing) -> str:
+    """The edit that draws a thing once more."""
+    return f"replace the {thing.shape} with {article(name(thing))}"
+
+
 def change_background(sampler: Sampler) -> DrawingTask:
     scene, _ = _some_scene(sampler)
     colour = sampler.colour(scene.background, *(thing.colour for thing in scene.things))
@@ -140,10 +153,8 @@ def gather(sampler: Sampler) -> DrawingTask:
     """The objects of all pictures side by side (three: two above, one below), as large as they were."""
     count = sampler.choice((2, 2, 3))
     inputs = tuple(sampler.one() for _ in range(count))
-    things = tuple(
-        replace(scene.things[0], x=x + sampler.rng.uniform(-3, 3), y=y + sampler.rng.uniform(-3, 3))
-        for scene, (x, y) in zip(inputs, GROUPS[count], strict=True)
-    )
+    places = (sampler.place(place) for place in GROUPS[count])
+    things = tuple(replace(scene.things[0], x=x, y=y) for scene, (x, y) in zip(inputs, places, strict=True))
     background = sampler.colour(*(thing.colour for thing in things))
     *before, last = (_source(sampler, number) for number in range(count))
     prompt = f"put {', '.join(before)} and {last} {on_background(background, sampler)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .world import COLOURS, SIDE_PX, Scene, Thing, outline
+from .world import COLOURS, SIDE_PX, Scene, Thing, outline, uneven_outline
 
 FINER = 4
 """Edges are drawn this much finer and averaged."""
@@ -33,7 +33,9 @@ def mask(thing: Thing, grow_px: float = 0.0) -> np.ndarray:
 def draw_thing(draw: ImageDraw.ImageDraw, thing: Thing, ink: int | tuple[int, int, int], finer: int = FINER) -> None:
     """The thing on a picture of `finer` dots to the pixel, without antialiasing."""
     x, y, radius = thing.x * finer, thing.y * finer, thing.radius * finer
-    if thing.shape == "circle":
+    if thing.dents:
+        draw.polygon([(x + dx * finer, y + dy * finer) for dx, dy in uneven_outline(thing)], fill=ink)
+    elif thing.shape == "circle":
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=ink)
     else:
         draw.polygon([(x + dx, y + dy) for dx, dy in outline(thing.shape, radius)], fill=ink)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from .drawing_tasks import changed, combine, draw_count, draw_one, draw_two, edit
+from .drawing_tasks import anew, changed, combine, draw_count, draw_one, draw_two, edit
 from .language import BETWEEN, NUMBERS, article, caption, kind, name
 from .world import OPPOSITE, RELATIONS, SHAPES, Sampler, Scene, Thing, is_held_out, relation_between
 
@@ -86,7 +86,7 @@ def reflect(sampler: Sampler) -> TalkingTask:
 def plant(sampler: Sampler, scene: Scene, sized: bool = True) -> tuple[Scene, str, str]:
     """The scene with one mistake, the mistake in words and the edit that mends it. `sized`: whether sizes were asked for."""
     alike = len(scene.things) > 1 and kind(scene.things[0]) == kind(scene.things[1])
-    ways = [_wrong_background] if alike else [_wrong_background, _wrong_colour, _wrong_shape]
+    ways = [_wrong_background] if alike else [_wrong_background, _wrong_colour, _wrong_shape, _uneven, _uneven]
     if len(scene.things) == 2 and not alike:
         ways.append(partial(_missing, sized=sized))
     while True:
@@ -116,6 +116,12 @@ def _wrong_shape(sampler: Sampler, scene: Scene) -> tuple[Scene, str, str]:
     shape = sampler.choice([s for s in SHAPES if s not in {other.shape for other in scene.things}])
     wrong = changed(scene, k, replace(thing, shape=shape))
     return wrong, f"no, there is {article(shape)}", f"replace the {shape} with {article(name(thing))}"
+
+
+def _uneven(sampler: Sampler, scene: Scene) -> tuple[Scene, str, str]:
+    k, thing = _some_thing(sampler, scene)
+    wrong = changed(scene, k, replace(thing, dents=sampler.dents()))
+    return wrong, f"no, the {thing.shape} is uneven", anew(thing)
 
 
 def _missing(sampler: Sampler, scene: Scene, sized: bool) -> tuple[Scene, str, str]:

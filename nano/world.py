@@ -27,6 +27,12 @@ COLOURS = {
 SHAPES = ("circle", "square", "triangle", "star")
 RADII_PX = {"small": (11.0, 14.0), "large": (19.0, 22.0)}
 """Of the circle; the other shapes' sizes follow from it as `outline` says."""
+JITTER_PX = 3.0
+"""How far off its place a thing may be, along each axis."""
+DENTS = 8
+DENTS_SPREAD = 0.16
+LEAST_DENTS_SPREAD = 0.12
+"""Of the dents of an uneven thing: how many, how far they are spread, and how far at least."""
 RELATIONS = ("left", "right", "above", "below")
 OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
@@ -36,7 +42,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Thing:
-    """A shape in a picture: centre and radius in pixels, x to the right and y down."""
+    """A shape in a picture: centre and radius in pixels, x to the right and y down.
+
+    dents: how much too far out its outline is at even angles, in parts of the distance from the centre; none if it is even.
+    """
 
     shape: str
     colour: str
@@ -44,6 +53,7 @@ class Thing:
     x: float
     y: float
     radius: float
+    dents: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +74,20 @@ def outline(shape: str, radius: float) -> list[Point]:
     if shape == "star":
         return [_polar((1.3, 0.6)[k % 2] * radius, k / 10) for k in range(10)]
     raise ValueError(f"shape={shape!r} has no corners; allowed are square, triangle, star")
+
+
+def uneven_outline(thing: Thing) -> list[Point]:
+    """The corners around (0, 0) of a thing with dents, between which they are interpolated."""
+    whole = (
+        [_polar(thing.radius, k / 64) for k in range(64)]
+        if thing.shape == "circle"
+        else outline(thing.shape, thing.radius)
+    )
+    ends = zip(whole, [*whole[1:], whole[0]], strict=True)
+    points = np.array([np.linspace(start, end, 12, endpoint=False) for start, end in ends]).reshape(-1, 2)
+    angles = np.linspace(-math.pi, math.pi, len(thing.dents), endpoint=False)
+    dents = np.interp(np.arctan2(points[:, 1], points[:, 0]), angles, thing.dents, period=2 * math.pi)
+    return [(float(x), float(y)) for x, y in points * (1 + dents[:, None])]
 
 
 def _polar(distance: float, turns: float, drop: float = 0.0) -> Point:
@@ -102,31 +126,43 @@ class Sampler:
     def colour(self, *but: str) -> str:
         return self.choice([name for name in COLOURS if name not in but])
 
-    def thing(self, place: Point, jitter: float, **fixed: str) -> Thing:
+    def place(self, place: Point) -> Point:
+        """A point near `place`."""
+        x, y = place
+        return x + self.rng.uniform(-JITTER_PX, JITTER_PX), y + self.rng.uniform(-JITTER_PX, JITTER_PX)
+
+    def thing(self, place: Point, **fixed: str) -> Thing:
         """A thing near `place`, of any kind but for what `fixed` says of shape, colour and size."""
         size = fixed.get("size") or self.choice(tuple(RADII_PX))
-        x, y = (float(axis + self.rng.uniform(-jitter, jitter)) for axis in place)
+        x, y = self.place(place)
         radius = float(self.rng.uniform(*RADII_PX[size]))
         shape = fixed.get("shape") or self.choice(SHAPES)
         return Thing(shape=shape, colour=fixed.get("colour") or self.colour(), size=size, x=x, y=y, radius=radius)
 
+    def dents(self, spread: float = DENTS_SPREAD, least: float = LEAST_DENTS_SPREAD) -> tuple[float, ...]:
+        """Dents that nobody takes for even, unless `spread` and `least` say otherwise."""
+        while True:
+            dents = self.rng.normal(0, spread, DENTS)
+            if dents.std() >= least:
+                return tuple(dents.tolist())
+
     def one(self) -> Scene:
         """One thing near the middle."""
-        return self._accepted(lambda: (self.thing((64, 64), 16),))
+        return self._accepted(lambda: (self.thing(MIDDLE),))
 
     def held_out_one(self) -> Scene:
         """One thing near the middle, of a held-out combination."""
         colour, shape, background = self.choice(sorted(HELD_OUT))
-        return Scene(background=background, things=(self.thing((64, 64), 16, colour=colour, shape=shape),))
+        return Scene(background=background, things=(self.thing(MIDDLE, colour=colour, shape=shape),))
 
     def related(self, relation: str) -> Scene:
         """Two things that differ in shape and colour, the first left, right, above or below of the second."""
         first, second = places(relation)
 
         def things() -> tuple[Thing, ...]:
-            a = self.thing(first, 3)
+            a = self.thing(first)
             shape = self.choice([s for s in SHAPES if s != a.shape])
-            b = self.thing(second, 3, shape=shape, colour=self.colour(a.colour))
+            b = self.thing(second, shape=shape, colour=self.colour(a.colour))
             return a, b
 
         return self._accepted(things)
@@ -136,9 +172,7 @@ class Sampler:
 
         def things() -> tuple[Thing, ...]:
             fixed = {"shape": self.choice(SHAPES), "colour": self.colour(), "size": self.choice(tuple(RADII_PX))}
-            turned = self.choice((0, 1, 2, 3))
-            jitter = 16 if count == 1 else 3
-            return tuple(self.thing(turn(place, turned), jitter, **fixed) for place in GROUPS[count])
+            return tuple(self.thing(place, **fixed) for place in GROUPS[count])
 
         return self._accepted(things)
 
@@ -150,8 +184,9 @@ class Sampler:
                 return scene
 
 
-GROUPS: dict[int, tuple[Point, ...]] = {1: ((64, 64),), 2: ((33, 64), (95, 64)), 3: ((33, 40), (95, 40), (64, 92))}
-"""Where one, two or three things stand, before the whole group is turned by a number of right angles."""
+MIDDLE: Point = (64, 64)
+GROUPS: dict[int, tuple[Point, ...]] = {1: (MIDDLE,), 2: ((33, 64), (95, 64)), 3: ((33, 40), (95, 40), (64, 92))}
+"""Where one, two or three things stand."""
 
 
 def places(relation: str) -> tuple[Point, Point]:
@@ -164,14 +199,6 @@ def places(relation: str) -> tuple[Point, Point]:
         "below": ((64, far), (64, near)),
     }
     return pairs[relation]
-
-
-def turn(place: Point, right_angles: int) -> Point:
-    """The place after turning the picture clockwise."""
-    x, y = place
-    for _ in range(right_angles):
-        x, y = SIDE_PX - y, x
-    return x, y
 
 
 def relation_between(first: Thing, second: Thing) -> str:

@@ -19,6 +19,8 @@ from .errors import BundleError
 from .vision import VisionParameters as VisionParameters
 
 MANIFEST = "bundle.json"
+CALIBRATION = "calibration.txt"
+"""The model's own prompts for a look at its activations, one a line; a bundle may do without."""
 FORMAT_VERSION = 1
 PRECISIONS = ("fp32", "fp16", "bf16")
 

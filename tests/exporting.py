@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +15,31 @@ from omnigen2_rt.exporter.export import Lora, export_bundle
 from omnigen2_rt.reference.mllm import MLLMConfig
 from omnigen2_rt.reference.vision import VisionConfig
 from omnigen2_rt.reference.weights import mllm_parameter_name, read_config, tensor_locations
-from omnigen2_rt.runtime.bundle import GraphSpec
+from omnigen2_rt.runtime.bundle import MANIFEST, Bundle, GraphSpec
 
 GOLDENS = Path(__file__).resolve().parent / "data" / "goldens"
 
 
-def exported_bundle(checkpoint: Path, tmp: Path, precisions: tuple[str, ...] = ("fp32",), lora: Lora | None = None) -> Path:
-    """Export `checkpoint` to a new folder under `tmp`; returns the bundle."""
+def exported_bundle(checkpoint: Path, tmp: Path, lora: Lora | None = None) -> Path:
+    """Export `checkpoint` in fp32 to a new folder under `tmp`; returns the bundle."""
     bundle = tmp / f"bundle-{checkpoint.parent.name}{'-lora' if lora else ''}"
-    export_bundle(checkpoint, bundle, precisions=precisions, lora=lora)
+    export_bundle(checkpoint, bundle, precisions=("fp32",), lora=lora)
     return bundle
+
+
+def golden_bundles(tmp: Path) -> dict[str, Path]:
+    """Config A in fp32, fp16 and bf16, B in fp32. Exporting keeps one core busy, so a second process takes half of it."""
+    checkpoint, halves = GOLDENS / "A" / "checkpoint", tmp / "halves"
+    command = [sys.executable, "-m", "omnigen2_rt", "export", checkpoint, halves, "--precision", "fp16", "--precision", "bf16"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as beside:
+        bundles = {name: exported_bundle(GOLDENS / name / "checkpoint", tmp) for name in ("A", "B")}
+    assert beside.returncode == 0
+    manifests = [Bundle.open(bundle).manifest for bundle in (bundles["A"], halves)]
+    for graph in halves.glob("*.onnx"):
+        graph.rename(bundles["A"] / graph.name)
+    joined = replace(manifests[0], graphs=(*manifests[0].graphs, *manifests[1].graphs))
+    (bundles["A"] / MANIFEST).write_text(joined.to_json(), encoding="utf-8")
+    return bundles
 
 
 def exported_mllm(folder: Path, precision: str = "fp32") -> tuple[Checkpoint, tuple[GraphSpec, ...]]:

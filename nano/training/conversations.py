@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 from torch import Tensor
 
 from ...exporter.chat_facts import IMAGE_TAG
@@ -81,10 +81,11 @@ class Reader:
         positions = chat_positions(0, [number == self.image_token for number in ids], grids)
         return Turn(np.array(ids), positions, len(asked))
 
-    def pixels(self, scene: Scene) -> NDArray[np.uint8]:
-        """The scene's picture at the size that the image processor brings it to."""
+    def pixels(self, scene: Scene, blur_px: float = 0.0) -> NDArray[np.uint8]:
+        """The scene's picture, blurred, at the size that the image processor brings it to."""
         side = self.grid[1] * self.processor.patch_size
-        return np.asarray(render(scene).resize((side, side), Image.Resampling(self.processor.resample)))
+        picture = render(scene).filter(ImageFilter.GaussianBlur(blur_px)) if blur_px else render(scene)
+        return np.asarray(picture.resize((side, side), Image.Resampling(self.processor.resample)))
 
     def patches(self, pixels: NDArray[np.uint8]) -> Tensor:
         """(N, side, side, 3) uint8 -> (N, patches, values) float32, as `vision_patches` gives them for one picture."""

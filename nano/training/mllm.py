@@ -8,6 +8,7 @@ The eyes, which were trained alone before, go on telling what they see to their 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from ...reference.mllm import MLLM, TextLayer
 from ...reference.vision import VisionBlock
 from ..talking_tasks import TalkingTask, decide, look, reflect, relate
-from ..world import Sampler
+from ..world import Sampler, Scene
 from . import checkpoint, sight
 from .conversations import Batch, Reader
 from .conversations import look as see
@@ -30,6 +31,8 @@ QUESTIONS = 20_000
 """Rendered anew for every sitting."""
 ALIKE = 8
 """Batches that are drawn together and share out their questions by length, so that little is padded."""
+UNEVEN, BLUR_PX = 0.03, 0.9
+"""How far what is right may be from what was rendered."""
 REQUEST_WEIGHT, PROBE_WEIGHT, SIGHT_WEIGHT = 0.05, 0.2, 0.2
 SCHEDULE = Schedule(learning_rate=1e-3, averaging=0.998, with_muon=True)
 
@@ -56,7 +59,7 @@ class Questions:
         self.first = np.cumsum(counts) - counts
         self.lengths = np.array([len(turn.ids) for turn in self.turns])
         scenes = [scene for task in self.tasks for scene in task.inputs]
-        self.pixels: NDArray[np.uint8] = np.stack([reader.pixels(scene) for scene in scenes])
+        self.pixels: NDArray[np.uint8] = np.stack([reader.pixels(*as_drawn(scene, sampler)) for scene in scenes])
         self.shown: NDArray[np.int64] = np.stack([sight.shown(scene, reader.tokens_a_side) for scene in scenes])
 
     def take(self, chosen: NDArray[np.int64], reader: Reader) -> tuple[list[TalkingTask], Batch, Tensor]:
@@ -74,10 +77,18 @@ class Questions:
             yield from rng.permutation(ordered)
 
 
+def as_drawn(scene: Scene, sampler: Sampler) -> tuple[Scene, float]:
+    """The scene as a model may draw it, which is right too, and the pixels to blur it by: nothing, half of the time."""
+    if sampler.chance(0.5):
+        return scene, 0.0
+    things = (thing if thing.dents else replace(thing, dents=sampler.dents(UNEVEN, 0.0)) for thing in scene.things)
+    return replace(scene, things=tuple(things)), float(sampler.rng.uniform(0, BLUR_PX))
+
+
 def some_question(sampler: Sampler) -> TalkingTask:
-    """Looking and reflecting most of the time, sometimes deciding; of what is seen, relations are the hardest."""
+    """Mostly reflecting, for dents are the hardest to see, then relations; sometimes deciding."""
     share = sampler.rng.random()
-    return (relate if share < 0.25 else look if share < 0.5 else reflect if share < 0.85 else decide)(sampler)
+    return (relate if share < 0.15 else look if share < 0.3 else reflect if share < 0.9 else decide)(sampler)
 
 
 def read(mllm: MLLM, batch: Batch, reader: Reader) -> tuple[Tensor, Tensor | None]:

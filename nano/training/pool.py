@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...reference.mllm import MLLM
 from ...reference.vae import VAE
-from ..drawing_tasks import DrawingTask, combine, draw_count, draw_one, draw_two, edit
+from ..drawing_tasks import DrawingTask, combine, draw_count, draw_one, draw_two, edit, redraw
 from ..world import Sampler
 from .conversations import Reader
 from .loop import written_whole
@@ -29,7 +29,7 @@ from .vae import pixels_of
 SHARD = 4096
 CHAT_SHARE = 0.12
 """How many requests come as a turn of a conversation, as `chat` draws them, their pictures seen by the language model too."""
-TASKS = ((0.2, draw_one), (0.2, draw_two), (0.15, draw_count), (0.25, edit), (0.2, combine))
+TASKS = ((0.14, draw_one), (0.2, draw_two), (0.18, draw_count), (0.25, edit), (0.03, redraw), (0.2, combine))
 ENCODED_AT_ONCE = 64
 TOKENS_A_SIDE = 4
 """Of a picture, for the transformer."""
@@ -40,7 +40,7 @@ class Group(NamedTuple):
 
     states: NDArray[np.float16]  # (n, T, Dt)
     latents: NDArray[np.float16]  # (n, 1 + r, C, h, w), scaled: the target, then the references
-    shown: NDArray[np.int64]  # (n, L, 5): what each image token of the target shows, see `sight.shown`
+    shown: NDArray[np.int64]  # (n, L, 6): what each image token of the target shows, see `sight.shown`
     places: NDArray[np.float32]  # (n, L, 3): and where, see `sight.places`
 
 

@@ -28,19 +28,20 @@ PICTURES = 6_000
 """Rendered anew for every sitting."""
 REACH = 1.1
 """A token shows a thing if the middle of its square is within so many radii of the thing's, and half the square's side."""
-PARTS = (len(COLOURS), len(SHAPES) + 1, len(COLOURS) + 1, len(RADII_PX) + 1, len(RELATIONS) + 1)
-"""Answers that the probe chooses among: the background; shape, colour and size of the thing, and how it lies to the only other
-one. 0 where there is none."""
+PARTS = (len(COLOURS), len(SHAPES) + 1, len(COLOURS) + 1, len(RADII_PX) + 1, len(RELATIONS) + 1, 3)
+"""Answers that the probe chooses among: the background; shape, colour and size of the thing, how it lies to the only other one,
+and whether it is even (1) or has dents (2). 0 where there is none."""
 SCHEDULE = Schedule(learning_rate=1.5e-3, averaging=0.998, with_muon=True)
 
 
 def shown(scene: Scene, tokens_a_side: int) -> NDArray[np.int64]:
-    """What each token of a picture shows: (tokens, 5) numbers below those of PARTS, row by row."""
+    """What each token of a picture shows: (tokens, 6) numbers below those of PARTS, row by row."""
     answers = np.zeros((tokens_a_side**2, len(PARTS)), np.int64)
     answers[:, 0] = list(COLOURS).index(scene.background)
     for number, _, _, thing in _seen(scene, tokens_a_side):
         kinds = SHAPES.index(thing.shape), list(COLOURS).index(thing.colour), list(RADII_PX).index(thing.size)
         answers[number, 1:4] = np.array(kinds) + 1
+        answers[number, 5] = 2 if thing.dents else 1
         if len(scene.things) == 2:
             (other,) = (each for each in scene.things if each is not thing)
             answers[number, 4] = RELATIONS.index(relation_between(thing, other)) + 1
@@ -81,7 +82,7 @@ def probe(visual: VisionEncoder) -> nn.Linear:
 
 
 def sight_loss(scores: Tensor, answers: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """scores: (N, tokens, sum(PARTS)); answers: (N, tokens, 5). The loss, and how often a thing's shape and relation are told."""
+    """scores: (N, tokens, sum(PARTS)); answers: (N, tokens, 6). The loss, and how often a thing's shape and relation are told."""
     parts = torch.split(scores.flatten(0, 1).float(), list(PARTS), dim=-1)
     wanted = answers.flatten(0, 1).unbind(-1)
     loss = torch.stack([F.cross_entropy(part, right) for part, right in zip(parts, wanted, strict=True)]).sum()

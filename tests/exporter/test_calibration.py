@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,9 @@ import onnxruntime
 import pytest
 
 from omnigen2_rt.exporter import calibration
-from omnigen2_rt.exporter.calibration import PROMPTS, Calibration, observe_inputs, read_prompts
+from omnigen2_rt.exporter.calibration import PROMPTS, Calibration, calibration_of, observe_inputs, read_prompts
 from omnigen2_rt.exporter.placement import place
-from omnigen2_rt.runtime.bundle import Bundle
+from omnigen2_rt.runtime.bundle import CALIBRATION, Bundle
 from omnigen2_rt.runtime.errors import BackendError, ExportError, RequestError
 
 SMALL = Calibration(prompts=("a red cube",), size_px=32, steps=2, threads=1)
@@ -92,6 +94,18 @@ def test_calibration_with_a_number_out_of_range_is_refused_at_once() -> None:
         Calibration(size_px=8)
     with pytest.raises(BackendError, match="threads=0"):
         Calibration(threads=0)
+
+
+def test_a_bundle_brings_its_own_prompts_and_size(bundles: dict[str, Path], tmp_path: Path) -> None:
+    assert calibration_of(bundles["B"]).prompts == PROMPTS
+    own = tmp_path / "bundle"
+    shutil.copytree(bundles["B"], own)
+    (own / CALIBRATION).write_text("a red circle on blue\npaint it green\n", encoding="utf-8")
+    assert calibration_of(own).prompts == ("a red circle on blue", "paint it green")
+    assert calibration_of(own, prompts=("a cat",), steps=3, threads=None) == replace(
+        calibration_of(own), prompts=("a cat",), steps=3
+    )
+    assert calibration_of(own).size_px == min(256, Bundle.open(own).manifest.vae.sample_px)
 
 
 def test_default_prompts_are_several_different_ones() -> None:

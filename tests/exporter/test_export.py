@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 
 from omnigen2_rt.exporter import export, placement
 from omnigen2_rt.exporter.export import export_bundle
-from omnigen2_rt.runtime.bundle import Bundle
+from omnigen2_rt.runtime.bundle import CALIBRATION, Bundle
 from omnigen2_rt.runtime.errors import BundleError, ExportError
 from tests.exporter.checkpoints import TRANSFORMER, A, B, few_components
 
@@ -54,6 +55,14 @@ def test_export_to_a_name_with_a_slash_at_its_end_makes_the_bundle(tmp_path: Pat
     """The staging folder once lay inside the bundle then, and could not become it."""
     export_bundle(A, f"{tmp_path}/bundle/", precisions=("fp32",))
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_export_carries_the_checkpoints_own_calibration_prompts(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(B, checkpoint)
+    (checkpoint / CALIBRATION).write_text("a red circle\n", encoding="utf-8")
+    export_bundle(checkpoint, tmp_path / "bundle", precisions=("fp32",))
+    assert (tmp_path / "bundle" / CALIBRATION).read_text(encoding="utf-8") == "a red circle\n"
 
 
 @pytest.mark.parametrize("precisions", [("fp8",), ()])

@@ -45,7 +45,7 @@ class Original:
 
     def __init__(self, shape: str, size: str, seed: int) -> None:
         sampler = Sampler(seed)
-        self.thing = sampler.thing((64, 64), 16, shape=shape, size=size)
+        self.thing = sampler.thing((64, 64), shape=shape, size=size)
         self.scene = Scene(background=sampler.colour(self.thing.colour), things=(self.thing,))
         self.other = sampler.colour(self.thing.colour, self.scene.background)
         self.x, self.y = round(self.thing.x), round(self.thing.y)

@@ -14,18 +14,18 @@ SCENE = Scene(
     background="blue",
     things=(
         Thing(shape="star", colour="red", size="small", x=33.0, y=64.0, radius=12.0),
-        Thing(shape="circle", colour="black", size="large", x=95.0, y=64.0, radius=20.0),
+        Thing(shape="circle", colour="black", size="large", x=95.0, y=64.0, radius=20.0, dents=(0.2, -0.2)),
     ),
 )
 
 
 def test_tokens_show_the_thing_that_is_near_and_the_background() -> None:
-    answers = shown(SCENE, 4).reshape(4, 4, 5)
+    answers = shown(SCENE, 4).reshape(4, 4, 6)
     assert (answers[..., 0] == list(COLOURS).index("blue")).all()
-    assert answers[0, 0, 1:].tolist() == [0, 0, 0, 0]
+    assert answers[0, 0, 1:].tolist() == [0] * 5
     left, right = (RELATIONS.index(relation) + 1 for relation in ("left", "right"))
-    assert answers[1, 0, 1:].tolist() == [SHAPES.index("star") + 1, list(COLOURS).index("red") + 1, 1, left]
-    assert answers[2, 3, 1:].tolist() == [SHAPES.index("circle") + 1, list(COLOURS).index("black") + 1, 2, right]
+    assert answers[1, 0, 1:].tolist() == [SHAPES.index("star") + 1, list(COLOURS).index("red") + 1, 1, left, 1]
+    assert answers[2, 3, 1:].tolist() == [SHAPES.index("circle") + 1, list(COLOURS).index("black") + 1, 2, right, 2]
 
 
 def test_places_are_from_the_middle_of_a_token_in_its_sides() -> None:

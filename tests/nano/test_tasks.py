@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from omnigen2_rt.nano import drawing_tasks, talking_tasks
 from omnigen2_rt.nano.drawing_tasks import DrawingTask
 from omnigen2_rt.nano.language import caption, kind
+from omnigen2_rt.nano.reader import read
+from omnigen2_rt.nano.render import render
 from omnigen2_rt.nano.talking_tasks import TalkingTask
-from omnigen2_rt.nano.world import COLOURS, HELD_OUT, RADII_PX, RELATIONS, SHAPES, Sampler, is_held_out, outline
+from omnigen2_rt.nano.world import (
+    COLOURS,
+    DENTS_SPREAD,
+    HELD_OUT,
+    LEAST_DENTS_SPREAD,
+    MIDDLE,
+    RADII_PX,
+    RELATIONS,
+    SHAPES,
+    Sampler,
+    Scene,
+    is_held_out,
+    outline,
+)
 
 DRAWING = (drawing_tasks.draw_one, drawing_tasks.draw_two, drawing_tasks.draw_count, drawing_tasks.combine)
 TALKING = (talking_tasks.look, talking_tasks.decide, talking_tasks.reflect)
@@ -66,6 +82,27 @@ def test_mending_edit_says_a_size_only_if_the_request_did() -> None:
     assert len(added) > 20
     for task in added:
         assert any(size in task.answer for size in RADII_PX) == any(size in task.question for size in RADII_PX), task
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_uneven_things_are_no_longer_of_their_shape_and_a_little_uneven_ones_are(shape: str) -> None:
+    sampler = Sampler(8)
+    for spread, least, right in ((DENTS_SPREAD, LEAST_DENTS_SPREAD, 0.15), (0.03, 0.0, 1.0)):
+        taken = 0
+        for _ in range(100):
+            thing = replace(sampler.thing(MIDDLE, shape=shape, colour="red"), dents=sampler.dents(spread, least))
+            seen = read(render(Scene(background="white", things=(thing,))))
+            taken += not seen.faults and seen.things[0].shape == shape
+        assert taken == 100 * right if right == 1 else taken <= 100 * right
+
+
+def test_redrawing_mends_what_is_uneven_and_keeps_the_rest() -> None:
+    sampler = Sampler(9)
+    for task in (drawing_tasks.redraw(sampler) for _ in range(MANY)):
+        uneven = [k for k, thing in enumerate(task.inputs[0].things) if thing.dents]
+        assert len(uneven) == 1 and not any(thing.dents for thing in task.target.things)
+        evened = tuple(replace(thing, dents=()) for thing in task.inputs[0].things)
+        assert evened == task.target.things and task.target.things[uneven[0]].shape in task.prompt
 
 
 def test_unlike_things_differ_in_shape_and_colour_and_alike_ones_in_nothing() -> None:

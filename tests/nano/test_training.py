@@ -113,7 +113,7 @@ def test_pool_groups_tasks_by_references_and_tokens(reader: Reader, tmp_path: Pa
     for (references, tokens), group in groups.items():
         assert group.states.shape[1:] == (tokens, 128)
         assert group.latents.shape[1:] == (1 + references, 32, 8, 8)
-        assert (group.shown.shape[1:], group.places.shape[1:]) == ((16, 5), (16, 3))
+        assert (group.shown.shape[1:], group.places.shape[1:]) == ((16, 6), (16, 3))
 
 
 def test_pool_without_shards_is_refused(tmp_path: Path) -> None:

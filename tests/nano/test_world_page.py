@@ -8,7 +8,19 @@ import pytest
 
 from omnigen2_rt.nano import drawing_tasks, reader, scorer, talking_tasks
 from omnigen2_rt.nano.talking_tasks import CRITIQUE, GRADES, JUDGE, LOOKS, MEND, SMALL_TALK
-from omnigen2_rt.nano.world import COLOURS, GROUPS, HELD_OUT, RADII_PX, SHAPES, Sampler, places
+from omnigen2_rt.nano.world import (
+    COLOURS,
+    DENTS,
+    DENTS_SPREAD,
+    GROUPS,
+    HELD_OUT,
+    JITTER_PX,
+    LEAST_DENTS_SPREAD,
+    RADII_PX,
+    SHAPES,
+    Sampler,
+    places,
+)
 from tests.nano.grammar import PAGE, blocks, pattern, rules, sentence_pattern, without
 
 RULES = rules()
@@ -71,11 +83,11 @@ def test_sizes_stand_in_the_page_with_their_radii() -> None:
 
 def test_places_stand_in_the_page() -> None:
     for relation, row in (("left", "side by side"), ("above", "one above the other")):
-        assert f"| two unlike things, {row} | {told(places(relation))} | 3 |" in PAGE
-    for count, row in ((2, "two alike things"), (3, "three alike things")):
-        assert f"| {row} | {told(GROUPS[count])}, the whole turned by 0 to 3 right angles | 3 |" in PAGE
+        assert f"| two unlike things, {row} | {told(places(relation))} |" in PAGE
+    for count, row in ((1, "one thing"), (2, "two alike things"), (3, "three alike things")):
+        assert f"| {row} | {told(GROUPS[count])} |" in PAGE
     assert f"two at {told(GROUPS[2])}, three at {told(GROUPS[3])}" in " ".join(PAGE.split())
-    assert "| one thing | (64, 64) | 16 |" in PAGE
+    assert f"off by up to {JITTER_PX:g} pixels" in PAGE
 
 
 def told(centres: tuple[tuple[float, float], ...]) -> str:
@@ -97,10 +109,10 @@ def test_reflection_stands_in_the_page_and_follows_it() -> None:
     assert all(f"| `{template}` |" in PAGE for template in (CRITIQUE, MEND, JUDGE))
     assert all(f"`{grade}` for a" in PAGE for grade in GRADES)
     mistakes = re.findall(
-        r"^\| (?:background|colour|shape|missing) \| `(no, [^`]*)` \| `([^`]*)` \|$", PAGE, re.MULTILINE
+        r"^\| (?:background|colour|shape|uneven|missing) \| `(no, [^`]*)` \| `([^`]*)` \|$", PAGE, re.MULTILINE
     )
     wrong, mending = ([sentence_pattern(row[k], RULES) for row in mistakes] for k in (0, 1))
-    assert len(wrong) == 4
+    assert len(wrong) == 5
     sampler = Sampler(13)
     tasks = [talking_tasks.reflect(sampler) for _ in range(MANY)]
     critiques = {task.answer for task in tasks if task.kind == "critique planted"}
@@ -110,6 +122,7 @@ def test_reflection_stands_in_the_page_and_follows_it() -> None:
         assert all(map(any, used)), said
         assert all(map(any, zip(*used, strict=True)))
     assert {task.answer for task in tasks if task.kind == "critique right"} == {"yes"}
+    assert f"these {DENTS} spread by at least {LEAST_DENTS_SPREAD:g}" in PAGE and f"0 +- {DENTS_SPREAD:g}" in PAGE
 
 
 def test_rules_of_judgement_stand_in_the_page() -> None:
