@@ -103,7 +103,9 @@ def _quantize(
     bundle: Bundle, scheme: Scheme, staging: Path, calibration: Calibration, progress: Progress
 ) -> dict[str, ir.Model]:
     """The scheme's components as rewritten graphs, whose rounded weights lie in `staging`."""
-    seen = observe_inputs(bundle, staging, scheme.calibrated, calibration, progress) if scheme.calibrated else {}
+    seen = {}
+    if scheme.calibrated:
+        seen = observe_inputs(bundle, staging, scheme.calibrated, calibration, progress, scheme.weighs_inputs)
     models = {name: ir.load(bundle.path / bundle.graph(name, PRECISION).file) for name in scheme.components}
     groups = {
         name: [

@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from ..reference.safetensors_header import TensorLocation
 from ..runtime.errors import ExportError
+from .quantize_gptq import rounding_for
 from .quantize_schemes import ROUNDED, Scheme, Storage
 from .quantize_weights import (
     Floats,
@@ -39,10 +40,14 @@ in the transformer's output where 1 left 0.019 and 0.020."""
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class InputStatistics:
-    """What came into Linears while the model ran: by input (K), the largest absolute value and the mean square."""
+    """What came into Linears while the model ran: by input (K), the largest absolute value and the mean square.
+
+    products: (K, K), the mean of every input times every other, where it was asked for and K is not too large to keep it.
+    """
 
     largest: Floats
     mean_square: Floats
+    products: Floats | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,12 +67,12 @@ class Linear:
 class Group:
     """Linears that read one value, and what is done to it: lengthened to `inputs`, divided by `divisor`, rounded by `scale`.
 
-    importance, divisor: (K,), without the padding.
+    seen: what came in; divisor: (K,). Both without the padding.
     """
 
     linears: tuple[Linear, ...]
     storage: Storage
-    importance: Floats | None = None
+    seen: InputStatistics | None = None
     divisor: Floats | None = None
     scale: float | None = None
 
@@ -126,7 +131,7 @@ def make_group(
     """
     inputs = seen.get(linears[0].name)
     if not storage.rounds_inputs:
-        return Group(linears=linears, storage=storage, importance=inputs.mean_square if inputs else None)
+        return Group(linears=linears, storage=storage, seen=inputs)
     if inputs is None:
         raise ExportError(
             f"{linears[0].name} did not run while drawing, so scheme {scheme.name!r} can't round its inputs"
@@ -211,5 +216,8 @@ def _rounded(group: Group, product: Sequence[Linear]) -> Rounded:
         return by_columns(round_columns, weight)
     if group.storage.bits == 8:
         return by_columns(partial(round_in_blocks, block=group.block), weight)
-    importance = None if group.importance is None else np.pad(group.importance, (0, group.padding))
+    seen, padding = group.seen, (0, group.padding)
+    if seen is not None and seen.products is not None:
+        return by_columns(rounding_for(np.pad(seen.products, padding), group.block), weight)
+    importance = None if seen is None else np.pad(seen.mean_square, padding)
     return by_columns(partial(round_to_4_bits, block=group.block, importance=importance), weight)

@@ -38,7 +38,7 @@ class Storage:
 class Scheme:
     """An entry of the table. components: how the weights of each are stored; a component that isn't named stays as it is.
 
-    weighs_inputs: whether a weight's error counts by how large the inputs were when the model ran.
+    weighs_inputs: whether a weight's error counts by what came in when the model ran.
     """
 
     name: str

@@ -28,11 +28,11 @@ def linked(bundles: dict[str, Path], tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_looking_graph_gives_the_largest_and_the_mean_square_of_what_is_multiplied(
+def test_looking_graph_gives_the_largest_the_mean_square_and_the_products_of_what_is_multiplied(
     bundles: dict[str, Path], linked: Path
 ) -> None:
     spec = Bundle.open(bundles["A"]).graph("context_refiner", "fp32")
-    looking = calibration._write_looking_graph(spec, bundles["A"], linked)
+    looking = calibration._write_looking_graph(spec, bundles["A"], linked, with_products=True)
     model = onnx.load(linked / looking.file, load_external_data=False)
     product = next(node for node in model.graph.node if node.op_type == "MatMul" and "Add" not in _users(model, node))
     model.graph.output.append(onnx.helper.make_tensor_value_info(product.input[0], onnx.TensorProto.FLOAT, None))
@@ -42,9 +42,12 @@ def test_looking_graph_gives_the_largest_and_the_mean_square_of_what_is_multipli
     shapes = {"prompt_embeds": (1, 5, spec.inputs["prompt_embeds"].shape[2]), "cos": (5, 12), "sin": (5, 12)}
     feeds = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
     name = "context_refiner.0.attn.to_k.weight"
-    value, largest, square = session.run([product.input[0], f"largest:{name}", f"mean_square:{name}"], feeds)
+    kinds = [f"{kind}:{name}" for kind in ("largest", "mean_square", "products")]
+    value, largest, square, products = session.run([product.input[0], *kinds], feeds)
     assert np.array_equal(largest, np.abs(value).max(axis=(0, 1)))
     assert np.allclose(square, np.square(value).mean(axis=(0, 1)), rtol=1e-5)
+    rows = value.reshape(-1, value.shape[-1])
+    assert np.allclose(products, rows.T @ rows / len(rows), rtol=1e-4, atol=1e-5)
 
 
 def _users(model: onnx.ModelProto, node: onnx.NodeProto) -> list[str]:
@@ -70,6 +73,7 @@ def test_several_runs_keep_the_largest_and_the_mean() -> None:
     seen.add({"largest:w": np.array([1.0, 5.0], np.float32), "mean_square:w": np.array([1.0, 4.0], np.float32)})
     seen.add({"largest:w": np.array([2.0, 3.0], np.float32), "mean_square:w": np.array([3.0, 4.0], np.float32)})
     found = seen.statistics()["w"]
+    assert found.products is None
     assert (found.largest.tolist(), found.mean_square.tolist()) == ([2, 5], [2, 4])
 
 
