@@ -117,11 +117,11 @@ def substitute(sampler: Sampler) -> DrawingTask:
 
 
 def redraw(sampler: Sampler) -> DrawingTask:
-    """An uneven thing replaced by what it should be: how reflection mends one."""
+    """A badly drawn thing replaced by what it should be: how reflection mends one."""
     target, k = _some_scene(sampler)
     thing = target.things[k]
     prompt = anew(thing)
-    return _edited("redraw", prompt, changed(target, k, replace(thing, dents=sampler.dents())), target)
+    return _edited("redraw", prompt, changed(target, k, sampler.badly_drawn(thing)), target)
 
 
 def anew(thing: Thing) -> str:

@@ -86,7 +86,9 @@ def reflect(sampler: Sampler) -> TalkingTask:
 def plant(sampler: Sampler, scene: Scene, sized: bool = True) -> tuple[Scene, str, str]:
     """The scene with one mistake, the mistake in words and the edit that mends it. `sized`: whether sizes were asked for."""
     alike = len(scene.things) > 1 and kind(scene.things[0]) == kind(scene.things[1])
-    ways = [_wrong_background] if alike else [_wrong_background, _wrong_colour, _wrong_shape, _uneven, _uneven]
+    ways = (
+        [_wrong_background] if alike else [_wrong_background, _wrong_colour, _wrong_shape, _badly_drawn, _badly_drawn]
+    )
     if len(scene.things) == 2 and not alike:
         ways.append(partial(_missing, sized=sized))
     while True:
@@ -118,10 +120,10 @@ def _wrong_shape(sampler: Sampler, scene: Scene) -> tuple[Scene, str, str]:
     return wrong, f"no, there is {article(shape)}", f"replace the {shape} with {article(name(thing))}"
 
 
-def _uneven(sampler: Sampler, scene: Scene) -> tuple[Scene, str, str]:
+def _badly_drawn(sampler: Sampler, scene: Scene) -> tuple[Scene, str, str]:
     k, thing = _some_thing(sampler, scene)
-    wrong = changed(scene, k, replace(thing, dents=sampler.dents()))
-    return wrong, f"no, the {thing.shape} is uneven", anew(thing)
+    wrong = changed(scene, k, sampler.badly_drawn(thing))
+    return wrong, f"no, the {thing.shape} is badly drawn", anew(thing)
 
 
 def _missing(sampler: Sampler, scene: Scene, sized: bool) -> tuple[Scene, str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -32,7 +32,9 @@ JITTER_PX = 3.0
 DENTS = 8
 DENTS_SPREAD = 0.16
 LEAST_DENTS_SPREAD = 0.12
-"""Of the dents of an uneven thing: how many, how far they are spread, and how far at least."""
+"""Of the dents of a badly drawn thing: how many, how far they are spread, and how far at least."""
+NO_SIZE_PX = (15.6, 17.4)
+"""Radii of a badly drawn thing that is neither small nor large."""
 RELATIONS = ("left", "right", "above", "below")
 OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
@@ -90,6 +92,12 @@ def uneven_outline(thing: Thing) -> list[Point]:
     return [(float(x), float(y)) for x, y in points * (1 + dents[:, None])]
 
 
+def is_badly_drawn(thing: Thing) -> bool:
+    """Whether it has dents or is neither small nor large."""
+    least, most = RADII_PX[thing.size]
+    return bool(thing.dents) or not least <= thing.radius <= most
+
+
 def _polar(distance: float, turns: float, drop: float = 0.0) -> Point:
     """A point so far from the centre, `turns` clockwise from straight up."""
     angle = 2 * math.pi * turns
@@ -145,6 +153,12 @@ class Sampler:
             dents = self.rng.normal(0, spread, DENTS)
             if dents.std() >= least:
                 return tuple(dents.tolist())
+
+    def badly_drawn(self, thing: Thing) -> Thing:
+        """The thing with dents, or neither small nor large."""
+        if self.chance(0.5):
+            return replace(thing, dents=self.dents())
+        return replace(thing, radius=float(self.rng.uniform(*NO_SIZE_PX)))
 
     def one(self) -> Scene:
         """One thing near the middle."""

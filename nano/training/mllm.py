@@ -86,7 +86,7 @@ def as_drawn(scene: Scene, sampler: Sampler) -> tuple[Scene, float]:
 
 
 def some_question(sampler: Sampler) -> TalkingTask:
-    """Mostly reflecting, for dents are the hardest to see, then relations; sometimes deciding."""
+    """Mostly reflecting, for what is badly drawn is the hardest to see, then relations; sometimes deciding."""
     share = sampler.rng.random()
     return (relate if share < 0.15 else look if share < 0.3 else reflect if share < 0.9 else decide)(sampler)
 

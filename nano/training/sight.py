@@ -17,7 +17,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...reference.vision import VisionBlock, VisionEncoder
-from ..world import COLOURS, RADII_PX, RELATIONS, SHAPES, SIDE_PX, Sampler, Scene, Thing, relation_between
+from ..world import (
+    COLOURS,
+    RADII_PX,
+    RELATIONS,
+    SHAPES,
+    SIDE_PX,
+    Sampler,
+    Scene,
+    Thing,
+    is_badly_drawn,
+    relation_between,
+)
 from . import checkpoint
 from .conversations import Reader, look
 from .loop import Schedule, Training, fused
@@ -30,7 +41,7 @@ REACH = 1.1
 """A token shows a thing if the middle of its square is within so many radii of the thing's, and half the square's side."""
 PARTS = (len(COLOURS), len(SHAPES) + 1, len(COLOURS) + 1, len(RADII_PX) + 1, len(RELATIONS) + 1, 3)
 """Answers that the probe chooses among: the background; shape, colour and size of the thing, how it lies to the only other one,
-and whether it is even (1) or has dents (2). 0 where there is none."""
+and whether it is well (1) or badly drawn (2). 0 where there is none."""
 SCHEDULE = Schedule(learning_rate=1.5e-3, averaging=0.998, with_muon=True)
 
 
@@ -41,7 +52,7 @@ def shown(scene: Scene, tokens_a_side: int) -> NDArray[np.int64]:
     for number, _, _, thing in _seen(scene, tokens_a_side):
         kinds = SHAPES.index(thing.shape), list(COLOURS).index(thing.colour), list(RADII_PX).index(thing.size)
         answers[number, 1:4] = np.array(kinds) + 1
-        answers[number, 5] = 2 if thing.dents else 1
+        answers[number, 5] = 2 if is_badly_drawn(thing) else 1
         if len(scene.things) == 2:
             (other,) = (each for each in scene.things if each is not thing)
             answers[number, 4] = RELATIONS.index(relation_between(thing, other)) + 1

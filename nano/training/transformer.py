@@ -25,7 +25,7 @@ from .pool import Group
 BATCH = 64
 BATCHES_A_STEP = 2
 """Each of tasks with as many references and tokens, so that a step sees two kinds of task."""
-SHARDS = 10
+SHARDS = 8
 REQUEST_DROPPED, ALL_DROPPED = 0.08, 0.04
 SHORT_TOKENS, SHORT_WEIGHT = 22, 1.5
 """Requests for a drawing of so few tokens are mostly for things that may stand anywhere, which is the hardest to learn."""

@@ -18,16 +18,16 @@ from omnigen2_rt.runtime.pipeline import NANO, Pipeline
 
 SAMPLES = 12
 ENOUGH = {
-    "one-object": 1,
-    "two-objects": 10,
-    "count": 1,
-    "edit": 3,
-    "combine-two": 5,
-    "held-out": 2,
-    "two-reflected": 10,
+    "one-object": 10,
+    "two-objects": 9,
+    "count": 9,
+    "edit": 10,
+    "combine-two": 10,
+    "held-out": 10,
+    "two-reflected": 9,
     "look": 11,
     "decide": 11,
-    "reflect-found": 11,
+    "reflect-found": 8,
     "reflect-faulted": 11,
 }
 """Right answers of SAMPLES."""

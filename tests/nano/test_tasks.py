@@ -24,6 +24,7 @@ from omnigen2_rt.nano.world import (
     SHAPES,
     Sampler,
     Scene,
+    is_badly_drawn,
     is_held_out,
     outline,
 )
@@ -96,13 +97,17 @@ def test_uneven_things_are_no_longer_of_their_shape_and_a_little_uneven_ones_are
         assert taken == 100 * right if right == 1 else taken <= 100 * right
 
 
-def test_redrawing_mends_what_is_uneven_and_keeps_the_rest() -> None:
+def test_redrawing_mends_what_is_badly_drawn_and_keeps_the_rest() -> None:
     sampler = Sampler(9)
+    dented = 0
     for task in (drawing_tasks.redraw(sampler) for _ in range(MANY)):
-        uneven = [k for k, thing in enumerate(task.inputs[0].things) if thing.dents]
-        assert len(uneven) == 1 and not any(thing.dents for thing in task.target.things)
-        evened = tuple(replace(thing, dents=()) for thing in task.inputs[0].things)
-        assert evened == task.target.things and task.target.things[uneven[0]].shape in task.prompt
+        (bad,) = (thing for thing in task.inputs[0].things if is_badly_drawn(thing))
+        (mended,) = (thing for thing in task.target.things if (thing.x, thing.y) == (bad.x, bad.y))
+        assert mended == replace(bad, dents=(), radius=mended.radius) and mended.shape in task.prompt
+        assert {*task.target.things} - {mended} == {*task.inputs[0].things} - {bad}
+        assert not any(map(is_badly_drawn, task.target.things))
+        dented += bool(bad.dents)
+    assert 0.4 < dented / MANY < 0.6
 
 
 def test_unlike_things_differ_in_shape_and_colour_and_alike_ones_in_nothing() -> None:

@@ -16,6 +16,7 @@ from omnigen2_rt.nano.world import (
     HELD_OUT,
     JITTER_PX,
     LEAST_DENTS_SPREAD,
+    NO_SIZE_PX,
     RADII_PX,
     SHAPES,
     Sampler,
@@ -109,7 +110,7 @@ def test_reflection_stands_in_the_page_and_follows_it() -> None:
     assert all(f"| `{template}` |" in PAGE for template in (CRITIQUE, MEND, JUDGE))
     assert all(f"`{grade}` for a" in PAGE for grade in GRADES)
     mistakes = re.findall(
-        r"^\| (?:background|colour|shape|uneven|missing) \| `(no, [^`]*)` \| `([^`]*)` \|$", PAGE, re.MULTILINE
+        r"^\| (?:background|colour|shape|drawing|missing) \| `(no, [^`]*)` \| `([^`]*)` \|$", PAGE, re.MULTILINE
     )
     wrong, mending = ([sentence_pattern(row[k], RULES) for row in mistakes] for k in (0, 1))
     assert len(wrong) == 5
@@ -122,6 +123,7 @@ def test_reflection_stands_in_the_page_and_follows_it() -> None:
         assert all(map(any, used)), said
         assert all(map(any, zip(*used, strict=True)))
     assert {task.answer for task in tasks if task.kind == "critique right"} == {"yes"}
+    assert f"its radius between\n{NO_SIZE_PX[0]:g} and {NO_SIZE_PX[1]:g}" in PAGE
     assert f"these {DENTS} spread by at least {LEAST_DENTS_SPREAD:g}" in PAGE and f"0 +- {DENTS_SPREAD:g}" in PAGE
 
 
