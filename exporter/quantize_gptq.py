@@ -46,7 +46,7 @@ def _round(weight: Floats, block: int, makes_good: Floats) -> Rounded:
     for start in range(0, len(weight), block):
         part, upper = left[start : start + block], makes_good[start : start + block]
         own = upper[:, start : start + block]
-        grid = round_to_4_bits(part, block, 1 / np.diag(own) ** 2)
+        grid = round_to_4_bits(part, block, (1 / np.diag(own) ** 2).astype(np.float32))
         assert grid.zero_points is not None
         scale, zero = grid.scales[0], grid.zero_points[0].astype(np.float32)
         lost = np.empty_like(part)

@@ -28,7 +28,7 @@ BATCHES_A_STEP = 2
 SHARDS = 8
 REQUEST_DROPPED, ALL_DROPPED = 0.08, 0.04
 SHORT_TOKENS, SHORT_WEIGHT = 22, 1.5
-"""Requests for a drawing of so few tokens are mostly for things that may stand anywhere, which is the hardest to learn."""
+"""Requests for a drawing of so few tokens, for one thing or several alike, were the hardest to learn: they count more."""
 PROBED_LAYER, PROBE_WEIGHT = 3, 0.05
 TIME_CENTRE, TIME_SPREAD = -0.2, 1.2
 """Times are drawn as the logistic of a normal: more where the picture's layout is decided than at either end."""
