@@ -31,7 +31,7 @@ def add_rounding_backend(monkeypatch: pytest.MonkeyPatch) -> str:
     def create(bundle: Bundle, choice: Choice) -> RoundingBackend:
         return RoundingBackend(bundle, "ort-cpu", choice.precision, choice.threads, choice.streams_weights)
 
-    entry = BackendEntry(precisions=lambda: tuple(ONNX_TYPES), problem=lambda: None, create=create)
+    entry = BackendEntry(precisions=lambda threads: tuple(ONNX_TYPES), problem=lambda: None, create=create)
     monkeypatch.setitem(BACKENDS, "rounding", entry)
     return "rounding"
 

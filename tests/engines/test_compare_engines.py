@@ -86,7 +86,7 @@ def add_engines(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def add(limits: Limits, wrong_by: float = 0.0) -> None:
         entry = BackendEntry(
-            precisions=lambda: ("fp16", "fp32"),
+            precisions=lambda threads: ("fp16", "fp32"),
             problem=lambda: None,
             create=lambda bundle, choice: Engines(bundle, choice.precision, limits, wrong_by),
         )

@@ -109,7 +109,7 @@ def test_openvino_bf16_is_near_fp32_and_not_the_same(bundles: dict[str, Path]) -
 
 def test_openvino_computes_no_bf16_on_one_thread(bundles: dict[str, Path]) -> None:
     """It ended the process with a floating point exception, where the CPU has AMX."""
-    with pytest.raises(BackendError, match="openvino can't run bf16 on one thread; it runs fp32"):
+    with pytest.raises(BackendError, match="openvino can't run bf16( on one thread)?; it runs fp32"):
         open_backend(Bundle.open(bundles["A"]), "openvino", "bf16", threads=1)
     assert open_backend(Bundle.open(bundles["A"]), "openvino", "auto", threads=1).precision == "fp32"
 
