@@ -78,7 +78,7 @@ def test_caption_of_two_things_is_the_same_in_either_order(relation: str) -> Non
 def test_mending_edit_says_a_size_only_if_the_request_did() -> None:
     """A missing thing's size was said in the edit though neither the request nor the picture told it."""
     sampler = Sampler(6)
-    tasks = (talking_tasks.reflect(sampler) for _ in range(4 * MANY))
+    tasks = (talking_tasks.reflect(sampler) for _ in range(8 * MANY))
     added = [task for task in tasks if task.answer.startswith("add ")]
     assert len(added) > 20
     for task in added:
