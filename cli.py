@@ -119,11 +119,12 @@ def quantize(
     needs_extra("export", "onnx", "onnx_ir")
     from .exporter.calibration import calibration_of, read_prompts
     from .exporter.quantize import quantize_bundle
+    from .runtime.bundle import Bundle
     from .runtime.pipeline import bundle_path
 
     folder = bundle_path(bundle)
     calibration = calibration_of(
-        folder,
+        Bundle.open(folder),
         prompts=None if prompts is None else read_prompts(prompts),
         size_px=size,
         threads=threads,

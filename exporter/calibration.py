@@ -81,10 +81,11 @@ class Calibration:
             progress(index + 1)
 
 
-def calibration_of(bundle: Path, **given: Any) -> Calibration:
+def calibration_of(bundle: Bundle, **given: Any) -> Calibration:
     """The bundle's own prompts if it has any, at its own size if that is small; `given` instead, where it isn't None."""
-    own = read_prompts(bundle / CALIBRATION) if (bundle / CALIBRATION).is_file() else PROMPTS
-    size_px = min(SIZE_PX, Bundle.open(bundle).manifest.vae.sample_px)
+    file = bundle.path / CALIBRATION
+    own = read_prompts(file) if file.is_file() else PROMPTS
+    size_px = min(SIZE_PX, bundle.manifest.vae.sample_px)
     told = {name: value for name, value in given.items() if value is not None}
     return Calibration(**{"prompts": own, "size_px": size_px, **told})
 

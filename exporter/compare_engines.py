@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from ..runtime.backends import Backend, choose_precision, open_backend
+from ..runtime.backends import Backend, open_backend
 from ..runtime.bundle import Bundle
 from ..runtime.errors import BackendError
 from .checkpoint import Checkpoint
@@ -110,7 +110,6 @@ def onnx_runtime(bundle: Bundle, precision: str, threads: int | None = None) -> 
     """ONNX Runtime in the engines' precision, on the GPU if it can be; on a CPU in what the bundle holds of fp32 and fp16."""
     for name, wanted in (("ort-cuda", precision), ("ort-cpu", precision), ("ort-cpu", "auto")):
         try:
-            choose_precision(bundle, name, wanted, threads)
             return open_backend(bundle, name, wanted, threads)
         except BackendError as error:
             reason = error

@@ -51,7 +51,7 @@ def quantize_bundle(
     chosen = _scheme(scheme)
     opened, target = Bundle.open(bundle), Path(target)
     _check(opened, target, chosen)
-    calibration = calibration or calibration_of(opened.path)
+    calibration = calibration or calibration_of(opened)
     staging = Path(f"{target}.partial")
     shutil.rmtree(staging, ignore_errors=True)
     try:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from .quantize_weights import LARGEST_4, Floats, Rounded, round_to_4_bits
+from .quantize_weights import Floats, Rounded, codes_4, round_to_4_bits
 
 DAMPING = 0.01
 """Added to the products of each input with itself, in parts of their mean: directions that were hardly seen stay bounded."""
@@ -51,7 +51,7 @@ def _round(weight: Floats, block: int, makes_good: Floats) -> Rounded:
         scale, zero = grid.scales[0], grid.zero_points[0].astype(np.float32)
         lost = np.empty_like(part)
         for k in range(block):
-            code = np.clip(np.rint(part[k] / scale) + zero, 0, LARGEST_4)
+            code = codes_4(part[k], scale, zero)
             lost[k] = (part[k] - (code - zero) * scale) / own[k, k]
             part[k + 1 :] -= own[k, k + 1 :, None] * lost[k]
             codes[start + k] = code

@@ -74,7 +74,7 @@ def round_to_4_bits(weight: Floats, block: int, importance: Floats | None = None
         better = error < least
         least = np.where(better, error, least)
         best = np.where(better, scales, best[0]), np.where(better, zeros, best[1])
-    codes = _codes(blocks, *best).astype(np.uint8).reshape(weight.shape)
+    codes = codes_4(blocks, best[0][:, None], best[1][:, None]).astype(np.uint8).reshape(weight.shape)
     return Rounded(codes=codes, scales=best[0], zero_points=best[1].astype(np.uint8))
 
 
@@ -82,7 +82,7 @@ def plain_4_bits(weight: Floats, block: int) -> Rounded:
     """To 4 bits, each block's range from its least to its largest value: what the search starts from."""
     blocks = _blocks(weight, block)
     scales, zeros = _range_of(blocks, 1.0)
-    codes = _codes(blocks, scales, zeros).astype(np.uint8).reshape(weight.shape)
+    codes = codes_4(blocks, scales[:, None], zeros[:, None]).astype(np.uint8).reshape(weight.shape)
     return Rounded(codes=codes, scales=scales, zero_points=zeros.astype(np.uint8))
 
 
@@ -134,7 +134,7 @@ def _candidates(blocks: Floats, counts: Floats) -> Iterator[tuple[Floats, Floats
     """Scales and zero points to try."""
     for ratio in RATIOS:
         scales, zeros = _range_of(blocks, ratio)
-        steps = _codes(blocks, scales, zeros) - zeros[:, None]
+        steps = codes_4(blocks, scales[:, None], zeros[:, None]) - zeros[:, None]
         below = (counts * steps**2).sum(axis=1)
         fitted = (counts * steps * blocks).sum(axis=1) / np.where(below == 0, 1, below)
         yield np.where(fitted > 0, fitted, scales).astype(np.float32), zeros
@@ -148,13 +148,14 @@ def _range_of(blocks: Floats, ratio: float) -> tuple[Floats, Floats]:
     return scales, np.clip(np.rint(-low / scales), 0, LARGEST_4)
 
 
-def _codes(blocks: Floats, scales: Floats, zeros: Floats) -> Floats:
-    codes: Floats = np.clip(np.rint(blocks / scales[:, None]) + zeros[:, None], 0, LARGEST_4)
+def codes_4(values: Floats, scales: Floats, zeros: Floats) -> Floats:
+    """The 4-bit codes of values, as floats; scales and zero points broadcast against them."""
+    codes: Floats = np.clip(np.rint(values / scales) + zeros, 0, LARGEST_4)
     return codes
 
 
 def _error(blocks: Floats, counts: Floats, scales: Floats, zeros: Floats) -> Floats:
-    restored = (_codes(blocks, scales, zeros) - zeros[:, None]) * scales[:, None]
+    restored = (codes_4(blocks, scales[:, None], zeros[:, None]) - zeros[:, None]) * scales[:, None]
     error: Floats = (counts * (restored - blocks) ** 2).sum(axis=1)
     return error
 

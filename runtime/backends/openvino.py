@@ -82,7 +82,8 @@ def precisions(threads: int | None = None) -> tuple[str, ...]:
     """
     if problem() is not None:
         return ("bf16", "fp32")
-    if min(threads or 2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2) < 2:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if 1 in (threads, cores):
         return ("fp32",)
     by_default = core().get_property(DEVICE, "INFERENCE_PRECISION_HINT").to_string()
     capable = "BF16" in core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")

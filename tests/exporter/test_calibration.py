@@ -101,15 +101,16 @@ def test_calibration_with_a_number_out_of_range_is_refused_at_once() -> None:
 
 
 def test_a_bundle_brings_its_own_prompts_and_size(bundles: dict[str, Path], tmp_path: Path) -> None:
-    assert calibration_of(bundles["B"]).prompts == PROMPTS
+    assert calibration_of(Bundle.open(bundles["B"])).prompts == PROMPTS
     own = tmp_path / "bundle"
     shutil.copytree(bundles["B"], own)
     (own / CALIBRATION).write_text("a red circle on blue\npaint it green\n", encoding="utf-8")
-    assert calibration_of(own).prompts == ("a red circle on blue", "paint it green")
-    assert calibration_of(own, prompts=("a cat",), steps=3, threads=None) == replace(
-        calibration_of(own), prompts=("a cat",), steps=3
+    opened = Bundle.open(own)
+    assert calibration_of(opened).prompts == ("a red circle on blue", "paint it green")
+    assert calibration_of(opened, prompts=("a cat",), steps=3, threads=None) == replace(
+        calibration_of(opened), prompts=("a cat",), steps=3
     )
-    assert calibration_of(own).size_px == min(256, Bundle.open(own).manifest.vae.sample_px)
+    assert calibration_of(opened).size_px == min(256, opened.manifest.vae.sample_px)
 
 
 def test_default_prompts_are_several_different_ones() -> None:
