@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +76,8 @@ def plugin_identity() -> str:
 
 def triton_version() -> str | None:
     """The compiler of the plugin's kernel, where it is installed. An engine that is built needs it no more."""
+    from importlib.metadata import PackageNotFoundError, version  # brings `email`: a tenth of the import of the package
+
     try:
         return version("triton")
     except PackageNotFoundError:
