@@ -154,14 +154,18 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Doubles the map, each value repeated, then smoothed by a convolution."""
+    """Doubles the map, each value repeated, then smoothed by a convolution.
+
+    In bfloat16 the values are repeated in float32, which changes none: not every engine resizes bfloat16.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        wide = x.float() if x.dtype == torch.bfloat16 else x
+        out: Tensor = self.conv(F.interpolate(wide, scale_factor=2.0, mode="nearest").to(x.dtype))
         return out
 
 
@@ -252,12 +256,12 @@ class VAE(nn.Module):
             self.post_quant_conv = nn.Conv2d(channels, channels, 1)
 
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """pixels: (B, 3, H, W) in [-1, 1] -> mean and log variance, each (B, C, h, w); the mean is the mode."""
+        """pixels: (B, 3, H, W) in [-1, 1] -> mean and log variance (float32), each (B, C, h, w); the mean is the mode."""
         moments = self.encoder(pixels)
         if self.config.use_quant_conv:
             moments = self.quant_conv(moments)
         mean, logvar = torch.chunk(moments, 2, dim=1)
-        return mean, logvar.clamp(*LOGVAR_RANGE)
+        return mean, logvar.float().clamp(*LOGVAR_RANGE)  # float32, because not every engine clips bfloat16
 
     def decode(self, latents: Tensor) -> Tensor:
         """latents: (B, C, h, w), unscaled -> pixels (B, 3, H, W), about [-1, 1] and not clamped."""

@@ -6,7 +6,8 @@
 CHECKPOINT may be random weights of OmniGen2's size (`random_checkpoint.py benchmarks/full_size_configuration …`), BUNDLE its
 export, made first where it is missing. --original is a checkout of the original's code, whose requirements this interpreter must
 have; without it only the graphs are measured. A step is one guidance branch: all that runs once a step and branch, from latents
-to velocity, for text alone and with one reference of the picture's size. Prints one JSON document.
+to velocity, for text alone and with one reference of the picture's size. Prints one JSON document, which `--json FILE` also keeps
+up to date after every figure: the original's compilation takes minutes.
 
 The floor is the step's FLOPs (matrix products and attention of all layers: about 33 TFLOP for text alone and 77 with a
 reference at 1024 × 1024) over the rate of a large matrix product in torch, measured in the same run.
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import torch
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -162,7 +164,8 @@ class Original:
         return step
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
+def measure(options: argparse.Namespace, report: dict[str, Any], keep: Callable[[], None]) -> None:
+    """Adds every figure to the report as soon as it is there, and calls `keep`."""
     from omnigen2_rt import load
     from omnigen2_rt.exporter.checkpoint import Checkpoint
     from omnigen2_rt.exporter.export import export_bundle
@@ -172,7 +175,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     dtype = DTYPES[options.precision]
     rate = matmul_flops(dtype, options.device)
     config = Checkpoint.open(options.checkpoint).transformer
-    report: dict[str, Any] = {"matmul_tflops": rate / 1e12, "cases": {}}
+    report |= {"matmul_tflops": rate / 1e12, "cases": {}}
+    free = free_bytes(options.device)
     with load(options.bundle, backend=f"ort-{options.device}", precision=options.precision) as pipeline:
         cases = {
             name: Case(pipeline.bundle.manifest, options.size, count, options.text_tokens)
@@ -188,20 +192,31 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 "tflop": flops / 1e12,
                 "floor_ms": 1e3 * flops / rate,
                 "graphs": milliseconds(step, options.repeat, options.device),
+                "graphs: device bytes so far": free - free_bytes(options.device),
             }
+            keep()
     if options.original is None:
-        return report
+        return
+    free = free_bytes(options.device)
     original = Original(options.original, options.checkpoint, dtype, options.device)
     models = {"original eager": original.eager}
     if options.device == "cuda":
         models["original compiled"] = torch.compile(original.eager)
-    for name, case in cases.items():
-        for label, model in models.items():
+    for label, model in models.items():
+        for name, case in cases.items():
             step = original.step(model, case)
             difference = np.linalg.norm(step() - velocities[name]) / np.linalg.norm(velocities[name])
-            report["cases"][name][label] = milliseconds(step, options.repeat, options.device)
-            report["cases"][name][f"{label}: relative difference"] = float(difference)
-    return report
+            report["cases"][name] |= {
+                label: milliseconds(step, options.repeat, options.device),
+                f"{label}: relative difference": float(difference),
+                f"{label}: device bytes so far": free - free_bytes(options.device),
+            }
+            keep()
+
+
+def free_bytes(device: str) -> int:
+    """What no process holds of the device's memory; 0 on a CPU."""
+    return int(torch.cuda.mem_get_info()[0]) if device == "cuda" else 0
 
 
 def machine(device: str) -> dict[str, Any]:
@@ -211,6 +226,7 @@ def machine(device: str) -> dict[str, Any]:
             found["versions"][package] = version(package)
         except PackageNotFoundError:
             continue
+    found["onnxruntime"] = onnxruntime.__version__  # of two installed ones, the one that ran
     if device == "cuda":
         found["gpu"] = torch.cuda.get_device_name()
         found["cuda"] = torch.version.cuda
@@ -227,10 +243,18 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--text-tokens", type=int, default=128)
     parser.add_argument("--repeat", type=int, default=20)
+    parser.add_argument("--json", type=Path, help="also write the JSON document here, after every figure")
     options = parser.parse_args()
     options.precision = options.precision or ("bf16" if options.device == "cuda" else "fp32")
     report = {"benchmark": "graphs_on_cuda", "machine": machine(options.device), "size_px": options.size}
-    print(json.dumps({**report, "precision": options.precision, **measure(options)}, indent=1))
+    report["precision"] = options.precision
+
+    def keep() -> None:
+        if options.json:
+            options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+    measure(options, report, keep)
+    print(json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":

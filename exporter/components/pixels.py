@@ -22,7 +22,7 @@ def _dtype(network: VAE) -> torch.dtype:
 
 def _encode(network: VAE, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     mean, logvar = network.encode(pixels.to(_dtype(network)))
-    return mean.float(), logvar.float()
+    return mean.float(), logvar
 
 
 def _decode(network: VAE, latents: torch.Tensor) -> torch.Tensor:

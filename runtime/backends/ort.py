@@ -20,6 +20,14 @@ ONNX_BFLOAT16 = 16  # TensorProto.BFLOAT16
 PROVIDERS = {"ort-cpu": "CPUExecutionProvider", "ort-cuda": "CUDAExecutionProvider"}
 PRECISIONS = {"ort-cpu": ("fp32", "fp16"), "ort-cuda": ("bf16", "fp16", "fp32")}
 NUMPY_DTYPES = {"bfloat16": np.dtype(ml_dtypes.bfloat16)}
+CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+"""Float32 stays float32. By default cuDNN tries every algorithm at each new size, and for bfloat16 its choice then took 388 ms
+for a picture of 1024×1024 from the full-size decoder; what it takes unasked, 80 ms (H200, ONNX Runtime 1.31)."""
+WIDEN = bytes.fromhex(
+    "080a3a320a170a01781201792204436173742a090a02746f1801a001021201675a090a017812040a02081062090a017912040a02080142040a001017"
+)
+"""The ONNX model y = Cast(x) to float32 of a bfloat16 x of any shape, for ONNX Runtime gives numpy no bfloat16."""
+FATAL = 4
 
 
 def import_onnxruntime() -> Any:
@@ -48,6 +56,7 @@ class OrtBackend:
     """Opens a bundle's graphs with ONNX Runtime. `streams_weights`: read them at every run instead of keeping copies.
 
     Then nothing is folded or packed: a run is slower, and the process holds one layer's converted weights at a time.
+    On CUDA it lowers what the library logs of itself, for the whole process: see `_on_cuda`.
     """
 
     def __init__(
@@ -60,18 +69,18 @@ class OrtBackend:
         self.precision = self.graph_precision = precision
         self._bundle = bundle
         self._ort = import_onnxruntime()
-        self._device = "cuda" if name == "ort-cuda" else "cpu"
+        self._device = "cpu"
+        self._providers: list[Any] = [PROVIDERS[name]]
+        if name == "ort-cuda":
+            self._on_cuda()
+        self._widening: Any = None
         self._threads = threads
         self._streams_weights = streams_weights
 
     def open(self, component: str) -> OrtSession:
         """See Backend.open."""
         spec = self._bundle.graph(component, self.precision)
-        providers: list[Any] = [PROVIDERS[self.name]]
-        if self._device == "cuda":
-            providers = [(PROVIDERS[self.name], {"use_tf32": "0"}), "CPUExecutionProvider"]
-        session = self._create(self._bundle.path / spec.file, providers)
-        return OrtSession(session, spec, self)
+        return OrtSession(self._create(self._bundle.path / spec.file, spec.file), spec, self)
 
     def to_device(self, array: np.ndarray, dtype: str = "float32") -> DeviceArray:
         """See Backend.to_device."""
@@ -84,10 +93,28 @@ class OrtBackend:
 
     def to_host(self, array: DeviceArray) -> np.ndarray:
         """See Backend.to_host."""
+        if array.element_type() == ONNX_BFLOAT16:
+            array = self._widened(array)
         # A copy: a value made from a numpy array doesn't keep that array alive for a view of it.
         return np.array(array.numpy())
 
-    def _create(self, path: Path, providers: list[Any]) -> Any:
+    def _on_cuda(self) -> None:
+        """Of each convolution it asks cuDNN several times, and prints every refusal: with 16 bits, dozens of lines a size."""
+        self._device = "cuda"
+        self._providers = [(PROVIDERS[self.name], CUDA_OPTIONS), "CPUExecutionProvider"]
+        self._ort.set_default_logger_severity(FATAL)
+
+    def _widened(self, array: DeviceArray) -> DeviceArray:
+        if self._widening is None:
+            self._widening = self._create(WIDEN, "its cast from bfloat16")
+        binding = self._widening.io_binding()
+        binding.bind_ortvalue_input("x", array)
+        binding.bind_output("y", self._device)
+        self._widening.run_with_iobinding(binding)
+        return binding.get_outputs()[0]
+
+    def _create(self, model: Path | bytes, name: str) -> Any:
+        """A session that runs where this backend does; BackendError where it can't, instead of one on the CPU."""
         options = self._ort.SessionOptions()
         options.log_severity_level = 3
         # Every session has threads of its own. Those of the last one would go on spinning where the next one's have to work:
@@ -101,9 +128,14 @@ class OrtBackend:
             options.enable_cpu_mem_arena = False
             disabled = ["ConstantFolding"]
         try:
-            return self._ort.InferenceSession(str(path), options, providers=providers, disabled_optimizers=disabled)
+            session = self._ort.InferenceSession(
+                model, options, providers=self._providers, disabled_optimizers=disabled, enable_fallback=0
+            )
         except Exception as error:  # onnxruntime raises a dozen types that share no parent but this
-            raise BackendError(f"ONNX Runtime can't open {path.name}: {_first_line(error)}") from error
+            raise BackendError(f"ONNX Runtime can't open {name}: {_first_line(error)}") from error
+        if PROVIDERS[self.name] not in session.get_providers():
+            raise BackendError(f"ONNX Runtime opened {name} without {PROVIDERS[self.name]}: CUDA or cuDNN can't be loaded here")
+        return session
 
 
 class OrtSession:

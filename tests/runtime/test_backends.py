@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import ml_dtypes
 import numpy as np
+import onnx
 import pytest
 
 from omnigen2_rt.runtime.backends import (
@@ -162,13 +164,35 @@ def test_array_on_the_device_is_a_copy(backend: Backend) -> None:
     np.testing.assert_array_equal(backend.to_host(placed), np.zeros(3))
 
 
-def test_array_of_bfloat16_goes_over_bit_by_bit(bundles: dict[str, Path]) -> None:
+def test_array_of_bfloat16_goes_over_and_comes_back_as_float32(backend: Backend) -> None:
     array = np.array([1.0, 0.1], np.float32)
-    assert np.float32(ml_dtypes.bfloat16(0.1)) != np.float32(0.1)
-    onnxruntime = ort.OrtBackend(Bundle.open(bundles["A"]), "ort-cpu", "fp32")
-    assert onnxruntime.to_device(array, "bfloat16").element_type() == ort.ONNX_BFLOAT16
-    other = openvino.OpenVINOBackend(Bundle.open(bundles["A"]), "fp32", "fp32")
-    np.testing.assert_array_equal(other.to_host(other.to_device(array, "bfloat16")), array.astype(ml_dtypes.bfloat16))
+    given = backend.to_host(backend.to_device(array, "bfloat16"))
+    assert given.dtype == np.float32
+    np.testing.assert_array_equal(given, array.astype(ml_dtypes.bfloat16).astype(np.float32))
+    assert given[1] != array[1]
+
+
+def test_model_that_widens_bfloat16_is_one_cast() -> None:
+    model = onnx.load_from_string(ort.WIDEN)
+    assert [node.op_type for node in model.graph.node] == ["Cast"]
+
+
+def test_onnxruntime_on_cuda_is_told_what_was_measured(bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a stand-in: no test machine has a GPU."""
+    library = MagicMock()
+    library.get_available_providers.return_value = ["CUDAExecutionProvider"]
+    monkeypatch.setattr(ort, "import_onnxruntime", lambda: library)
+    opened = library.InferenceSession.return_value.get_providers
+    opened.return_value = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    backend = ort.OrtBackend(Bundle.open(bundles["A"]), "ort-cuda", "bf16")
+    backend.open("transformer")
+    providers = library.InferenceSession.call_args.kwargs["providers"]
+    assert providers == [("CUDAExecutionProvider", ort.CUDA_OPTIONS), "CPUExecutionProvider"]
+    assert ort.CUDA_OPTIONS["use_tf32"] == "0"
+    library.set_default_logger_severity.assert_called_once_with(ort.FATAL)
+    opened.return_value = ["CPUExecutionProvider"]
+    with pytest.raises(BackendError, match="transformer.bf16.onnx without CUDAExecutionProvider: CUDA or cuDNN can't be loaded"):
+        backend.open("transformer")
 
 
 def test_session_runs_every_size_on_one_opening(backend: Backend, bundles: dict[str, Path]) -> None:
