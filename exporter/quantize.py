@@ -21,9 +21,9 @@ from ..runtime.bundle import MANIFEST, Bundle, FileSpec, GraphSpec, Manifest, fi
 from ..runtime.errors import ExportError
 from .calibration import PRECISION, Calibration, Progress, calibration_of, observe_inputs
 from .placement import place
-from .quantize_graph import rewrite
+from .quantize_graph import rewrite, separate
 from .quantize_linears import Group, find_linears, make_group, new_tensors
-from .quantize_report import QuantizationReport, measure
+from .quantize_report import QuantizationReport, Scoring, measure
 from .quantize_schemes import SCHEMES, Scheme
 from .tensor_file import NewTensor, write_tensors
 
@@ -40,13 +40,14 @@ def quantize_bundle(
     scheme: str | Scheme,
     *,
     calibration: Calibration | None = None,
+    score: Scoring | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> QuantizationReport:
     """Make the bundle `target`: like `bundle`, its fp32 graphs by the scheme (a name in SCHEMES). What is unchanged is linked.
 
-    calibration: what is drawn to see activations and to compare; by default what the bundle suggests. Returns what was lost and
-    won, as `quantization.json` says it. Raises ExportError where `target` exists, `bundle` was quantized before or has no fp32
-    graphs, or the disk is full.
+    calibration: what is drawn to see activations and to compare; by default what the bundle suggests. score: judges the pictures
+    of both. Returns what was lost and won, as `quantization.json` says it. Raises ExportError where `target` exists, `bundle` was
+    quantized before or has no fp32 graphs, or the disk is full.
     """
     chosen = _scheme(scheme)
     opened, target = Bundle.open(bundle), Path(target)
@@ -58,7 +59,7 @@ def quantize_bundle(
         _link_files(opened, staging)
         models = _quantize(opened, chosen, staging, calibration, progress)
         manifest = _manifest(opened, _write_graphs(opened, models, staging), chosen, staging)
-        report = measure(opened, Bundle(staging, manifest), [*models], chosen.name, calibration, progress)
+        report = measure(opened, Bundle(staging, manifest), [*models], chosen.name, calibration, progress, score)
         (staging / REPORT).write_text(report.to_json(), encoding="utf-8")
         manifest = replace(manifest, files=(*manifest.files, _file_spec(staging / REPORT)))
         (staging / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
@@ -137,13 +138,14 @@ def _tensors(groups: Mapping[str, list[Group]], progress: Progress) -> dict[str,
 
 
 def _write_graphs(bundle: Bundle, models: Mapping[str, ir.Model], staging: Path) -> dict[str, GraphSpec]:
-    """The rewritten graphs and their twins without functions; their entries by file."""
+    """The rewritten graphs and their twins without functions; their entries by file. Takes the models apart."""
     changed = {}
     for name, model in models.items():
-        spec, proto = bundle.graph(name, PRECISION), ir.to_proto(model)
-        _write(staging / spec.file, proto)
+        spec = bundle.graph(name, PRECISION)
+        _write(staging / spec.file, ir.to_proto(model))
         if spec.inlined is not None:
-            _write(staging / spec.inlined, onnx.inliner.inline_local_functions(proto))
+            separate(model)
+            _write(staging / spec.inlined, onnx.inliner.inline_local_functions(ir.to_proto(model)))
         changed[spec.file] = _graph_spec(spec, model, staging)
     return changed
 

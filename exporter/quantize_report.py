@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -26,6 +26,8 @@ SEED = 1_000
 Feeds = dict[str, np.ndarray]
 Runs = dict[str, tuple[Feeds, Feeds]]
 """A component's last inputs and outputs, by its name."""
+Scoring = Callable[[Pipeline], float]
+"""How good a model's pictures are, 0 to 1, where somebody can tell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,18 +51,22 @@ class DrawingChange:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizationReport:
-    """What `quantization.json` holds."""
+    """What `quantization.json` holds. scores: before and after, as the caller's scoring gave them; None without one."""
 
     scheme: str
     components: tuple[ComponentChange, ...]
     drawings: tuple[DrawingChange, ...]
     size_px: int
     steps: int
+    scores: tuple[float, float] | None = None
 
     def table(self) -> str:
         """The report as text, a line each."""
         rows = [f"{'':<20}{'error':>9}{'before':>13}{'after':>13}", *map(_component_line, self.components)]
-        return "\n".join((*rows, *map(_drawing_line, self.drawings)))
+        rows += map(_drawing_line, self.drawings)
+        if self.scores is not None:
+            rows.append(f"{'drawn rightly':<20}{'':>9}{self.scores[0]:>13.1%}{self.scores[1]:>13.1%}")
+        return "\n".join(rows)
 
     def to_json(self) -> str:
         """The report as JSON; an error that isn't finite is null."""
@@ -72,26 +78,41 @@ class QuantizationReport:
 
 
 def measure(
-    before: Bundle, after: Bundle, components: Sequence[str], scheme: str, calibration: Calibration, progress: Progress
+    before: Bundle,
+    after: Bundle,
+    components: Sequence[str],
+    scheme: str,
+    calibration: Calibration,
+    progress: Progress,
+    score: Scoring | None = None,
 ) -> QuantizationReport:
-    """Draw with both bundles from the same noise, and run each of `components` on what the first drawing fed it.
+    """Draw with both bundles from the same noise, run each of `components` on what the first drawing fed it, and score both.
 
     Both on ONNX Runtime in float32. Raises BackendError where an engine fails.
     """
-    progress("drawing as before", 0, 3)
+    progress("drawing as before", 0, 4)
     backend = calibration.open(before)
     runs: Runs = {}
     old = _draw(before, ObservedBackend(backend, _keeper(backend, runs, components)), calibration)
-    progress("drawing quantized", 1, 3)
+    progress("drawing quantized", 1, 4)
     new = _draw(after, calibration.open(after), calibration, _pictures(old))
-    progress("comparing components", 2, 3)
+    progress("comparing components", 2, 4)
+    changes = tuple(_component(name, before, after, calibration, runs) for name in components)
+    if score is not None:
+        progress("scoring", 3, 4)
     return QuantizationReport(
         scheme=scheme,
-        components=tuple(_component(name, before, after, calibration, runs) for name in components),
+        components=changes,
         drawings=tuple(_drawing(name, old[name], new[name]) for name in old),
         size_px=calibration.size_px,
         steps=calibration.steps,
+        scores=None if score is None else (_scored(before, calibration, score), _scored(after, calibration, score)),
     )
+
+
+def _scored(bundle: Bundle, calibration: Calibration, score: Scoring) -> float:
+    with Pipeline(bundle, calibration.open(bundle), calibration.memory_limit_bytes) as pipeline:
+        return score(pipeline)
 
 
 def _draw(

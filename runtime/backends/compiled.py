@@ -23,8 +23,10 @@ from ..bundle import Bundle, GraphSpec
 from .engines import Key, digest, weight_identity
 
 FOLDER = "compiled"
-FORMAT_VERSION = 2
-"""Counts up when the engine compiles a graph in another way than before."""
+FORMAT_VERSION = 3
+"""Counts up when a graph is compiled in another way than before: other rewrites, another layout of these files."""
+LASTING = ("format", "graph", "weights", "engine")
+"""Parts of a key without which a model is of no use any more."""
 HEADER_BYTES = 4096
 """A whole page, so that the model behind it can be mapped."""
 LARGEST_BYTES = 256 << 20
@@ -88,10 +90,10 @@ class CompiledModels:
         return self._folder / f"{key['component']}.{key['precision']}.{digest(key)}.blob"
 
     def _drop_replaced(self, key: Key) -> None:
-        """Models of other weights, another graph or another engine can't be used again; other options and CPUs can."""
+        """A model of other weights, say, can't be used again; one with other options or of another CPU can."""
         for path in self._folder.glob(f"{key['component']}.{key['precision']}.*.blob"):
             header = _header(path)
-            if header is None or any(header["key"].get(name) != key[name] for name in ("graph", "weights", "engine")):
+            if header is None or any(header["key"].get(name) != key[name] for name in LASTING):
                 path.unlink(missing_ok=True)
         for path in self._folder.glob("*.partial"):
             if path.stat().st_mtime < time.time() - FORGOTTEN_S:

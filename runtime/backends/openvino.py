@@ -23,7 +23,7 @@ from ..bundle import Bundle, GraphSpec
 from ..errors import BackendError
 from .backend import DeviceArray, check_names
 from .compiled import CompiledModels, make_key
-from .openvino_rope import rotate_by_full_tables
+from .openvino_attention import repeat_before_transposing, rotate_by_products
 from .openvino_weights import keep_stored_weights
 
 GRAPHS = {"bf16": ("fp32", "bf16")}
@@ -82,12 +82,16 @@ def precisions(threads: int | None = None) -> tuple[str, ...]:
     """
     if problem() is not None:
         return ("bf16", "fp32")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if 1 in (threads, cores):
+    if 1 in (threads, _cores()):
         return ("fp32",)
     by_default = core().get_property(DEVICE, "INFERENCE_PRECISION_HINT").to_string()
     capable = "BF16" in core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
     return ("bf16", "fp32") if capable and by_default != "f32" else ("fp32",)
+
+
+def _cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class OpenVINOBackend:
@@ -106,7 +110,9 @@ class OpenVINOBackend:
         self._options: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": "1",
-            "ENABLE_CPU_PINNING": False,  # a second process on this machine would be bound to the same cores
+            # Threads bound to cores are a little faster, but those of a second process would be bound to the same cores: that is
+            # no loss only where the first one uses all of them anyway.
+            "ENABLE_CPU_PINNING": threads is None or threads >= _cores(),
         }
         if threads is not None:
             self._options["INFERENCE_NUM_THREADS"] = threads
@@ -139,7 +145,8 @@ class OpenVINOBackend:
     def _compile(self, path: Path, options: Mapping[str, Any]) -> Any:
         try:
             model = core().read_model(path)
-            rotate_by_full_tables(model)
+            rotate_by_products(model)
+            repeat_before_transposing(model)
             keep_stored_weights(model)
             return core().compile_model(model, DEVICE, options)
         except Exception as error:  # OpenVINO raises RuntimeError and its children of many modules
@@ -192,7 +199,7 @@ class OpenVINOSession:
 
 
 def _loses_in_export(compiled: Any) -> bool:
-    """Whether a compiled model would compute something else when read again: see `openvino_rope`."""
+    """Whether a compiled model would compute something else when read again: see `openvino_attention`."""
     kinds = (node.get_rt_info()["layerType"] for node in compiled.get_runtime_model().get_ops())
     return any((kind if isinstance(kind, str) else kind.value) == "RoPE" for kind in kinds)
 

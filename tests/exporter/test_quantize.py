@@ -19,6 +19,7 @@ from omnigen2_rt import Request, load
 from omnigen2_rt.exporter import quantize
 from omnigen2_rt.exporter.calibration import Calibration
 from omnigen2_rt.exporter.quantize import REPORT, WEIGHTS, quantize_bundle
+from omnigen2_rt.exporter.quantize_graph import SPLIT
 from omnigen2_rt.exporter.quantize_schemes import DRAWING, LANGUAGE, SCHEMES
 from omnigen2_rt.runtime.bundle import MANIFEST, Bundle
 from omnigen2_rt.runtime.errors import BundleError, ExportError
@@ -136,8 +137,9 @@ def test_graphs_are_of_standard_operators_and_multiply_no_stored_weight_of_a_blo
         if spec.inlined is not None:
             twin = graph(bundle.path, spec.inlined)
             assert {node.domain for node in twin.graph.node} == {""} and not twin.functions
-            for kind in ("DequantizeLinear", "QuantizeLinear", "MatMul"):
-                assert kinds(twin).count(kind) == kinds(model).count(kind)
+            apart = sum(len(node.output) - 1 for node in model.graph.node if node.name.endswith(SPLIT))
+            for kind, more in {"DequantizeLinear": apart, "QuantizeLinear": 0, "MatMul": apart}.items():
+                assert kinds(twin).count(kind) == kinds(model).count(kind) + more
 
 
 def _without_files(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -170,7 +172,21 @@ def test_linears_that_read_one_rounded_value_become_one_product(quantized: dict[
     found = [node.name for node in graph(quantized["int8", "A"], "transformer.fp32.onnx").graph.node]
     # Three layers: what q, k and v read, to_out, the two gates, linear_2. The last one's q reads the image's part alone.
     assert sum(name.endswith(".quantizelinear_input") for name in found) == 3 * 4 + 1
-    assert sum(name.endswith(".split") for name in found) == 3 + 3
+    assert sum(name.endswith(SPLIT) for name in found) == 3 + 3
+
+
+def test_twins_products_are_apart_and_give_the_same(quantized: dict[tuple[str, str], Path]) -> None:
+    bundle = Bundle.open(quantized["int8", "A"])
+    spec = bundle.graph("context_refiner", "fp32")
+    assert spec.inlined is not None
+    names = [node.name for node in graph(bundle.path, spec.inlined).graph.node]
+    assert not any(name.endswith(SPLIT) for name in names)
+    rng = np.random.default_rng(0)
+    sizes = {name: [size if isinstance(size, int) else 5 for size in given.shape] for name, given in spec.inputs.items()}
+    feeds = {name: rng.standard_normal(shape, np.float32) for name, shape in sizes.items()}
+    feeds["prompt_embeds"] = feeds["prompt_embeds"][:1]
+    given = [onnxruntime.InferenceSession(bundle.path / file).run(None, feeds)[0] for file in (spec.file, spec.inlined)]
+    assert np.linalg.norm(given[0] - given[1]) < 0.03 * np.linalg.norm(given[0])  # 8 bits there, float here
 
 
 @pytest.mark.parametrize(("scheme", "kind"), [("int8", "MatMulIntegerToFloat"), ("int4-weights", "MatMulNBits")])

@@ -15,7 +15,7 @@ import pytest
 from omnigen2_rt import load
 from omnigen2_rt.runtime.backends import compiled, open_backend
 from omnigen2_rt.runtime.backends.openvino import EXACT, OpenVINOBackend, core
-from omnigen2_rt.runtime.backends.openvino_rope import rotate_by_full_tables
+from omnigen2_rt.runtime.backends.openvino_attention import repeat_before_transposing, rotate_by_products
 from omnigen2_rt.runtime.backends.openvino_weights import MARK, keep_stored_weights
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.errors import BackendError
@@ -146,19 +146,25 @@ def test_openvino_without_a_cpu_says_what_there_is(bundle: Bundle, monkeypatch: 
     with pytest.raises(BackendError, match="OpenVINO finds no NPU here, only CPU"):
         OpenVINOBackend(bundle, "fp32", "fp32")
 
-ROTATING = {"transformer.fp32.inlined.onnx": 6, "context_refiner.fp32.inlined.onnx": 4, "velocity_head.fp32.onnx": 0}
-"""Graphs of config A, and how often each rotates: queries and keys of every layer."""
+
+REWRITTEN = {
+    "transformer.fp32.inlined.onnx": 6,
+    "transformer.bf16.inlined.onnx": 6,
+    "context_refiner.fp32.inlined.onnx": 4,
+    "velocity_head.fp32.onnx": 0,
+}
+"""Graphs of config A, and how often each rotates (queries and keys of every layer) and repeats heads (keys and values)."""
 
 
-@pytest.mark.parametrize(("name", "count"), ROTATING.items())
-def test_openvino_rotations_are_all_rewritten(bundles: dict[str, Path], name: str, count: int) -> None:
+@pytest.mark.parametrize(("name", "count"), REWRITTEN.items())
+def test_openvino_attention_is_rewritten_everywhere_and_once(bundles: dict[str, Path], name: str, count: int) -> None:
     model = core().read_model(bundles["A"] / name)
-    assert rotate_by_full_tables(model) == count
-    assert rotate_by_full_tables(model) == 0
+    for rewrite in (rotate_by_products, repeat_before_transposing):
+        assert rewrite(model) == count
+        assert rewrite(model) == 0
 
 
-def test_openvino_rotation_is_the_same_after_the_rewrite(bundles: dict[str, Path]) -> None:
-    bundle = Bundle.open(bundles["A"])
+def test_openvino_attention_is_the_same_after_the_rewrites(bundles: dict[str, Path]) -> None:
     rng = np.random.default_rng(0)
     feeds = {
         "prompt_embeds": rng.standard_normal((1, 5, 64), np.float32),
@@ -166,21 +172,21 @@ def test_openvino_rotation_is_the_same_after_the_rewrite(bundles: dict[str, Path
         "sin": rng.standard_normal((5, 12), np.float32),
     }
     given = []
-    for rewrites in (True, False):
+    for rewrites in ((), (rotate_by_products,), (rotate_by_products, repeat_before_transposing)):
         model = core().read_model(bundles["A"] / "context_refiner.fp32.inlined.onnx")
-        if rewrites:
-            rotate_by_full_tables(model)
+        for rewrite in rewrites:
+            rewrite(model)
         compiled_model = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         given.append(compiled_model(feeds)[0])
-    assert {*feeds} == {*bundle.graph("context_refiner", "fp32").inputs}
-    np.testing.assert_allclose(*given, atol=1e-5, rtol=0)
+    for rewritten in given[1:]:
+        np.testing.assert_allclose(rewritten, given[0], atol=1e-5, rtol=0)
 
 
 def test_openvino_rotation_that_looks_different_stays_and_is_not_kept(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Read again, such a model would compute something else."""
-    monkeypatch.setattr("omnigen2_rt.runtime.backends.openvino.rotate_by_full_tables", lambda model: 0)
+    monkeypatch.setattr("omnigen2_rt.runtime.backends.openvino.rotate_by_products", lambda model: 0)
     backend = open_backend(bundle, "openvino", "fp32", threads=1)
     backend.open("context_refiner")
     backend.open("velocity_head")
