@@ -1,13 +1,13 @@
 """Our pipeline beside the original's own: seconds for a drawing and for an edit, exact and with TaylorSeer.
 
-    python benchmarks/against_original.py --original PATH --original-python PYTHON [--steps 50] [--repeats 3] [--json FILE]
-        [--also openvino:bf16 openvino:fp32]
+    python benchmarks/against_original.py --original PATH --original-python PYTHON [--steps 50] [--json FILE] [--only NAME …]
 
-Both run the same random weights on the same threads in float32: ours on ONNX Runtime, the original in torch eager; `--also` adds
-other backends and precisions of ours. All take turns, so that a machine that slows down slows each. Prints a table and one JSON
-document. A ratio is the original's median seconds, whole call, over ours; `latents_max_difference` says that both drew the same
-picture, `latents_relative_error` how far each of ours lies from the original. `load_averages` say whether the machine was free:
-before a run they should be near 0. TaylorSeer's gain depends on the number of steps: only 50 show it.
+All draw the same picture with the same random weights on the same threads, each in a process of its own, and take turns after
+every single step: on a machine whose speed changes from minute to minute, each gets its share of every minute. Who has no turn
+waits for a line on a pipe. Seconds are a drawing's whole, from the prompt to the picture, waiting left out (of bare OpenVINO:
+the transformer's alone); a ratio is the original's seconds over ours. `relative_error` is how far the latents lie from the
+original's in float32. TaylorSeer's gain depends on the number of steps: only 50 show it. Prints a table; `--json FILE` keeps all
+turns.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import tempfile
-import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,24 +29,48 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-import omnigen2_rt as og
-from omnigen2_rt.runtime.describe import installed_version
-from omnigen2_rt.runtime.pipeline import Pipeline
-
 HERE = Path(__file__).parent
 PROMPT = "A red fox sits on a mossy stone beside a quiet forest stream at dawn, with soft golden light on its fur"
 TASKS = {"text_to_image": 1.0, "editing": 2.0}  # and their image guidance
-MODES = ("exact", "taylorseer")
-RATIOS = {
-    "exact": ("ours_exact", "original_exact"),
-    "taylorseer": ("ours_taylorseer", "original_exact"),
-    "taylorseer_against_its_own": ("ours_taylorseer", "original_taylorseer"),
+RIVALS = ("original fp32", "original bf16", "original bf16 compiled")
+BARE = "bare OpenVINO bf16"
+SCHEME = "int8"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """Who draws. backend: ours; none is the original. scheme: a quantized bundle. bare: the transformer's graph alone."""
+
+    name: str
+    precision: str
+    backend: str | None = None
+    scheme: str | None = None
+    taylorseer: bool = False
+    compiled: bool = False
+    bare: bool = False
+
+
+VARIANTS = {
+    variant.name: variant
+    for variant in (
+        Variant(name="original fp32", precision="fp32"),
+        Variant(name="original bf16", precision="bf16"),
+        Variant(name="original fp32 compiled", precision="fp32", compiled=True),
+        Variant(name="original bf16 compiled", precision="bf16", compiled=True),
+        Variant(name="original fp32 TaylorSeer", precision="fp32", taylorseer=True),
+        Variant(name="ONNX Runtime fp32", backend="ort-cpu", precision="fp32"),
+        Variant(name=BARE, backend="openvino", precision="bf16", bare=True),
+        Variant(name="OpenVINO bf16", backend="openvino", precision="bf16"),
+        Variant(name="OpenVINO int8", backend="openvino", precision="bf16", scheme=SCHEME),
+        Variant(name="OpenVINO bf16 TaylorSeer", backend="openvino", precision="bf16", taylorseer=True),
+        Variant(name="OpenVINO int8 TaylorSeer", backend="openvino", precision="bf16", scheme=SCHEME, taylorseer=True),
+    )
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One drawing, the same for both sides. Files: the noise (1, C, h, w) float32, and images for editing."""
+    """One drawing, the same for all. Files: the noise (1, C, h, w) float32, and pictures for editing."""
 
     task: str
     size_px: int
@@ -54,20 +78,8 @@ class Job:
     noise: Path
     images: tuple[Path, ...]
 
-    def request(self, taylorseer: bool) -> og.Request:
-        return og.Request(
-            prompt=PROMPT,
-            images=tuple(map(str, self.images)),
-            height_px=self.size_px,
-            width_px=self.size_px,
-            steps=self.steps,
-            text_guidance=4.0,
-            image_guidance=TASKS[self.task],
-            latents=np.load(self.noise),
-            cache=og.TaylorSeer() if taylorseer else None,
-        )
-
-    def message(self, taylorseer: bool, latents: Path) -> dict[str, Any]:
+    def message(self, variant: Variant, latents: Path) -> dict[str, Any]:
+        """As the workers take it; they leave the final latents in `latents`."""
         return {
             "prompt": PROMPT,
             "images": list(map(str, self.images)),
@@ -76,16 +88,18 @@ class Job:
             "text_guidance": 4.0,
             "image_guidance": TASKS[self.task],
             "noise": str(self.noise),
-            "taylorseer": taylorseer,
+            "taylorseer": variant.taylorseer,
             "latents": str(latents),
         }
 
 
-class Original:
-    """The worker process. Raises RuntimeError where it ends before it answers."""
+class Contestant:
+    """A worker process. Raises RuntimeError where it ends before it answers."""
 
-    def __init__(self, python: str, original: Path, checkpoint: Path, threads: int) -> None:
-        command = [python, str(HERE / "original_worker.py"), str(original), str(checkpoint), str(threads)]
+    def __init__(self, variant: Variant, command: Sequence[str], threads: int) -> None:
+        self.variant = variant
+        self.turns_s: list[float] = []
+        self.found: dict[str, Any] | None = None
         limits = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | limits
         self._process = subprocess.Popen(
@@ -93,28 +107,45 @@ class Original:
         )
         self.facts = self._answer()
 
-    def draw(self, message: dict[str, Any]) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        print(json.dumps(message), file=self._process.stdin, flush=True)
-        return self._answer()
+    def start(self, message: dict[str, Any]) -> None:
+        """The first turn of a drawing."""
+        self.turns_s, self.found = [], None
+        self._turn(json.dumps(message))
+
+    def go_on(self) -> None:
+        """The next turn, where the drawing isn't done."""
+        if self.found is None:
+            self._turn("go on")
 
     def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+        """Let the process end."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.stdout.close()
         self._process.wait()
+
+    def _turn(self, line: str) -> None:
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # `_answer` says who ended
+            print(line, file=self._process.stdin, flush=True)
+        answer = self._answer()
+        self.turns_s.append(answer["seconds"])
+        self.found = answer.get("found")
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"the original's worker ended with {self._process.wait()}; its messages are above")
+            self.close()
+            raise RuntimeError(f"{self.variant.name} ended with {self._process.returncode}; its messages are above")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
 
-def make_bundle(configuration: Path, folder: Path) -> tuple[Path, Path]:
-    """The random checkpoint and its bundle, made where they don't exist yet."""
-    checkpoint, bundle = folder / "checkpoint", folder / "bundle"
+def make_bundles(configuration: Path, folder: Path, schemes: set[str | None]) -> tuple[Path, dict[str | None, Path]]:
+    """The random checkpoint and its bundles by scheme, made where they are needed and don't exist yet."""
+    checkpoint, bundle, small = folder / "checkpoint", folder / "bundle", folder / SCHEME
     if not bundle.exists():
         from random_checkpoint import write_checkpoint
 
@@ -122,69 +153,74 @@ def make_bundle(configuration: Path, folder: Path) -> tuple[Path, Path]:
 
         write_checkpoint(configuration, checkpoint, dtype="fp32")
         export_bundle(checkpoint, bundle, precisions=("fp32",))
-    return checkpoint, bundle
+    if SCHEME in schemes and not small.exists():
+        from omnigen2_rt.exporter.quantize import quantize_bundle
+
+        quantize_bundle(bundle, small, SCHEME)
+    return checkpoint, {None: bundle, SCHEME: small}
 
 
-def draw_ours(pipeline: Pipeline, job: Job, taylorseer: bool, latents: Path) -> dict[str, Any]:
-    pipeline._prompts._remembered.clear()  # the original encodes its prompts every time
-    marks: list[float] = []
-    request = job.request(taylorseer)
-    started = time.perf_counter()
-    result = pipeline.generate(request, on_step=lambda step: marks.append(time.perf_counter()))
-    seconds = time.perf_counter() - started
-    np.save(latents, result.latents)
-    steps = [after - before for before, after in zip(marks, marks[1:], strict=False)]
-    return {"seconds": seconds, "steps_s": steps, "stages_s": result.timings}
+def command(variant: Variant, given: argparse.Namespace, checkpoint: Path, bundles: dict[str | None, Path]) -> list[str]:
+    """How a variant's worker is started."""
+    settings = {"precision": variant.precision, "threads": given.threads}
+    if variant.backend is None:
+        settings |= {"original": str(given.original), "checkpoint": str(checkpoint), "compiled": variant.compiled}
+        return [given.original_python, str(HERE / "original_worker.py"), json.dumps(settings)]
+    settings |= {"bundle": str(bundles[variant.scheme]), "backend": variant.backend, "bare": variant.bare}
+    return [sys.executable, str(HERE / "our_worker.py"), json.dumps(settings)]
 
 
-def measure(
-    pipelines: Mapping[str, Pipeline], original: Original, job: Job, repeats: int, folder: Path
-) -> dict[str, Any]:
-    """All variants in turn, `repeats` times. Returns medians, ratios and how far the latents lie apart.
+def contest(contestants: Sequence[Contestant], job: Job, folder: Path) -> None:
+    """One drawing of each, a step at a time; who begins a round moves on with every round."""
+    for contestant in contestants:
+        contestant.start(job.message(contestant.variant, latents_file(folder, contestant.variant.name)))
+    first = 0
+    while any(contestant.found is None for contestant in contestants):
+        first = (first + 1) % len(contestants)
+        for contestant in (*contestants[first:], *contestants[:first]):
+            contestant.go_on()
 
-    pipelines: ours by name; "ours" is held against the original in every way, the others in the original's exact mode.
-    """
-    runs: dict[str, list[dict[str, Any]]] = {f"{side}_{mode}": [] for mode in MODES for side in ("original", *pipelines)}
-    for _ in range(repeats):
-        for variant, done in runs.items():
-            side, _, mode = variant.partition("_")
-            taylorseer, latents = mode == "taylorseer", folder / f"{variant}.npy"
-            if side in pipelines:
-                done.append(draw_ours(pipelines[side], job, taylorseer, latents))
-            else:
-                done.append(original.draw(job.message(taylorseer, latents)))
-    medians = {variant: statistics.median(run["seconds"] for run in done) for variant, done in runs.items()}
-    steps = {variant: statistics.median(s for run in done for s in run["steps_s"]) for variant, done in runs.items()}
-    return {
-        "median_s": _rounded(medians),
-        "seconds": {variant: [round(run["seconds"], 3) for run in done] for variant, done in runs.items()},
-        "steps_s": {variant: [[round(s, 3) for s in run["steps_s"]] for run in done] for variant, done in runs.items()},
-        "median_step_s": _rounded(steps),
-        "stages_s": _rounded(runs["ours_exact"][-1]["stages_s"]),
-        "ratios": _rounded({name: medians[slow] / medians[fast] for name, (fast, slow) in _ratios(pipelines).items()}),
-        "latents_max_difference": {mode: _difference(folder, mode) for mode in MODES},
-        "latents_relative_error": {v: _relative_error(folder, v) for v in runs if not v.startswith("original")},
+
+def latents_file(folder: Path, variant: str) -> Path:
+    return folder / f"{variant.replace(' ', '-')}.npy"
+
+
+def summary(contestants: Sequence[Contestant], folder: Path) -> dict[str, Any]:
+    """Seconds, ratios and distances of a contest that has ended, by variant."""
+    by_name = {contestant.variant.name: contestant for contestant in contestants}
+    return {name: _summary(contestant, by_name, folder) for name, contestant in by_name.items()}
+
+
+def _summary(contestant: Contestant, by_name: dict[str, Contestant], folder: Path) -> dict[str, Any]:
+    assert contestant.found is not None
+    seconds = contestant.found["transformer_s"] if contestant.variant.bare else sum(contestant.turns_s)
+    entry: dict[str, Any] = {
+        "seconds": round(seconds, 3),
+        "median_step_s": round(statistics.median(contestant.turns_s[1:-1]), 4),
+        **contestant.found,
+        "turns_s": [round(turn, 4) for turn in contestant.turns_s],
     }
+    variant = contestant.variant
+    if variant.bare:
+        return entry
+    entry["relative_error"] = _relative_error(folder, variant.name)
+    if variant.backend is not None:
+        rivals = {name: sum(by_name[name].turns_s) / seconds for name in RIVALS if name in by_name}
+        entry["times_faster_than"] = {name: round(ratio, 3) for name, ratio in rivals.items()}
+    if variant.name == "OpenVINO bf16" and BARE in by_name:
+        bare = by_name[BARE].found
+        assert bare is not None
+        entry["transformer_over_bare"] = round(contestant.found["transformer_s"] / bare["transformer_s"], 3)
+    return entry
 
 
-def _ratios(pipelines: Mapping[str, Pipeline]) -> dict[str, tuple[str, str]]:
-    others = [f"{side}_{mode}" for side in pipelines if side != "ours" for mode in MODES]
-    return RATIOS | {variant: (variant, "original_exact") for variant in others}
-
-
-def _rounded(values: dict[str, float]) -> dict[str, float]:
-    return {name: round(value, 3) for name, value in values.items()}
-
-
-def _difference(folder: Path, mode: str) -> float:
-    ours, theirs = (np.load(folder / f"{side}_{mode}.npy") for side in ("ours", "original"))
-    return float(np.abs(ours - theirs).max())
-
-
-def _relative_error(folder: Path, variant: str) -> float:
-    """Of the L2 norm, against the original in the same mode."""
-    ours, theirs = (np.load(folder / f"{name}.npy") for name in (variant, f"original_{variant.partition('_')[2]}"))
-    return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
+def _relative_error(folder: Path, variant: str) -> float | None:
+    """Of the L2 norm, against the original's float32; None where that didn't run."""
+    wanted_file = latents_file(folder, RIVALS[0])
+    if not wanted_file.exists():
+        return None
+    given, wanted = np.load(latents_file(folder, variant)), np.load(wanted_file)
+    return float(np.linalg.norm(given - wanted) / np.linalg.norm(wanted))
 
 
 def make_job(task: str, size_px: int, steps: int, folder: Path) -> Job:
@@ -201,18 +237,25 @@ def make_job(task: str, size_px: int, steps: int, folder: Path) -> Job:
 
 def machine() -> dict[str, Any]:
     info = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
-    names = [line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")]
-    packages = ("omnigen2-rt", "onnxruntime", "openvino", "numpy")
-    versions = {package: installed_version(package) for package in packages}
-    return {"cpu": names[0] if names else platform.processor(), "cores": os.cpu_count(), "versions": versions}
+    told = [line.partition(":")[2].strip() for line in info.splitlines() if line.startswith(("model name", "flags"))]
+    wanted = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
+    found = told[1].split() if len(told) > 1 else []
+    able = [flag for flag in wanted if flag in found]
+    return {"cpu": told[0] if told else platform.processor(), "cores": os.cpu_count(), "instructions": able}
 
 
 def table(tasks: dict[str, Any]) -> str:
-    lines = [f"{'':16}{'':28}{'seconds':>9}{'a step':>9}"]
-    for task, found in tasks.items():
-        seconds, steps = found["median_s"], found["median_step_s"]
-        lines += [f"{task:16}{variant:28}{seconds[variant]:9.2f}{steps[variant]:9.3f}" for variant in seconds]
-        lines += [f"{task:16}{name:28} {ratio:.2f} x faster" for name, ratio in found["ratios"].items()]
+    """A line a variant: seconds, a step, how many times faster than each of the original's, and the error."""
+    rivals = "".join(f"{name.removeprefix('original '):>15}" for name in RIVALS)
+    lines = [f"{'':42}{'seconds':>9}{'a step':>9}{rivals}{'error':>10}"]
+    for task, variants in tasks.items():
+        for name, entry in variants.items():
+            ratios = entry.get("times_faster_than", {})
+            faster = "".join(f"{ratios[rival]:13.2f} x" if rival in ratios else " " * 15 for rival in RIVALS)
+            error = "" if entry.get("relative_error") is None else f"{entry['relative_error']:10.1e}"
+            lines.append(f"{task:16}{name:26}{entry['seconds']:9.2f}{entry['median_step_s']:9.3f}{faster}{error}")
+            if "transformer_over_bare" in entry:
+                lines.append(f"{'':16}its transformer: {entry['transformer_over_bare']:.2f} x the time of bare OpenVINO's")
     return "\n".join(lines)
 
 
@@ -221,49 +264,48 @@ def main() -> None:
     parser.add_argument("--original", type=Path, required=True, help="the original's repository")
     parser.add_argument("--original-python", required=True, help="an interpreter with its requirements")
     parser.add_argument("--configuration", type=Path, default=HERE / "configuration")
-    parser.add_argument("--work", type=Path, help="where the checkpoint and the bundle are kept; a temporary folder otherwise")
+    parser.add_argument("--work", type=Path, help="where the checkpoint and the bundles are kept; a temporary folder otherwise")
     parser.add_argument("--tasks", nargs="+", choices=sorted(TASKS), default=list(TASKS))
+    parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), metavar="NAME")
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--also", nargs="*", default=[], metavar="BACKEND:PRECISION", help="further backends of ours")
-    parser.add_argument("--json", type=Path, help="also write the JSON document here")
+    parser.add_argument("--json", type=Path, help="also write everything here, after each task")
     given = parser.parse_args()
+    if given.steps < 2:
+        parser.error("--steps below 2 has no step that is neither the first nor the last")
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        report = run(given, given.work or folder, folder)
+        report = run(given, given.work or Path(temporary), Path(temporary))
     print(table(report["tasks"]))
-    text = json.dumps(report, indent=2)
-    print(text)
-    if given.json:
-        given.json.write_text(text + "\n", encoding="utf-8")
 
 
 def run(given: argparse.Namespace, work: Path, folder: Path) -> dict[str, Any]:
-    """The whole benchmark, after one short unmeasured drawing on each side."""
-    checkpoint, bundle = make_bundle(given.configuration, work)
-    before = os.getloadavg()
-    original = Original(given.original_python, given.original, checkpoint, given.threads)
-    tasks = {}
-    ways = {"ours": "ort-cpu:fp32"} | {way.replace(":", "-"): way for way in given.also}
-    with ExitStack() as opened:
-        pipelines = {}
-        for name, way in ways.items():
-            backend, _, precision = way.partition(":")
-            pipeline = og.load(bundle, backend=backend, precision=precision or "auto", threads=given.threads)
-            pipelines[name] = opened.enter_context(pipeline)
+    """The whole benchmark, after two unmeasured steps of each."""
+    load_before = os.getloadavg()
+    variants = [VARIANTS[name] for name in given.only]
+    checkpoint, bundles = make_bundles(given.configuration, work, {variant.scheme for variant in variants})
+    report: dict[str, Any] = {
+        "benchmark": "against_original",
+        "machine": machine(),
+        "settings": {"size_px": given.size, "steps": given.steps, "threads": given.threads},
+        "load_averages": {"before": load_before},
+        "versions": {},
+        "tasks": {},
+    }
+    with ExitStack() as stack:
+        contestants = []
+        for variant in variants:
+            contestants.append(Contestant(variant, command(variant, given, checkpoint, bundles), given.threads))
+            stack.callback(contestants[-1].close)
+            report["versions"] |= contestants[-1].facts["versions"]
         for task in given.tasks:
-            warm = make_job(task, given.size, 1, folder)
-            original.draw(warm.message(False, folder / "warm.npy"))
-            for pipeline in pipelines.values():
-                draw_ours(pipeline, warm, False, folder / "warm.npy")
-            job = make_job(task, given.size, given.steps, folder)
-            tasks[task] = measure(pipelines, original, job, given.repeats, folder)
-    original.close()
-    loads = {"before": before, "after": os.getloadavg()}
-    settings = {"size_px": given.size, "steps": given.steps, "repeats": given.repeats, "threads": given.threads}
-    return {"machine": machine(), "load_averages": loads, "original": original.facts, "settings": settings, "tasks": tasks}
+            contest(contestants, make_job(task, given.size, 2, folder), folder)
+            contest(contestants, make_job(task, given.size, given.steps, folder), folder)
+            report["tasks"][task] = summary(contestants, folder)
+            report["load_averages"][f"after {task}"] = os.getloadavg()
+            if given.json:
+                given.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return report
 
 
 if __name__ == "__main__":

@@ -1,33 +1,36 @@
-"""The original's own pipeline behind a pipe: one JSON request a line in, one JSON answer a line out.
+"""The original's own pipeline behind a pipe, for `against_original.py`; needs an interpreter with the original's requirements.
 
-Run by `against_original.py` with an interpreter that has the original's requirements; imports nothing of ours. It leaves the
-original's code and arithmetic alone: it times the call, keeps the latents that go into the decoder, and makes the
-VAE's encoder give its distribution's mode instead of an unseeded sample, so that two runs can be compared.
+    python benchmarks/original_worker.py '{"original": …, "checkpoint": …, "precision": …, "threads": …, "compiled": false}'
+
+Imports nothing of ours. It leaves the original's code and arithmetic alone: it gives the turn away after each step, keeps the
+latents that go into the decoder, and makes the VAE's encoder give its distribution's mode instead of an unseeded sample, so
+that two runs can be compared.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
-import time
 from importlib.metadata import version
 from typing import Any
 
+from turns import Turns
+
 
 def main() -> None:
-    original, checkpoint, threads = sys.argv[1:4]
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what the libraries print must not mix with the answers
-    pipeline, torch = load(original, checkpoint, int(threads))
-    versions = {name: version(name) for name in ("torch", "transformers", "diffusers")}
-    print(json.dumps({"versions": versions, "threads": torch.get_num_threads()}), file=answers, flush=True)
-    for line in sys.stdin:
-        print(json.dumps(draw(pipeline, torch, json.loads(line))), file=answers, flush=True)
+    settings = json.loads(sys.argv[1])
+    turns = Turns()
+    pipeline, torch = load(**{key: settings[key] for key in ("original", "checkpoint", "precision", "threads")})
+    if settings["compiled"]:
+        pipeline.transformer = torch.compile(pipeline.transformer)
+    turns.introduce({"versions": {name: version(name) for name in ("torch", "transformers", "diffusers")}})
+    for job in turns.jobs():
+        draw(pipeline, torch, job, turns)
+        turns.end_job({})
 
 
-def load(original: str, checkpoint: str, threads: int) -> tuple[Any, Any]:
-    """The pipeline as the original's inference script makes it, in float32 on the CPU."""
+def load(original: str, checkpoint: str, precision: str, threads: int) -> tuple[Any, Any]:
+    """The pipeline as the original's inference script makes it, on the CPU. precision: fp32 or bf16, for every network."""
     import torch
 
     torch.set_num_threads(threads)
@@ -40,7 +43,7 @@ def load(original: str, checkpoint: str, threads: int) -> tuple[Any, Any]:
     from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
     DiagonalGaussianDistribution.sample = lambda self, generator=None: self.mode()
-    dtype = torch.float32
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     pipeline = OmniGen2Pipeline(
         transformer=OmniGen2Transformer2DModel.from_pretrained(checkpoint, subfolder="transformer", torch_dtype=dtype),
         vae=AutoencoderKL.from_pretrained(checkpoint, subfolder="vae", torch_dtype=dtype),
@@ -52,18 +55,16 @@ def load(original: str, checkpoint: str, threads: int) -> tuple[Any, Any]:
     return pipeline, torch
 
 
-def draw(pipeline: Any, torch: Any, job: dict[str, Any]) -> dict[str, Any]:
-    """Draw once. job: the request's numbers, the files of prompt image and noise, and where the last latents go."""
+def draw(pipeline: Any, torch: Any, job: dict[str, Any], turns: Turns) -> None:
+    """One drawing, a turn a step. job: the request's numbers and the files of pictures, noise and final latents."""
     import numpy as np
     from PIL import Image
 
-    kept: list[Any] = []
-    marks: list[float] = []
     decode = pipeline.vae.decode
 
     def decode_and_keep(latents: Any, **options: Any) -> Any:
         config = pipeline.vae.config
-        kept.append(((latents - config.shift_factor) * config.scaling_factor).numpy())
+        np.save(job["latents"], ((latents - config.shift_factor) * config.scaling_factor).float().numpy())
         return decode(latents, **options)
 
     images = [Image.open(path).convert("RGB") for path in job["images"]]
@@ -71,7 +72,6 @@ def draw(pipeline: Any, torch: Any, job: dict[str, Any]) -> dict[str, Any]:
     for module in (pipeline.transformer, *pipeline.transformer.layers):
         module.enable_taylorseer = False  # the pipeline sets it where it is wanted, and never back
     pipeline.vae.decode = decode_and_keep
-    started = time.perf_counter()
     try:
         pipeline(
             prompt=job["prompt"],
@@ -84,14 +84,11 @@ def draw(pipeline: Any, torch: Any, job: dict[str, Any]) -> dict[str, Any]:
             text_guidance_scale=job["text_guidance"],
             image_guidance_scale=job["image_guidance"],
             cfg_range=(0.0, 1.0),
-            latents=torch.from_numpy(np.load(job["noise"])),
-            step_func=lambda index, count: marks.append(time.perf_counter()),
+            latents=torch.from_numpy(np.load(job["noise"])).to(pipeline.transformer.dtype),
+            step_func=lambda index, count: turns.end_step(),
         )
     finally:
         pipeline.vae.decode = decode
-    seconds = time.perf_counter() - started
-    np.save(job["latents"], kept[-1])
-    return {"seconds": seconds, "steps_s": [after - before for before, after in zip(marks, marks[1:], strict=False)]}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import importlib.util
 import json
 import sys
@@ -67,24 +69,69 @@ def test_cold_start_on_the_tiny_bundle_measures_both_times(bundles: dict[str, Pa
     assert 0 < found["import_s"] < found["first_picture_s"]
 
 
-def test_against_original_counts_what_both_sides_gave(tmp_path: Path) -> None:
-    """The worker's side is played by a stand-in: the original isn't here."""
+WORKER = """
+import json, sys, time
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+from turns import Turns
+
+name, pause_s = sys.argv[2], float(sys.argv[3])
+turns = Turns()
+turns.introduce({"versions": {}})
+for job in turns.jobs():
+    for step in range(job["steps"]):
+        print("what a library prints")
+        with open(sys.argv[4], "a") as log:
+            log.write(name)
+        time.sleep(pause_s)
+        turns.end_step()
+    np.save(job["latents"], np.full(3, 1 + pause_s))
+    turns.end_job({"transformer_s": pause_s})
+"""
+
+
+def test_against_original_gives_turns_and_counts_what_each_took(tmp_path: Path) -> None:
+    """Stand-ins play the workers: the original isn't here."""
+    program, log = _program("against_original"), tmp_path / "log"
+    (tmp_path / "worker.py").write_text(WORKER)
+    contestants = []
+    for variant, name, pause_s in (("original fp32", "a", 0.5), (program.BARE, "b", 0.25), ("OpenVINO bf16", "c", 0.125)):
+        worker = [sys.executable, str(tmp_path / "worker.py"), str(ROOT / "benchmarks"), name, str(pause_s), str(log)]
+        contestants.append(program.Contestant(program.VARIANTS[variant], worker, 1))
+    job = program.make_job("editing", 32, 3, tmp_path)
+    program.contest(contestants, job, tmp_path)
+    for contestant in contestants:
+        contestant.close()
+    assert log.read_text() == "abc" + "bca" + "cab"  # a step each, and another begins each round
+    found = program.summary(contestants, tmp_path)
+    assert all(len(entry["turns_s"]) == 4 for entry in found.values())
+    original, ours = found["original fp32"], found["OpenVINO bf16"]
+    assert original["seconds"] == pytest.approx(sum(original["turns_s"]), abs=1e-3) and original["seconds"] >= 1.5
+    assert ours["times_faster_than"] == {"original fp32": pytest.approx(original["seconds"] / ours["seconds"], rel=0.05)}
+    assert ours["transformer_over_bare"] == 0.5
+    assert ours["relative_error"] == pytest.approx(0.25)
+    table = program.table({"editing": found})
+    assert f"{ours['times_faster_than']['original fp32']:.2f} x" in table and "x the time of bare OpenVINO" in table
+
+
+def test_against_original_says_whose_worker_ended(tmp_path: Path) -> None:
     program = _program("against_original")
-    job = program.make_job("editing", 32, 2, tmp_path)
+    with pytest.raises(RuntimeError, match="original bf16 ended with 3"):
+        program.Contestant(program.VARIANTS["original bf16"], [sys.executable, "-c", "raise SystemExit(3)"], 1)
 
-    class StandIn:
-        def draw(self, message: dict[str, object]) -> dict[str, object]:
-            np.save(str(message["latents"]), np.ones(3))
-            return {"seconds": 2.0, "steps_s": [1.0]}
 
-    def ours(pipeline: object, job: object, taylorseer: bool, latents: Path) -> dict[str, object]:
-        np.save(latents, np.full(3, 1.5 if pipeline is None else 1.25))
-        return {"seconds": 0.5 if taylorseer else 1.0, "steps_s": [0.5], "stages_s": {"denoising": 1.0}}
-
-    program.draw_ours = ours
-    found = program.measure({"ours": None, "openvino-bf16": object()}, StandIn(), job, 3, tmp_path)
-    others = {"openvino-bf16_exact": 2.0, "openvino-bf16_taylorseer": 4.0}
-    assert found["ratios"] == {"exact": 2.0, "taylorseer": 4.0, "taylorseer_against_its_own": 4.0, **others}
-    assert found["latents_relative_error"]["openvino-bf16_exact"] == 0.25
-    assert found["latents_max_difference"] == {"exact": 0.5, "taylorseer": 0.5}
-    assert "2.00 x faster" in program.table({"editing": found})
+def test_our_worker_draws_and_runs_the_bare_graph(bundles: dict[str, Path], tmp_path: Path) -> None:
+    program = _program("against_original")
+    contestants = []
+    for name, precision in (("OpenVINO bf16 TaylorSeer", "fp32"), (program.BARE, "fp32")):
+        variant = dataclasses.replace(program.VARIANTS[name], precision=precision)
+        given = argparse.Namespace(threads=1)
+        command = program.command(variant, given, tmp_path, {None: bundles["A"]})
+        contestants.append(program.Contestant(variant, command, 1))
+    program.contest(contestants, program.make_job("text_to_image", 32, 2, tmp_path), tmp_path)
+    for contestant in contestants:
+        contestant.close()
+    ours, bare = (contestant.found for contestant in contestants)
+    assert ours is not None and bare is not None and 0 < ours["transformer_s"] and 0 < bare["transformer_s"]
+    assert np.isfinite(np.load(program.latents_file(tmp_path, contestants[0].variant.name))).all()
+    assert contestants[0].facts["versions"]["numpy"] == np.__version__
