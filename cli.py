@@ -119,6 +119,7 @@ def quantize(
     needs_extra("export", "onnx", "onnx_ir")
     from .exporter.calibration import calibration_of, read_prompts
     from .exporter.quantize import quantize_bundle
+    from .nano.evaluation import drawn_rightly, knows_this_world
     from .runtime.bundle import Bundle
     from .runtime.pipeline import bundle_path
 
@@ -132,7 +133,12 @@ def quantize(
     )
     bar = ProgressLine()
     report = quantize_bundle(
-        folder, target, scheme, calibration=calibration, progress=lambda what, done, total: bar.show(done, total, what)
+        folder,
+        target,
+        scheme,
+        calibration=calibration,
+        score=drawn_rightly if knows_this_world(folder) else None,
+        progress=lambda what, done, total: bar.show(done, total, what),
     )
     bar.end()
     typer.echo(report.table())
@@ -273,7 +279,7 @@ def doctor(
 
 @app.command()
 def bench(
-    bundle: Annotated[Path, typer.Argument(help="The bundle's folder.")],
+    bundle: Annotated[str, typer.Argument(help="The bundle's folder, or nano.")],
     size: Annotated[int, typer.Option(help="Height and width of picture and references, in pixels.")] = 1024,
     steps: Annotated[int, typer.Option(help="Steps a drawing.")] = DEFAULTS["steps"],
     repeat: Annotated[int, typer.Option(help="Drawings a case; the median is shown.")] = 1,
@@ -421,12 +427,21 @@ def reflect(
     show({"files": files, "rounds": rounds_as_json(reflection)} if as_json else {"files": ", ".join(files), **told}, as_json)
 
 
-def bench_ways(bundle: Path, size: int, steps: int, repeat: int, threads: int | None, json_file: Path | None) -> None:
-    """What `bench --all` does."""
+def bench_ways(bundle: str, size: int, steps: int, repeat: int, threads: int | None, json_file: Path | None) -> None:
+    """What `bench --all` does. Pictures of nano, as it is or quantized, are judged as well."""
+    from .nano.evaluation import drawn_rightly, knows_this_world
     from .runtime.bench_ways import measure_ways, ways_json, ways_table
 
     bar = ProgressLine()
-    measured = measure_ways(bundle, size_px=size, steps=steps, repeat=repeat, threads=threads, progress=bar.show)
+    measured = measure_ways(
+        bundle,
+        size_px=size,
+        steps=steps,
+        repeat=repeat,
+        threads=threads,
+        score=drawn_rightly if knows_this_world(bundle) else None,
+        progress=bar.show,
+    )
     bar.end()
     typer.echo(ways_table(measured))
     write_json(json_file, ways_json(bundle, measured))

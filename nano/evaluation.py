@@ -8,16 +8,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Protocol, Unpack
 
 import numpy as np
 
+from ..runtime.bundle import Bundle, Manifest
 from ..runtime.caches import CachePolicy
 from ..runtime.chat import ChatSettings
 from ..runtime.describe import installed_version
-from ..runtime.errors import RequestError
+from ..runtime.errors import BundleError, RequestError
 from ..runtime.images import ImageSource
-from ..runtime.pipeline import Pipeline
+from ..runtime.pipeline import Pipeline, bundle_path
 from ..runtime.request import Request, Result
 from . import drawing_tasks, talking_tasks
 from .drawing_tasks import DrawingTask
@@ -41,6 +43,9 @@ WRONG_KEPT = 20
 """So many wrong answers of each ability are told in the figures."""
 LONGEST_ANSWER_TOKENS = 64
 ASKED_TOGETHER = 20
+FEW = 8
+FEW_ABILITIES = ("one-object", "two-objects", "count", "edit", "combine-two")
+"""What is drawn to see that a way of drawing works, or a quantized bundle: 40 pictures, so that one is 2.5 %."""
 VERSIONED = ("omnigen2-rt", "numpy", "onnxruntime", "openvino", "tensorrt")
 
 
@@ -300,6 +305,26 @@ def _score(ability: Ability, found: list[Marked], seconds: float) -> Score:
 
 def _asked(task: Task) -> str:
     return task.question if isinstance(task, TalkingTask) else task.prompt
+
+
+def knows_this_world(bundle: str | Path) -> bool:
+    """Whether a bundle is nano's, as it ships or made of it: it has nano's words. Raises as `Bundle.open` does."""
+    given = Bundle.open(bundle_path(bundle)).manifest
+    try:
+        shipped = Bundle.open(bundle_path("nano")).manifest
+    except BundleError:  # a release without a model
+        return False
+    return _words(given) == _words(shipped)
+
+
+def _words(manifest: Manifest) -> str:
+    return next(spec.sha256 for spec in manifest.files if spec.file == manifest.tokenizer)
+
+
+def drawn_rightly(pipeline: Subject, cache: CachePolicy | None = None) -> float:
+    """The part of the first few samples of drawing, editing and combining two that come out right: see `FEW`."""
+    scores = evaluate(pipeline, Settings(samples=FEW, cache=cache), chosen_abilities(FEW_ABILITIES))
+    return sum(score.right for score in scores) / sum(score.samples for score in scores)
 
 
 def facts_of(pipeline: Pipeline) -> dict[str, Any]:

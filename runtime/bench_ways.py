@@ -1,7 +1,7 @@
 """Measures every way of drawing one picture that works here: each backend in each precision with each cache.
 
 Each way runs in a process of its own, one after the other, so that its peak of memory is its own. Pictures are compared with
-that of the first way in fp32 without a cache; they say nothing of how good the model is.
+that of the first way in fp32 without a cache, which says nothing of how good the model is: that is for the caller's `score`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from numpy.typing import NDArray
 from .backends import BACKENDS
 from .bench import machine_facts, peak_bytes, request_of
 from .bundle import Bundle
-from .caches import CACHES
+from .caches import CACHES, CachePolicy
 from .errors import BackendError, OmniGen2Error, RequestError
-from .pipeline import load
+from .pipeline import Pipeline, bundle_path, load
 
 Pixels = NDArray[np.uint8]
+Scoring = Callable[[Pipeline, CachePolicy | None], float]
+"""How good a model's pictures are, 0 to 1: a function of some module, because it is called in another process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,7 @@ class Measured:
     peak_bytes: int | None = None
     max_error: int | None = None
     psnr_db: float | None = None
+    score: float | None = None
     problem: str | None = None
 
 
@@ -73,27 +76,29 @@ def ways(bundle: Bundle, threads: int | None = None) -> list[Way]:
 
 
 def measure_ways(
-    bundle: Path,
+    bundle: str | Path,
     *,
     size_px: int,
     steps: int,
     repeat: int = 1,
     threads: int | None = None,
+    score: Scoring | None = None,
     progress: Callable[[int, int, str], object] = lambda done, total, what: None,
 ) -> list[Measured]:
-    """Draw one picture in every way, `repeat` times each after a first step.
+    """Draw one picture in every way, `repeat` times each after a first step, and let `score` judge each way's pictures.
 
     Raises BundleError, BackendError where no way works, and RequestError for a number that is out of range.
     """
     if repeat < 1:
         raise RequestError(f"repeat={repeat} is below the fewest drawings, 1")
     request_of([], (0.0, 1.0), size_px, steps, None)
-    every = ways(Bundle.open(bundle), threads)
+    folder = bundle_path(bundle)
+    every = ways(Bundle.open(folder), threads)
     measured: list[Measured] = []
     exact: Pixels | None = None
     for done, way in enumerate(every):
         progress(done, len(every), str(way))
-        found, pixels = _in_own_process(bundle, way, size_px, steps, repeat, threads)
+        found, pixels = _in_own_process(folder, way, size_px, steps, repeat, threads, score)
         if exact is None and pixels is not None and (way.precision, way.cache) == ("fp32", None):
             exact = pixels
         measured.append(_compared(found, exact, pixels))
@@ -102,10 +107,10 @@ def measure_ways(
     return measured
 
 
-def _in_own_process(bundle: Path, way: Way, *numbers: Any) -> tuple[Measured, Pixels | None]:
+def _in_own_process(bundle: Path, way: Way, *given: Any) -> tuple[Measured, Pixels | None]:
     spawning = get_context("spawn")
     here, there = spawning.Pipe(duplex=False)
-    process = spawning.Process(target=_measure, args=(there, bundle, way, *numbers))
+    process = spawning.Process(target=_measure, args=(there, bundle, way, *given))
     process.start()
     there.close()
     try:
@@ -117,7 +122,16 @@ def _in_own_process(bundle: Path, way: Way, *numbers: Any) -> tuple[Measured, Pi
     return found
 
 
-def _measure(answer: Connection, bundle: Path, way: Way, size_px: int, steps: int, repeat: int, threads: int | None) -> None:
+def _measure(
+    answer: Connection,
+    bundle: Path,
+    way: Way,
+    size_px: int,
+    steps: int,
+    repeat: int,
+    threads: int | None,
+    score: Scoring | None,
+) -> None:
     """In the process: draws, and sends what it took with the last picture."""
     started = time.perf_counter()
     cache = None if way.cache is None else CACHES[way.cache]()
@@ -127,12 +141,14 @@ def _measure(answer: Connection, bundle: Path, way: Way, size_px: int, steps: in
             pipeline.generate(replace(request, steps=1, cache=None))
             first_s = time.perf_counter() - started
             results = [pipeline.generate(request) for _ in range(repeat)]
+            peak = peak_bytes()
+            scored = None if score is None else score(pipeline, cache)
     except OmniGen2Error as error:
         answer.send((Measured(way=way, problem=str(error)), None))
         return
     seconds = statistics.median(sum(result.timings.values()) for result in results)
     step_s = statistics.median(result.timings["denoising"] / steps for result in results)
-    found = Measured(way=way, first_s=first_s, seconds=seconds, step_s=step_s, peak_bytes=peak_bytes())
+    found = Measured(way=way, first_s=first_s, seconds=seconds, step_s=step_s, peak_bytes=peak, score=scored)
     answer.send((found, np.asarray(results[-1].images[0])))
 
 
@@ -148,16 +164,22 @@ def _compared(found: Measured, exact: Pixels | None, pixels: Pixels | None) -> M
 def ways_table(measured: list[Measured]) -> str:
     """The ways as a text table, in the order they were measured; what doesn't work, and why, below it."""
     rows = [["backend", "precision", "cache", "first step s", "drawing s", "a step s", "peak MB", "PSNR dB"]]
-    for found in (found for found in measured if found.problem is None):
+    working = [found for found in measured if found.problem is None]
+    if any(found.score is not None for found in working):
+        rows[0].append("right %")
+    for found in working:
         peak = "?" if found.peak_bytes is None else f"{found.peak_bytes / 1e6:.0f}"
         psnr = "?" if found.max_error is None else "same" if found.psnr_db is None else f"{found.psnr_db:.1f}"
         spent = [f"{found.first_s:.2f}", f"{found.seconds:.2f}", f"{found.step_s:.3f}"]
         rows.append([found.way.backend, found.way.precision, found.way.cache or "-", *spent, peak, psnr])
+        if found.score is not None:
+            rows[-1].append(f"{100 * found.score:.0f}")
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     return "\n".join([*lines, *(f"{found.way}: {found.problem}" for found in measured if found.problem is not None)])
 
 
-def ways_json(bundle: Path, measured: list[Measured]) -> dict[str, Any]:
+def ways_json(bundle: str | Path, measured: list[Measured]) -> dict[str, Any]:
     """The ways with the machine and the versions they were measured on."""
-    return {**machine_facts(), "bundle": Bundle.open(bundle).manifest.source, "ways": [asdict(found) for found in measured]}
+    source = Bundle.open(bundle_path(bundle)).manifest.source
+    return {**machine_facts(), "bundle": source, "ways": [asdict(found) for found in measured]}

@@ -14,6 +14,9 @@ from PIL import Image
 from omnigen2_rt import Request, __version__, cli, load
 from omnigen2_rt.exporter.quantize_schemes import SCHEMES
 from omnigen2_rt.runtime.backends import BACKENDS
+from omnigen2_rt.runtime.bench_ways import Way, measure_ways, ways_table
+from omnigen2_rt.runtime.caches import CachePolicy
+from omnigen2_rt.runtime.pipeline import Pipeline
 from omnigen2_rt.runtime.png import read_parameters
 from tests.cli.command import Command
 from tests.exporter.checkpoints import scaled_weight
@@ -140,6 +143,19 @@ def test_bench_all_measures_every_way_that_works_here(command: Command, bundles:
     assert len(finished.out.splitlines()) == 1 + len(ways)
     assert all(found["problem"] is None and found["seconds"] > 0 and found["peak_bytes"] > 0 for found in measured)
     assert measured[0]["max_error"] == 0 and measured[ways.index(("ort-cpu", "fp32", None))]["max_error"] <= 1
+
+
+def half(pipeline: Pipeline, cache: CachePolicy | None) -> float:
+    """A judge that another process can import."""
+    return 0.5 if cache is None else 0.25
+
+
+def test_bench_all_lets_a_judge_see_every_way(bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    every = [Way(backend="ort-cpu", precision="fp32", cache=cache) for cache in (None, "taylorseer")]
+    monkeypatch.setattr("omnigen2_rt.runtime.bench_ways.ways", lambda bundle, threads: every)
+    measured = measure_ways(bundles["B"], size_px=32, steps=1, threads=1, score=half)
+    assert [found.score for found in measured] == [0.5, 0.25]
+    assert [line.split()[-1] for line in ways_table(measured).splitlines()] == ["%", "50", "25"]
 
 
 def test_bench_all_takes_no_choice_of_a_way(command: Command, bundles: dict[str, Path]) -> None:

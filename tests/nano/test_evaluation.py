@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import omnigen2_rt as og
+from omnigen2_rt.nano import evaluation
 from omnigen2_rt.nano.evaluation import ABILITIES, Settings, chosen_abilities, evaluate, facts_of, sample, to_json
 from omnigen2_rt.runtime.errors import RequestError
 from tests.nano.fake_pipelines import Failing, Knowing
@@ -119,3 +120,15 @@ def test_evaluation_of_random_weights_runs_through_and_finds_nothing_right(bundl
     assert [score.right for score in scores[:3]] == [0, 0, 0]
     assert all(score.seconds > 0 for score in scores)
     assert facts["precision"] == "fp32" and facts["versions"]["omnigen2-rt"] == og.__version__
+
+
+def test_evaluation_in_short_is_the_part_of_its_drawings_that_is_right() -> None:
+    drawn = chosen_abilities([*evaluation.FEW_ABILITIES])
+    few = Settings(samples=evaluation.FEW, cache=og.TeaCache())
+    assert evaluation.drawn_rightly(Knowing(drawn, few), few.cache) == 1
+    assert evaluation.drawn_rightly(Failing(drawn, few), few.cache) == 0
+
+
+def test_bundle_that_knows_nanos_words_knows_its_world(bundles: dict[str, Path]) -> None:
+    assert evaluation.knows_this_world("nano")
+    assert not evaluation.knows_this_world(bundles["A"])
