@@ -15,8 +15,9 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint c
 .PHONY: test check demo clean
 .DELETE_ON_ERROR:
 
+# Two processes: most tests keep one core busy. A file's tests stay together and share what they set up.
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -73,13 +73,10 @@ def test_base_install_help_lists_the_commands(base_python: Path, tmp_path: Path)
     assert {"generate", "export"} <= {*finished.stdout.replace("│", " ").split()}
 
 
-def test_base_install_generates_a_picture(base_python: Path, tmp_path: Path) -> None:
-    from tests.exporting import exported_bundle
-
-    bundle = exported_bundle(ROOT / "tests/data/goldens/A/checkpoint", tmp_path)
+def test_base_install_generates_a_picture(base_python: Path, bundles: dict[str, Path], tmp_path: Path) -> None:
     picture = tmp_path / "picture.png"
     request = ("a red square", "--height", "64", "--width", "96", "--steps", "2", "--seed", "7")
-    command = (base_python.with_name("omnigen2"), "generate", *request, "--bundle", bundle, "--out", picture)
+    command = (base_python.with_name("omnigen2"), "generate", *request, "--bundle", bundles["A"], "--out", picture)
     finished = run(*command, cwd=tmp_path)
     assert finished.returncode == 0, finished.stderr
     with Image.open(picture) as opened:

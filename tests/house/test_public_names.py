@@ -56,8 +56,10 @@ def test_public_error_messages_share_one_root() -> None:
     assert all(issubclass(error, omnigen2_rt.OmniGen2Error) for error in errors)
 
 
-def test_public_import_takes_less_than_a_third_of_a_second() -> None:
-    """The best of five fresh interpreters, measured inside them: a busy machine slows some of them, not all."""
-    timed = "import time; start = time.perf_counter(); import omnigen2_rt; print(time.perf_counter() - start)"
-    runs = [subprocess.run([sys.executable, "-c", timed], check=True, capture_output=True, text=True) for _ in range(5)]
-    assert min(float(run.stdout) for run in runs) < 0.3
+def test_public_import_loads_no_engine_and_little_else() -> None:
+    """Seconds depend on the machine; these are what would cost them."""
+    told = "import sys, omnigen2_rt; print(*sys.modules)"
+    loaded = {*subprocess.run([sys.executable, "-c", told], check=True, capture_output=True, text=True).stdout.split()}
+    installed = {name for name in loaded if "." not in name and not name.startswith("_")} - sys.stdlib_module_names
+    assert installed == {"PIL", "ml_dtypes", "numpy", "omnigen2_rt", "tokenizers"}
+    assert not loaded & {"asyncio", "email", "http", "importlib.metadata", "multiprocessing", "ssl", "unittest"}

@@ -241,7 +241,7 @@ def test_load_image_of_a_truncated_pil_image_names_its_file(tmp_path: Path) -> N
         ("a\0b", r"image file 'a\x00b' cannot be read: embedded null byte"),
         ("", "image file '' does not exist"),
     ],
-    ids=str,
+    ids=lambda given: given if isinstance(given, str) else type(given).__name__,
 )  # fmt: skip
 def test_load_image_of_what_cannot_be_used_says_why(source: Any, message: str) -> None:
     with pytest.raises(RequestError) as caught:
