@@ -124,8 +124,9 @@ def quantize(
     from .runtime.pipeline import bundle_path
 
     folder = bundle_path(bundle)
+    before = Bundle.open(folder)
     calibration = calibration_of(
-        Bundle.open(folder),
+        before,
         prompts=None if prompts is None else read_prompts(prompts),
         size_px=size,
         threads=threads,
@@ -137,7 +138,7 @@ def quantize(
         target,
         scheme,
         calibration=calibration,
-        score=drawn_rightly if knows_this_world(folder) else None,
+        score=drawn_rightly if knows_this_world(before) else None,
         progress=lambda what, done, total: bar.show(done, total, what),
     )
     bar.end()
@@ -431,6 +432,8 @@ def bench_ways(bundle: str, size: int, steps: int, repeat: int, threads: int | N
     """What `bench --all` does. Pictures of nano, as it is or quantized, are judged as well."""
     from .nano.evaluation import drawn_rightly, knows_this_world
     from .runtime.bench_ways import measure_ways, ways_json, ways_table
+    from .runtime.bundle import Bundle
+    from .runtime.pipeline import bundle_path
 
     bar = ProgressLine()
     measured = measure_ways(
@@ -439,7 +442,7 @@ def bench_ways(bundle: str, size: int, steps: int, repeat: int, threads: int | N
         steps=steps,
         repeat=repeat,
         threads=threads,
-        score=drawn_rightly if knows_this_world(bundle) else None,
+        score=drawn_rightly if knows_this_world(Bundle.open(bundle_path(bundle))) else None,
         progress=bar.show,
     )
     bar.end()

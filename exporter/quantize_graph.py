@@ -35,9 +35,13 @@ def rewrite(model: ir.Model, groups: Sequence[Group], locations: Mapping[str, Te
         for product in group.products:
             _replace(model.graph, group, product, value, store)
     passes.RemoveUnusedNodesPass()(model)
-    for name, value in list(model.graph.initializers.items()):
-        if not value.uses() and value not in model.graph.outputs:
-            del model.graph.initializers[name]
+    _drop_unread(model.graph)
+
+
+def _drop_unread(graph: ir.Graph) -> None:
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and value not in graph.outputs:
+            del graph.initializers[name]
 
 
 Store = Callable[[str, ir.DataType, tuple[int, ...]], ir.Value]
@@ -125,6 +129,7 @@ def separate(model: ir.Model) -> None:
             ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
             start += width
         graph.remove([split, product, weight], safe=True)
+    _drop_unread(graph)
 
 
 def _columns(graph: ir.Graph, before: ir.Node, value: ir.Value | None, name: str, start: int, stop: int) -> ir.Value:

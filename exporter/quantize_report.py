@@ -90,16 +90,17 @@ def measure(
 
     Both on ONNX Runtime in float32. Raises BackendError where an engine fails.
     """
-    progress("drawing as before", 0, 4)
+    parts = 3 if score is None else 4
+    progress("drawing as before", 0, parts)
     backend = calibration.open(before)
     runs: Runs = {}
     old = _draw(before, ObservedBackend(backend, _keeper(backend, runs, components)), calibration)
-    progress("drawing quantized", 1, 4)
+    progress("drawing quantized", 1, parts)
     new = _draw(after, calibration.open(after), calibration, _pictures(old))
-    progress("comparing components", 2, 4)
+    progress("comparing components", 2, parts)
     changes = tuple(_component(name, before, after, calibration, runs) for name in components)
     if score is not None:
-        progress("scoring", 3, 4)
+        progress("scoring", 3, parts)
     return QuantizationReport(
         scheme=scheme,
         components=changes,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Protocol, Unpack
 
 import numpy as np
@@ -307,14 +306,13 @@ def _asked(task: Task) -> str:
     return task.question if isinstance(task, TalkingTask) else task.prompt
 
 
-def knows_this_world(bundle: str | Path) -> bool:
-    """Whether a bundle is nano's, as it ships or made of it: it has nano's words. Raises as `Bundle.open` does."""
-    given = Bundle.open(bundle_path(bundle)).manifest
+def knows_this_world(bundle: Bundle) -> bool:
+    """Whether a bundle is nano's, as it ships or made of it: it has nano's words."""
     try:
-        shipped = Bundle.open(bundle_path("nano")).manifest
+        shipped = Bundle.open(bundle_path("nano"))
     except BundleError:  # a release without a model
         return False
-    return _words(given) == _words(shipped)
+    return _words(bundle.manifest) == _words(shipped.manifest)
 
 
 def _words(manifest: Manifest) -> str:

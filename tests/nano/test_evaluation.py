@@ -9,7 +9,9 @@ import pytest
 import omnigen2_rt as og
 from omnigen2_rt.nano import evaluation
 from omnigen2_rt.nano.evaluation import ABILITIES, Settings, chosen_abilities, evaluate, facts_of, sample, to_json
+from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.errors import RequestError
+from omnigen2_rt.runtime.pipeline import bundle_path
 from tests.nano.fake_pipelines import Failing, Knowing
 
 FEW = Settings(samples=12, steps=3)
@@ -130,5 +132,5 @@ def test_evaluation_in_short_is_the_part_of_its_drawings_that_is_right() -> None
 
 
 def test_bundle_that_knows_nanos_words_knows_its_world(bundles: dict[str, Path]) -> None:
-    assert evaluation.knows_this_world("nano")
-    assert not evaluation.knows_this_world(bundles["A"])
+    assert evaluation.knows_this_world(Bundle.open(bundle_path("nano")))
+    assert not evaluation.knows_this_world(Bundle.open(bundles["A"]))
