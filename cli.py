@@ -113,7 +113,9 @@ def quantize(
     prompts: Annotated[Path | None, typer.Option(help="A text file, a prompt a line, to draw for a look at activations.")] = None,
     size: Annotated[int | None, typer.Option(help="Height and width of what is drawn; 256 at most by default.")] = None,
     threads: Threads = None,
-    memory_limit: MemoryLimit = None,
+    memory_limit: Annotated[
+        str | None, typer.Option(help="Keep open weights below this, e.g. 4GB; half the memory if they take more.")
+    ] = None,
 ) -> None:
     """Make a smaller bundle, its fp32 graphs with 8- or 4-bit weights, and say what that costs."""
     needs_extra("export", "onnx", "onnx_ir")

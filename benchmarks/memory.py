@@ -5,8 +5,8 @@
 
 Each figure comes from a process of its own, on Linux. A drawing is all of it: the prompt, `--steps` steps with text guidance, and
 the decoder; its peak is everything resident, mapped weight files included. A step is measured against the same process after it
-ran the transformer at 64 × 64 pixels, so that its weights are loaded, packed and counted before. Made for the full-size model
-with random weights (`random_checkpoint.py benchmarks/full_size_configuration …`).
+ran the transformer at 64 × 64 pixels, so that its weights are packed and counted before; mapped weights that are then read
+once more count as the step's. Made for the full-size model with random weights (`full_size_configuration`).
 """
 
 from __future__ import annotations
@@ -117,6 +117,7 @@ def main() -> None:
         "benchmark": "memory",
         "machine": {"system": platform.platform(), "cores": os.cpu_count()},
         "versions": {name: installed_version(name) for name in PACKAGES},
+        "load_averages": {"before": os.getloadavg()},
         "settings": {**settings, "bundle": given.bundle.name, "steps": given.steps},
     }
     jobs = {f"drawing {size}": {"what": "draw", "size_px": size, "steps": given.steps} for size in given.sizes}
@@ -128,6 +129,7 @@ def main() -> None:
     for name, job in jobs.items():
         report[name] = in_own_process({**job, "settings": settings})
         print(name, json.dumps(report[name]), flush=True)
+        report["load_averages"][f"after {name}"] = os.getloadavg()
         if given.json:
             given.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 

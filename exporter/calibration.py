@@ -18,6 +18,7 @@ import onnx_ir as ir
 from ..runtime.backends import Backend, open_backend
 from ..runtime.bundle import CALIBRATION, Bundle, GraphSpec, TensorSpec, file_hash
 from ..runtime.errors import ExportError
+from ..runtime.machine import usable_memory_bytes
 from ..runtime.pipeline import Pipeline, check_limits
 from ..runtime.request import Request
 from .observe import Arrays, ObservedBackend
@@ -82,12 +83,21 @@ class Calibration:
 
 
 def calibration_of(bundle: Bundle, **given: Any) -> Calibration:
-    """The bundle's own prompts if it has any, at its own size if that is small; `given` instead, where it isn't None."""
+    """The bundle's own prompts if it has any, at its own size if that is small; `given` instead, where it isn't None.
+
+    Where all its graphs' weights in float32 would take more than half of the memory here, that half is their limit.
+    """
     file = bundle.path / CALIBRATION
     own = read_prompts(file) if file.is_file() else PROMPTS
     size_px = min(SIZE_PX, bundle.manifest.vae.sample_px)
     told = {name: value for name, value in given.items() if value is not None}
-    return Calibration(**{"prompts": own, "size_px": size_px, **told})
+    return Calibration(**{"prompts": own, "size_px": size_px, "memory_limit_bytes": _memory_limit(bundle), **told})
+
+
+def _memory_limit(bundle: Bundle) -> int | None:
+    half = usable_memory_bytes() // 2
+    weights = sum(graph.resident_bytes for graph in bundle.manifest.graphs if graph.precision == PRECISION)
+    return half if weights > half else None
 
 
 def read_prompts(file: Path) -> tuple[str, ...]:

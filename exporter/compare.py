@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..runtime.backends import Backend, open_backend
+from ..runtime.backends import Backend, open_backend, resident_bytes
 from ..runtime.bundle import Bundle
 from ..runtime.pipeline import Pipeline
 from ..runtime.request import Request, Result
@@ -33,7 +33,6 @@ because rounding adds up like the root of the depth, and the published transform
 """
 
 PROMPT = "a red cube on a wooden table"
-BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being compared, how many pieces are done, and how many there are."""
@@ -160,9 +159,8 @@ def _of_precision(bundle: Bundle, precision: str, wanted: str) -> Bundle:
     """The bundle as if it held `wanted`, for sizes that the memory limit needs: the reference computes in no graph's type."""
     if precision == wanted:
         return bundle
-    larger = BYTES[wanted] / BYTES[precision]
     graphs = tuple(
-        replace(graph, precision=wanted, resident_bytes=int(graph.resident_bytes * larger))
+        replace(graph, precision=wanted, resident_bytes=resident_bytes(graph, wanted))
         for graph in bundle.manifest.graphs
         if graph.precision == precision
     )

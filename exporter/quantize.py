@@ -158,18 +158,15 @@ def _write(path: Path, proto: onnx.ModelProto) -> None:
 def _graph_spec(spec: GraphSpec, model: ir.Model, staging: Path) -> GraphSpec:
     stored = [value.const_value for value in model.graph.initializers.values()]
     weights = [tensor for tensor in stored if isinstance(tensor, ir.ExternalTensor)]
+    rounded = sum(tensor.nbytes for tensor in weights if tensor.location == WEIGHTS)
     return replace(
         spec,
         sha256=file_hash(staging / spec.file),
         inlined_sha256=None if spec.inlined is None else file_hash(staging / spec.inlined),
         weight_bytes=sum(tensor.nbytes for tensor in weights),
-        resident_bytes=sum(_resident_bytes(tensor) for tensor in weights),
+        resident_bytes=rounded + sum(tensor.size * COMPUTED_BYTES for tensor in weights if tensor.location != WEIGHTS),
+        rounded_bytes=rounded,
     )
-
-
-def _resident_bytes(tensor: ir.ExternalTensor) -> int:
-    """A rounded weight stays as it is stored; what isn't rounded is held in the type that the graph computes in."""
-    return tensor.size * COMPUTED_BYTES if tensor.dtype.is_floating_point() else tensor.nbytes
 
 
 def _manifest(bundle: Bundle, changed: Mapping[str, GraphSpec], scheme: Scheme, staging: Path) -> Manifest:

@@ -108,8 +108,8 @@ def _split(graph: ir.Graph, linears: Sequence[Linear], product: ir.Node) -> Sequ
 def separate(model: ir.Model) -> None:
     """Every joined product becomes one of each Linear again, with its columns of the joined weight.
 
-    OpenVINO (2026.4) multiplies by a weight's scales inside a product, but not behind a Split: at 512 × 512, in bf16 and on two
-    threads, the transformer of benchmarks/configuration took 0.29 s instead of 0.37. It cuts the columns out when it compiles.
+    OpenVINO (2026.4) multiplies by a weight's scales inside a product, but not behind a Split, and is faster so
+    (`benchmarks/transformer_ways.py`). It cuts the columns out when it compiles.
     """
     graph = model.graph
     for split in [node for node in graph if node.name is not None and node.name.endswith(SPLIT)]:

@@ -7,10 +7,13 @@ blocks, the block divides K.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..runtime.machine import usable_cores
 
 Floats = NDArray[np.float32]
 Codes = NDArray[np.int8] | NDArray[np.uint8]
@@ -20,6 +23,8 @@ LARGEST_4 = np.float32(15)
 RATIOS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)
 """How much of a block's range the 16 steps may span; what lies outside is clipped."""
 STRENGTHS = (0.25, 0.5, 0.75)
+PIECE_VALUES = 1 << 19
+"""2 MB of float32."""
 WORTH_A_PRODUCT = 0.8
 """Smoothing costs a product in the graph: it is taken where the error that it leaves is below this part of the error before."""
 
@@ -170,9 +175,15 @@ def _blocks(weight: Floats, block: int) -> Floats:
     return weight.reshape(-1, block, weight.shape[1])
 
 
-def by_columns(rounding: Callable[[Floats], Rounded], weight: Floats, columns: int = 4096) -> Rounded:
-    """`rounding` applied to so many columns at a time: what it needs in between is then small beside a large weight."""
-    parts = [rounding(weight[:, start : start + columns]) for start in range(0, weight.shape[1], columns)]
+def by_columns(rounding: Callable[[Floats], Rounded], weight: Floats, columns: int = 0, threads: int = 0) -> Rounded:
+    """`rounding` applied to so many columns at a time, on so many threads.
+
+    By default on every core, and so few columns that what is computed in between mostly stays in a core's cache.
+    """
+    columns = columns or max(1, PIECE_VALUES // len(weight))
+    pieces = [weight[:, start : start + columns] for start in range(0, weight.shape[1], columns)]
+    with ThreadPoolExecutor(threads or usable_cores()) as pool:  # numpy lets other threads run while it computes
+        parts = list(pool.map(rounding, pieces))
     zeros = [part.zero_points for part in parts if part.zero_points is not None]
     return Rounded(
         codes=np.concatenate([part.codes for part in parts], axis=1),

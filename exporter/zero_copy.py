@@ -3,6 +3,10 @@
 A graph computes in one precision and its weights may be stored in another. Then the initializer has the stored type and a Cast
 follows it, so that graphs of every precision share one weight file. A table that is only gathered from is cast after the gather:
 a few rows, not the vocabulary.
+
+The nodes that cast and transpose weights stand first in the graph. ONNX Runtime goes through a graph from its outputs back, and
+before a node it runs the inputs of that node which stand later in the graph, then those which stand earlier; so a weight is cast
+when its product's turn comes. Beside their products, all casts of the layers to come ran before the first layer did.
 """
 
 from __future__ import annotations
@@ -25,7 +29,6 @@ def attach_weights(model: ir.Model, locations: Mapping[str, TensorLocation], bun
     Raises ExportError where a parameter has no bytes, a type that graphs can't read, or another shape.
     """
     total = 0
-    order = {node: k for k, node in enumerate(model.graph)}
     for name, value in list(model.graph.initializers.items()):
         if value.const_value is not None:
             continue
@@ -36,8 +39,21 @@ def attach_weights(model: ir.Model, locations: Mapping[str, TensorLocation], bun
         if tensor.dtype == compute:
             value.const_value, value.shape, value.dtype = tensor, tensor.shape, compute
         else:
-            _insert_cast(model.graph, value, tensor, compute, order)
+            _insert_cast(model.graph, value, tensor, compute)
+    put_weights_first(model.graph)
     return total
+
+
+def put_weights_first(graph: ir.Graph) -> None:
+    """Move the nodes that cast and transpose weights to the front."""
+    made = set(graph.initializers.values())
+    moved = []
+    for node in graph:
+        if node.op_type in ("Cast", "Transpose") and node.inputs[0] in made:
+            moved.append(node)
+            made.update(node.outputs)
+    graph.remove(moved)
+    graph.insert_before(graph[0], moved)
 
 
 def _external_tensor(name: str, location: TensorLocation, bundle: Path) -> ir.ExternalTensor:
@@ -55,9 +71,7 @@ def _external_tensor(name: str, location: TensorLocation, bundle: Path) -> ir.Ex
     )
 
 
-def _insert_cast(
-    graph: ir.Graph, value: ir.Value, tensor: ir.ExternalTensor, compute: ir.DataType, order: Mapping[ir.Node, int]
-) -> None:
+def _insert_cast(graph: ir.Graph, value: ir.Value, tensor: ir.ExternalTensor, compute: ir.DataType) -> None:
     assert value.name is not None
     name = value.name
     users = [user for user, _ in value.uses()]
@@ -71,8 +85,7 @@ def _insert_cast(
         return
     cast = ir.node("Cast", [stored], attributes={"to": compute.value}, name=f"{name}.cast")
     cast.outputs[0].name = f"{name}.cast"
-    if users:  # beside its first user: a runtime that doesn't fold casts then holds one layer's weights at a time
-        graph.insert_before(min(users, key=order.__getitem__), cast)
+    graph.insert_before(graph[0], cast)
     ir.convenience.replace_all_uses_with(value, cast.outputs[0])
 
 

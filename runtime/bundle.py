@@ -38,6 +38,7 @@ class GraphSpec:
     """One graph file: a component in a precision. `inlined` is the same graph without local functions, where it has any.
 
     weight_bytes: its weights as stored. resident_bytes: its weights in the type it computes in, as a runtime may hold them.
+    rounded_bytes: of these, those of rounded weights and their scales, which stay as stored in whatever precision is computed.
     """
 
     component: str
@@ -50,6 +51,7 @@ class GraphSpec:
     resident_bytes: int
     inlined: str | None = None
     inlined_sha256: str | None = None
+    rounded_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,13 +48,16 @@ class ProgressLine:
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
         self._started = clock()
-        self._shown_tenth = -1
+        self._shown_tenth = self._done = -1
         self._is_shown = False
         self._live = self._stream.isatty()
 
     def show(self, done: int, total: int, what: str) -> None:
-        """`done` of `total` pieces are done; `what` is under way."""
+        """`done` of `total` pieces are done; `what` is under way. Fewer done than before: other work begins."""
         self._is_shown = True
+        if done < self._done:
+            self._started, self._shown_tenth = self._clock(), -1
+        self._done = done
         left = (self._clock() - self._started) * (total - done) / done if done else None
         time_left = "" if left is None else f", {left:.0f} s left"
         tenth = 10 * done // max(total, 1)

@@ -60,4 +60,5 @@ def check_names(graph: GraphSpec, feeds: Mapping[str, Any]) -> None:
 
 def resident_bytes(graph: GraphSpec, precision: str) -> int:
     """A graph's weights as a backend holds them that computes in `precision`."""
-    return graph.resident_bytes * VALUE_BYTES[precision] // VALUE_BYTES[graph.precision]
+    computed = graph.resident_bytes - graph.rounded_bytes
+    return graph.rounded_bytes + computed * VALUE_BYTES[precision] // VALUE_BYTES[graph.precision]

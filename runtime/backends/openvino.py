@@ -7,7 +7,7 @@ weights and products OpenVINO then converts: what goes in and comes out stays fp
 from __future__ import annotations
 
 import hashlib
-import os
+import mmap
 import platform
 import sys
 from collections.abc import Iterator, Mapping
@@ -21,9 +21,11 @@ import numpy as np
 
 from ..bundle import Bundle, GraphSpec
 from ..errors import BackendError
+from ..machine import usable_cores
 from .backend import DeviceArray, check_names
 from .compiled import CompiledModels, make_key
-from .openvino_attention import repeat_before_transposing, rotate_by_products
+from .mapped_pages import give_back
+from .openvino_rotation import rotate_by_products
 from .openvino_weights import keep_stored_weights
 
 GRAPHS = {"bf16": ("fp32", "bf16")}
@@ -32,6 +34,7 @@ HINTS = {"fp32": "f32", "bf16": "bf16"}
 EXACT = frozenset({"timestep_embedding", "velocity_head"})
 """Computed in fp32 all the same: they take no time, and in bf16 they alone made the latents' error 10 times as large (0.033
 instead of 0.003 after 4 steps at 256 px, on the random weights of benchmarks/configuration)."""
+PAGE = mmap.PAGESIZE
 TENSOR_TYPES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "int64": "i64", "bool": "boolean"}
 
 
@@ -82,16 +85,11 @@ def precisions(threads: int | None = None) -> tuple[str, ...]:
     """
     if problem() is not None:
         return ("bf16", "fp32")
-    if 1 in (threads, _cores()):
+    if 1 in (threads, usable_cores()):
         return ("fp32",)
     by_default = core().get_property(DEVICE, "INFERENCE_PRECISION_HINT").to_string()
     capable = "BF16" in core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
     return ("bf16", "fp32") if capable and by_default != "f32" else ("fp32",)
-
-
-def _cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class OpenVINOBackend:
@@ -112,7 +110,7 @@ class OpenVINOBackend:
             "NUM_STREAMS": "1",
             # Threads bound to cores are a little faster, but those of a second process would be bound to the same cores: that is
             # no loss only where the first one uses all of them anyway.
-            "ENABLE_CPU_PINNING": threads is None or threads >= _cores(),
+            "ENABLE_CPU_PINNING": threads is None or threads >= usable_cores(),
         }
         if threads is not None:
             self._options["INFERENCE_NUM_THREADS"] = threads
@@ -124,12 +122,13 @@ class OpenVINOBackend:
         key = make_key(self._bundle, spec, engine=self.openvino.get_version(), cpu=cpu(), options=options)
         kept = self._compiled.load(key)
         compiled = None if kept is None else self._import(kept, options)
+        source = None
         if compiled is None:
             kept = None
-            compiled = self._compile(self._bundle.path / (spec.inlined or spec.file), options)
+            compiled, source = self._compile(self._bundle.path / (spec.inlined or spec.file), options)
             if CompiledModels.keeps(spec) and not _loses_in_export(compiled):
                 self._compiled.store(key, compiled.export_model().getvalue())
-        return OpenVINOSession(compiled, spec, self, kept)
+        return OpenVINOSession(compiled, spec, self, kept, source)
 
     def to_device(self, array: np.ndarray, dtype: str = "float32") -> DeviceArray:
         """See Backend.to_device."""
@@ -142,13 +141,13 @@ class OpenVINOBackend:
         host = _view(array)
         return np.array(host, np.float32 if host.dtype.itemsize == 2 else host.dtype)
 
-    def _compile(self, path: Path, options: Mapping[str, Any]) -> Any:
+    def _compile(self, path: Path, options: Mapping[str, Any]) -> tuple[Any, Any]:
+        """The compiled model, and the one that it was compiled from."""
         try:
             model = core().read_model(path)
             rotate_by_products(model)
-            repeat_before_transposing(model)
             keep_stored_weights(model)
-            return core().compile_model(model, DEVICE, options)
+            return core().compile_model(model, DEVICE, options), model
         except Exception as error:  # OpenVINO raises RuntimeError and its children of many modules
             raise BackendError(f"OpenVINO can't open {path.name}: {_last_line(error)}") from error
 
@@ -164,13 +163,20 @@ class OpenVINOSession:
     """One compiled graph. Inputs are checked by name and rank; their dynamic sizes are the engine's to check.
 
     memory: what a model that was kept on disk goes on reading from; it must outlive `compiled`, and so is dropped after it.
+    source: the model that `compiled` was made from. Compiling and the first run read its mapped weights to pack them; after each
+    of the two their pages are given back.
     """
 
-    def __init__(self, compiled: Any, spec: GraphSpec, backend: OpenVINOBackend, memory: np.ndarray | None = None) -> None:
+    def __init__(
+        self, compiled: Any, spec: GraphSpec, backend: OpenVINOBackend, memory: np.ndarray | None = None, source: Any = None
+    ) -> None:
         self._compiled = compiled
         self._spec = spec
         self._backend = backend
         self._memory = memory
+        self._source = source
+        if source is not None:
+            give_back(_large_constants(source))
 
     def run(self, feeds: Mapping[str, DeviceArray | np.ndarray]) -> dict[str, DeviceArray]:
         """See Session.run. Each run is a new request (microseconds), so that its outputs are the caller's own memory."""
@@ -186,6 +192,9 @@ class OpenVINOSession:
         except Exception as error:  # see OpenVINOBackend._compile
             shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
             raise BackendError(f"{spec.component} failed on {shapes}: {_last_line(error)}") from error
+        source, self._source = self._source, None
+        if source is not None:
+            give_back(_large_constants(source))
         return {name: request.get_tensor(name) for name in spec.outputs}
 
     def _tensor(self, name: str, array: DeviceArray | np.ndarray) -> Any:
@@ -198,8 +207,14 @@ class OpenVINOSession:
         return tensor
 
 
+def _large_constants(model: Any) -> list[int]:
+    """Where the model's constants lie, those of a page or more."""
+    constants = (node for node in model.get_ordered_ops() if node.get_type_name() == "Constant")
+    return [node.data.ctypes.data for node in constants if node.get_byte_size() >= PAGE]
+
+
 def _loses_in_export(compiled: Any) -> bool:
-    """Whether a compiled model would compute something else when read again: see `openvino_attention`."""
+    """Whether a compiled model would compute something else when read again: see `openvino_rotation`."""
     kinds = (node.get_rt_info()["layerType"] for node in compiled.get_runtime_model().get_ops())
     return any((kind if isinstance(kind, str) else kind.value) == "RoPE" for kind in kinds)
 

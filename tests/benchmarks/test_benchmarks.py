@@ -9,11 +9,14 @@ import json
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 
+from omnigen2_rt.exporter.calibration import Calibration
 from omnigen2_rt.exporter.checkpoint import Checkpoint
+from omnigen2_rt.exporter.quantize import quantize_bundle
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "tests/data/goldens/A/checkpoint"
@@ -135,3 +138,53 @@ def test_our_worker_draws_and_runs_the_bare_graph(bundles: dict[str, Path], tmp_
     assert ours is not None and bare is not None and 0 < ours["transformer_s"] and 0 < bare["transformer_s"]
     assert np.isfinite(np.load(program.latents_file(tmp_path, contestants[0].variant.name))).all()
     assert contestants[0].facts["versions"]["numpy"] == np.__version__
+
+
+def test_transformer_ways_run_what_they_name(
+    bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = Calibration(prompts=("a red cube",), size_px=32, steps=1, threads=1)
+    made = {"bundle": bundles["A"]}
+    for name, scheme in (("int8", "int8"), ("int8_weights", "int8-weights")):
+        made[name] = tmp_path / name
+        quantize_bundle(bundles["A"], made[name], scheme, calibration=small)
+    program = _program("transformer_ways")
+    rotate = program.openvino.rotate_by_products
+    compile_graph, session_options = program.openvino.OpenVINOBackend._compile, program.session_options
+    compiled, entries = [], []
+
+    def noted_compile(self: Any, path: Path, options: Any) -> Any:
+        compiled.append((path.name.endswith(".tmp.onnx"), program.openvino.rotate_by_products is rotate))
+        return compile_graph(self, path, options)
+
+    def noted_options(given: dict[str, str]) -> Any:
+        entries.append(given)
+        return session_options(given)
+
+    monkeypatch.setattr(program.openvino.OpenVINOBackend, "_compile", noted_compile)
+    monkeypatch.setattr(program, "session_options", noted_options)
+    found = program.measure(made, size_px=32, threads=2, rounds=1)
+    assert compiled == [(False, True), (False, False), (False, True), (True, True)]
+    assert entries == [{}, {}, {}, {"session.qdq_matmulnbits_accuracy_level": "1"}]
+    assert list(found) == list(program.WAYS)
+    assert all(row["median_s"] > 0 for row in found.values())
+    away = {name: row["relative_difference"] for name, row in found.items() if not name.endswith(("int8", "joined"))}
+    assert all(error < 0.2 for error in away.values()), away  # int8 was calibrated on other inputs than random ones
+    assert not list(made["int8"].glob("*.tmp.onnx"))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux says how much of a process is resident")
+def test_memory_measures_a_drawing_and_a_step(
+    bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "report.json"
+    arguments = ["--precision", "fp32", "--sizes", "32", "--steps", "2", "--forward", "64", "--references", "1"]
+    monkeypatch.setattr("sys.argv", ["memory", str(bundles["A"]), *arguments, "--json", str(report)])
+    _program("memory").main()
+    found = json.loads(report.read_text())
+    drawing, step = found["drawing 32"], found["step 64 with 1 references"]
+    assert drawing["finite"] and drawing["step_s"] > 0
+    assert drawing["peak_resident_bytes"] > step["resident_bytes_before"] / 2 > 0
+    tokens = 2 * (64 // 8 // 2) ** 2
+    assert step["bytes_above"] > tokens * 64 * 4  # at least the hidden states
+    assert [line.split(" {")[0] for line in capsys.readouterr().out.splitlines()] == ["drawing 32", "step 64 with 1 references"]

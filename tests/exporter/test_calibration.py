@@ -115,3 +115,14 @@ def test_a_bundle_brings_its_own_prompts_and_size(bundles: dict[str, Path], tmp_
 
 def test_default_prompts_are_several_different_ones() -> None:
     assert len(set(PROMPTS)) == len(PROMPTS) >= 4
+
+
+def test_weights_that_would_fill_the_memory_are_limited_to_half_of_it(
+    bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Bundle.open(bundles["B"])
+    weights = sum(graph.resident_bytes for graph in opened.manifest.graphs if graph.precision == "fp32")
+    for memory, limit in ((2 * weights, None), (2 * weights - 2, weights - 1)):
+        monkeypatch.setattr("omnigen2_rt.exporter.calibration.usable_memory_bytes", lambda memory=memory: memory)
+        assert calibration_of(opened).memory_limit_bytes == limit
+        assert calibration_of(opened, memory_limit_bytes=5).memory_limit_bytes == 5

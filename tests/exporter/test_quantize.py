@@ -21,6 +21,7 @@ from omnigen2_rt.exporter.calibration import Calibration
 from omnigen2_rt.exporter.quantize import REPORT, WEIGHTS, quantize_bundle
 from omnigen2_rt.exporter.quantize_graph import SPLIT
 from omnigen2_rt.exporter.quantize_schemes import DRAWING, LANGUAGE, SCHEMES
+from omnigen2_rt.runtime.backends import resident_bytes
 from omnigen2_rt.runtime.bundle import MANIFEST, Bundle
 from omnigen2_rt.runtime.errors import BundleError, ExportError
 from omnigen2_rt.runtime.language_model import Context
@@ -68,6 +69,11 @@ def test_new_bundle_is_whole_and_the_old_one_as_it_was(
     for component in SCHEMES[scheme].components:
         before, after = old.graph(component, "fp32"), new.graph(component, "fp32")
         assert after.resident_bytes < before.resident_bytes
+        stored = onnx.load(new.path / after.file, load_external_data=False).graph.initializer
+        places = [{entry.key: entry.value for entry in tensor.external_data} for tensor in stored]
+        rounded = sum(int(place["length"]) for place in places if place.get("location") == WEIGHTS)
+        assert 0 < rounded == after.rounded_bytes
+        assert resident_bytes(after, "bf16") - rounded == (resident_bytes(after, "fp32") - rounded) // 2
         assert (before.inlined is None) == (after.inlined is None)
 
 

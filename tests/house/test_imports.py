@@ -13,7 +13,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "": ("runtime",),
     "__main__": ("cli",),
     "cli": ("exporter", "nano", "plugins", "runtime"),
-    "exporter": ("exporter", "plugins", "reference", "runtime.backends", "runtime.bundle", "runtime.errors"),
+    "exporter": ("exporter", "plugins", "reference", "runtime.backends", "runtime.bundle", "runtime.errors", "runtime.machine"),
     "exporter.compare": ("exporter", "plugins", "reference", "runtime"),  # it runs the pipeline on the reference
     "exporter.calibration": ("exporter", "runtime"),  # these run the pipeline on a bundle
     "exporter.quantize_report": ("exporter", "runtime"),

@@ -15,7 +15,7 @@ import pytest
 from omnigen2_rt import load
 from omnigen2_rt.runtime.backends import compiled, open_backend
 from omnigen2_rt.runtime.backends.openvino import EXACT, OpenVINOBackend, core
-from omnigen2_rt.runtime.backends.openvino_attention import repeat_before_transposing, rotate_by_products
+from omnigen2_rt.runtime.backends.openvino_rotation import rotate_by_products
 from omnigen2_rt.runtime.backends.openvino_weights import MARK, keep_stored_weights
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.errors import BackendError
@@ -153,18 +153,17 @@ REWRITTEN = {
     "context_refiner.fp32.inlined.onnx": 4,
     "velocity_head.fp32.onnx": 0,
 }
-"""Graphs of config A, and how often each rotates (queries and keys of every layer) and repeats heads (keys and values)."""
+"""Graphs of config A, and how often each rotates: queries and keys of every layer."""
 
 
 @pytest.mark.parametrize(("name", "count"), REWRITTEN.items())
-def test_openvino_attention_is_rewritten_everywhere_and_once(bundles: dict[str, Path], name: str, count: int) -> None:
+def test_openvino_rotation_is_rewritten_everywhere_and_once(bundles: dict[str, Path], name: str, count: int) -> None:
     model = core().read_model(bundles["A"] / name)
-    for rewrite in (rotate_by_products, repeat_before_transposing):
-        assert rewrite(model) == count
-        assert rewrite(model) == 0
+    assert rotate_by_products(model) == count
+    assert rotate_by_products(model) == 0
 
 
-def test_openvino_attention_is_the_same_after_the_rewrites(bundles: dict[str, Path]) -> None:
+def test_openvino_rotation_is_the_same_after_the_rewrite(bundles: dict[str, Path]) -> None:
     rng = np.random.default_rng(0)
     feeds = {
         "prompt_embeds": rng.standard_normal((1, 5, 64), np.float32),
@@ -172,14 +171,13 @@ def test_openvino_attention_is_the_same_after_the_rewrites(bundles: dict[str, Pa
         "sin": rng.standard_normal((5, 12), np.float32),
     }
     given = []
-    for rewrites in ((), (rotate_by_products,), (rotate_by_products, repeat_before_transposing)):
+    for rewritten in (False, True):
         model = core().read_model(bundles["A"] / "context_refiner.fp32.inlined.onnx")
-        for rewrite in rewrites:
-            rewrite(model)
+        if rewritten:
+            rotate_by_products(model)
         compiled_model = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         given.append(compiled_model(feeds)[0])
-    for rewritten in given[1:]:
-        np.testing.assert_allclose(rewritten, given[0], atol=1e-5, rtol=0)
+    np.testing.assert_allclose(*given, atol=1e-5, rtol=0)
 
 
 def test_openvino_rotation_that_looks_different_stays_and_is_not_kept(

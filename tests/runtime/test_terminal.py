@@ -73,3 +73,16 @@ def test_progress_that_was_never_shown_leaves_the_line_alone() -> None:
     bar.show(1, 2, "drawing")
     bar.end()
     assert screen.getvalue().endswith("1/2 drawing, 0 s left\r\x1b[K")
+
+
+def test_progress_of_other_work_begins_anew() -> None:
+    """Where nothing is rewritten, the second work was never shown, and its time was taken for the first one's."""
+    times = iter([0.0, 10.0, 20.0, 20.0, 22.0])
+    log = io.StringIO()
+    bar = ProgressLine(log, lambda: next(times))
+    bar.show(1, 2, "rounding")
+    bar.show(2, 2, "rounding")
+    bar.show(0, 3, "drawing")
+    bar.show(1, 3, "drawing")
+    lines = ["1/2 rounding, 10 s left", "2/2 rounding, 0 s left", "0/3 drawing", "1/3 drawing, 4 s left"]
+    assert log.getvalue().splitlines() == lines

@@ -1,4 +1,4 @@
-"""Two rewrites of OpenVINO's model before it is compiled: how queries and keys are rotated, and where heads move to the front.
+"""One rewrite of OpenVINO's model before it is compiled: how queries and keys are rotated.
 
 OpenVINO's front end turns RotaryEmbedding of interleaved pairs into transposes around a rotation of two halves, and its CPU
 plugin fuses that rotation into a RoPE node. What 2026.4 exports of such a node lacks the tables' width, so that the model
@@ -9,14 +9,7 @@ matrix holds one 1 or -1 a column, so that the product is exact in every type.
                 paired(Concat(first * cos - second * sin, second * cos + first * sin))
     puts there  Transpose(heads * repeated(cos) + MatMul(heads, swap) * repeated(sin))
 
-Then keys and values that several heads share are repeated before they are transposed instead of after, so that the transpose
-stands beside the attention, whose kernel takes it in.
-
-    looks for   ScaledDotProductAttention(q, repeated(Transpose(k)), repeated(Transpose(v)))
-    puts there  ScaledDotProductAttention(q, Transpose(repeated(k)), Transpose(repeated(v)))
-
-Both give the same numbers, up to the order of sums. At 512 × 512, in bf16 and on two threads, the transformer of
-benchmarks/configuration took 6 % less time with them (the median of 47 runs in turns with the graph as it was).
+It gives the same numbers, up to the order of sums, and takes a little less time (`benchmarks/transformer_ways.py`).
 """
 
 from __future__ import annotations
@@ -28,7 +21,6 @@ import numpy as np
 
 HALVING = ("Reshape", "Transpose", "Reshape")
 """The nodes that put the first of all pairs before the second of all pairs; the same three put them back."""
-REPEATING = ("Unsqueeze", "Tile", "Reshape")
 HEADS_FIRST = [0, 2, 1, 3]
 """From (B, S, H, D) to (B, H, S, D)."""
 
@@ -64,62 +56,14 @@ def rotate_by_products(model: Any) -> int:
     return len(found)
 
 
-def repeat_before_transposing(model: Any) -> int:
-    """Rewrite, in place, keys and values that several heads share; returns how many of either there were."""
-    from openvino import opset13 as ops
-
-    count = 0
-    for attention in model.get_ordered_ops():
-        if attention.get_type_name() != "ScaledDotProductAttention":
-            continue
-        for index in (1, 2):
-            shared, queries = _shared_heads(attention.input_value(index).get_node()), attention.input_value(0)
-            if shared is None or queries.get_partial_shape()[1].is_dynamic:
-                continue
-            heads = queries.get_partial_shape()[1].get_length()
-            groups, width = (shared.get_partial_shape()[axis].get_length() for axis in (2, 3))
-            shape = ops.constant(np.array([1, 1, 1, heads // groups, 1]))
-            each = ops.broadcast(ops.unsqueeze(shared, np.array([3])), shape, broadcast_spec="BIDIRECTIONAL")
-            repeated = ops.reshape(each, np.array([0, 0, heads, width]), special_zero=True)
-            transposed = ops.transpose(repeated, np.array(HEADS_FIRST))
-            attention.input(index).replace_source_output(transposed.output(0))
-            count += 1
-    if count:
-        model.validate_nodes_and_infer_types()
-    return count
-
-
-def _shared_heads(end: Any) -> Any:
-    """Of repeated keys or values (B, H, S, D): what they were before the transpose, (B, S, G, D); None if they are none such."""
-    chain = _before(end, len(REPEATING) - 1)
-    if _kinds([*chain, end]) != REPEATING or _constant(chain[0].input_value(1)) not in (2, [2]):
-        return None
-    source, converted = chain[0].input_value(0), None
-    if source.get_node().get_type_name() == "ConvertLike":
-        converted = source.get_node()
-        source = converted.input_value(0)
-    heads = _heads_of(source)
-    if heads is None or any(heads.get_partial_shape()[axis].is_dynamic for axis in (2, 3)):
-        return None
-    if converted is None:
-        return heads
-    from openvino import opset13 as ops
-
-    return ops.convert_like(heads, converted.input_value(1)).output(0)
-
-
 def _heads_of(value: Any) -> Any:
     """What was transposed from (B, S, H, D) to this, or None."""
     node = value.get_node()
     if node.get_type_name() != "Transpose":
         return None
-    return node.input_value(0) if _constant(node.input_value(1)) == HEADS_FIRST else None
-
-
-def _constant(value: Any) -> Any:
-    """A constant's values, or None."""
-    node = value.get_node()
-    return node.get_data().tolist() if node.get_type_name() == "Constant" else None
+    order = node.input_value(1).get_node()
+    is_it = order.get_type_name() == "Constant" and order.get_data().tolist() == HEADS_FIRST
+    return node.input_value(0) if is_it else None
 
 
 def _replace(old: Any, new: Any) -> None:
