@@ -5,7 +5,7 @@
 Prints each way's median seconds, the median of its quotient with the first way's in the same round, and how far its outputs lie
 from the first way's (L2, relative). The other bundles are what `omnigen2 quantize` makes of the first one. What a name says after
 its comma is not what the runtime does. Inputs are random, as many tokens as a picture of `--size` and a prompt have. All ways are
-open at once, so it wants memory for some eight transformers; and a CPU that computes bf16.
+open at once, so it wants memory for some nine transformers; and a CPU that computes bf16.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-import onnx
 import onnx.inliner
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
 import onnxruntime
 
 from omnigen2_rt.runtime.backends import open_backend, openvino
@@ -43,15 +44,56 @@ PACKAGES = ("omnigen2-rt", "onnxruntime", "openvino", "numpy")
 class Way:
     """bundle: which of the program's arguments. without: rewrites of OpenVINO's model that are left out.
 
-    joined: takes the graph with functions, whose products are joined, instead of its twin. session_options: ONNX Runtime's.
+    graph: makes another graph to open. session_options: ONNX Runtime's.
     """
 
     bundle: str
     backend: str
     precision: str
     without: tuple[str, ...] = ()
-    joined: bool = False
+    graph: Callable[[Bundle], bytes] | None = None
     session_options: Mapping[str, str] = field(default_factory=dict)
+
+
+def joined(bundle: Bundle) -> bytes:
+    """The graph with functions, inlined: what its twin would be if nothing were made for OpenVINO."""
+    return onnx.inliner.inline_local_functions(ir.to_proto(_transformer(bundle))).SerializeToString()
+
+
+def per_token(bundle: Bundle) -> bytes:
+    """The `int8` graph with the scale of what a product reads found at each run, one a token, instead of the calibrated one."""
+    model = _transformer(bundle)
+    for product in [node for node in model.graph if node.op_type == "MatMul"]:
+        value, weight = (read.producer() for read in product.inputs)
+        if [node.op_type for node in (value, weight) if node is not None] != ["DequantizeLinear"] * 2:
+            continue
+        model.graph.insert_before(product, nodes := _per_token(value.inputs[0].producer().inputs[0], *weight.inputs[:2]))
+        ir.convenience.replace_all_uses_with(product.outputs[0], nodes[-1].outputs[0], replace_graph_outputs=True)
+        model.graph.remove(product, safe=True)
+    passes.RemoveUnusedNodesPass()(model)
+    passes.NameFixPass()(model)
+    return ir.to_proto(model).SerializeToString()
+
+
+def _per_token(value: ir.Value, codes: ir.Value, scales: ir.Value) -> list[ir.Node]:
+    """The nodes of a product of 8-bit numbers; `value` is rounded to 255 steps around 128, as its fastest kernel wants."""
+    nodes: list[ir.Node] = []
+
+    def of(kind: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
+        nodes.append(ir.node(kind, inputs, attributes=attributes))
+        return nodes[-1].outputs[0]
+
+    last, half = of("Constant", value_ints=[-1]), of("Constant", value_float=128.0)
+    largest = of("Max", of("ReduceMax", of("Abs", value), last, keepdims=1), of("Constant", value_float=1e-9))
+    step = of("Div", largest, of("Constant", value_float=127.0))
+    rounded = of("Cast", of("Add", of("Round", of("Div", value, step)), half), to=ir.DataType.UINT8.value)
+    product = of("MatMulInteger", rounded, codes, of("Cast", half, to=ir.DataType.UINT8.value))
+    of("Mul", of("Mul", of("Cast", product, to=ir.DataType.FLOAT.value), step), scales)
+    return nodes
+
+
+def _transformer(bundle: Bundle) -> ir.Model:
+    return ir.load(bundle.path / bundle.graph("transformer", "fp32").file)
 
 
 BF16 = Way(bundle="bundle", backend="openvino", precision="bf16")
@@ -62,9 +104,10 @@ WAYS = {
     "OpenVINO bf16": BF16,
     "OpenVINO bf16, rotation as exported": replace(BF16, without=("rotate_by_products",)),
     "OpenVINO int8": INT8,
-    "OpenVINO int8, products joined": replace(INT8, joined=True),
+    "OpenVINO int8, products joined": replace(INT8, graph=joined),
     "ONNX Runtime fp32": ORT,
     "ONNX Runtime int8": replace(ORT, bundle="int8"),
+    "ONNX Runtime int8, a scale a token": replace(ORT, bundle="int8", graph=per_token),
     "ONNX Runtime int8-weights": ORT_WEIGHTS,
     "ONNX Runtime int8-weights, products in fp32": replace(
         ORT_WEIGHTS, session_options={"session.qdq_matmulnbits_accuracy_level": "1"}
@@ -80,8 +123,8 @@ def changed(way: Way, bundle: Bundle) -> Iterator[None]:
             changes.enter_context(patch.object(CompiledModels, method, lambda *arguments: None))
         for name in way.without:
             changes.enter_context(patch.object(openvino, name, lambda model: 0))
-        if way.joined:
-            changes.enter_context(joined(bundle))
+        if way.graph is not None:
+            changes.enter_context(opened_instead(bundle, way.graph(bundle)))
         changes.enter_context(patch.object(onnxruntime, "SessionOptions", partial(session_options, way.session_options)))
         yield
 
@@ -94,17 +137,14 @@ def session_options(entries: Mapping[str, str], make: Callable[[], Any] = onnxru
 
 
 @contextmanager
-def joined(bundle: Bundle) -> Iterator[None]:
-    """The transformer's twin without functions is then its graph with functions, inlined, and not what was made for OpenVINO.
-
-    For a moment it lies in the bundle, for weights are named from where the graph lies.
-    """
+def opened_instead(bundle: Bundle, graph: bytes) -> Iterator[None]:
+    """Both forms of the transformer are this graph. It lies in the bundle for a moment, beside the weights that it names."""
     spec = bundle.graph("transformer", "fp32")
-    twin = onnx.inliner.inline_local_functions(onnx.load(bundle.path / spec.file, load_external_data=False))
     with tempfile.NamedTemporaryFile(dir=bundle.path, suffix=".tmp.onnx") as file:
-        file.write(twin.SerializeToString())
+        file.write(graph)
         file.flush()
-        with patch.object(Bundle, "graph", lambda self, component, precision: replace(spec, inlined=Path(file.name).name)):
+        name = Path(file.name).name
+        with patch.object(Bundle, "graph", lambda self, component, precision: replace(spec, file=name, inlined=name)):
             yield
 
 

@@ -165,10 +165,10 @@ def test_transformer_ways_run_what_they_name(
     monkeypatch.setattr(program, "session_options", noted_options)
     found = program.measure(made, size_px=32, threads=2, rounds=1)
     assert compiled == [(False, True), (False, False), (False, True), (True, True)]
-    assert entries == [{}, {}, {}, {"session.qdq_matmulnbits_accuracy_level": "1"}]
+    assert entries == [{}, {}, {}, {}, {"session.qdq_matmulnbits_accuracy_level": "1"}]
     assert list(found) == list(program.WAYS)
     assert all(row["median_s"] > 0 for row in found.values())
-    away = {name: row["relative_difference"] for name, row in found.items() if not name.endswith(("int8", "joined"))}
+    away = {name: row["relative_difference"] for name, row in found.items() if not name.endswith(("int8", "joined", "token"))}
     assert all(error < 0.2 for error in away.values()), away  # int8 was calibrated on other inputs than random ones
     assert not list(made["int8"].glob("*.tmp.onnx"))
 
