@@ -80,9 +80,9 @@ def run_graph(bundle: Path, feeds: dict[str, np.ndarray]) -> tuple[np.ndarray, d
 
 def _memory() -> dict[str, int]:
     """Peak resident bytes in all, and without the mapped weight files (which the system may drop at any time)."""
-    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    values = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in status if line.endswith(" kB")}
-    return {"peak_resident_bytes": values["VmHWM"], "anonymous_bytes_after": values["RssAnon"]}
+    from memory import memory
+
+    return {"peak_resident_bytes": memory("VmHWM"), "anonymous_bytes_after": memory("RssAnon")}
 
 
 def run_reference(checkpoint: Path, feeds: dict[str, np.ndarray]) -> np.ndarray:

@@ -42,7 +42,7 @@ PACKAGES = ("omnigen2-rt", "onnxruntime", "openvino", "numpy")
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """bundle: which of the program's arguments. without: rewrites of OpenVINO's model that are left out.
+    """bundle: which of the program's arguments. rotates_as_exported: OpenVINO's model is not rewritten for that.
 
     graph: makes another graph to open. session_options: ONNX Runtime's.
     """
@@ -50,7 +50,7 @@ class Way:
     bundle: str
     backend: str
     precision: str
-    without: tuple[str, ...] = ()
+    rotates_as_exported: bool = False
     graph: Callable[[Bundle], bytes] | None = None
     session_options: Mapping[str, str] = field(default_factory=dict)
 
@@ -102,7 +102,7 @@ ORT = Way(bundle="bundle", backend="ort-cpu", precision="fp32")
 ORT_WEIGHTS = replace(ORT, bundle="int8_weights")
 WAYS = {
     "OpenVINO bf16": BF16,
-    "OpenVINO bf16, rotation as exported": replace(BF16, without=("rotate_by_products",)),
+    "OpenVINO bf16, rotation as exported": replace(BF16, rotates_as_exported=True),
     "OpenVINO int8": INT8,
     "OpenVINO int8, products joined": replace(INT8, graph=joined),
     "ONNX Runtime fp32": ORT,
@@ -121,8 +121,8 @@ def changed(way: Way, bundle: Bundle) -> Iterator[None]:
     with ExitStack() as changes:
         for method in ("load", "store"):
             changes.enter_context(patch.object(CompiledModels, method, lambda *arguments: None))
-        for name in way.without:
-            changes.enter_context(patch.object(openvino, name, lambda model: 0))
+        if way.rotates_as_exported:
+            changes.enter_context(patch.object(openvino, "rotate_by_products", lambda model: 0))
         if way.graph is not None:
             changes.enter_context(opened_instead(bundle, way.graph(bundle)))
         changes.enter_context(patch.object(onnxruntime, "SessionOptions", partial(session_options, way.session_options)))

@@ -175,7 +175,9 @@ def _blocks(weight: Floats, block: int) -> Floats:
     return weight.reshape(-1, block, weight.shape[1])
 
 
-def by_columns(rounding: Callable[[Floats], Rounded], weight: Floats, columns: int = 0, threads: int = 0) -> Rounded:
+def by_columns(
+    rounding: Callable[[Floats], Rounded], weight: Floats, columns: int | None = None, threads: int | None = None
+) -> Rounded:
     """`rounding` applied to so many columns at a time, on so many threads.
 
     By default on every core, and so few columns that what is computed in between mostly stays in a core's cache.

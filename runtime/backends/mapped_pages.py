@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 MADV_DONTNEED = 4
-READ_AND_SHARED = "r--s"
+READ_AND_SHARED = b"r--s"
 """What is mapped so is the file itself: no page of it can have been changed here, and none is lost."""
 MAPS = Path("/proc/self/maps")
 
@@ -44,5 +44,5 @@ def _mapped_files() -> list[tuple[int, int]]:
     except OSError:
         return []
     rights = [line.split(maxsplit=2)[:2] for line in lines if line]
-    mapped = [ends for ends, allowed in rights if allowed == READ_AND_SHARED.encode()]
+    mapped = [ends for ends, allowed in rights if allowed == READ_AND_SHARED]
     return [(int(first, 16), int(end, 16)) for first, end in (ends.split(b"-") for ends in mapped)]

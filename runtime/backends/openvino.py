@@ -128,6 +128,7 @@ class OpenVINOBackend:
             compiled, source = self._compile(self._bundle.path / (spec.inlined or spec.file), options)
             if CompiledModels.keeps(spec) and not _loses_in_export(compiled):
                 self._compiled.store(key, compiled.export_model().getvalue())
+            give_back(_large_constants(source))
         return OpenVINOSession(compiled, spec, self, kept, source)
 
     def to_device(self, array: np.ndarray, dtype: str = "float32") -> DeviceArray:
@@ -163,8 +164,8 @@ class OpenVINOSession:
     """One compiled graph. Inputs are checked by name and rank; their dynamic sizes are the engine's to check.
 
     memory: what a model that was kept on disk goes on reading from; it must outlive `compiled`, and so is dropped after it.
-    source: the model that `compiled` was made from. Compiling and the first run read its mapped weights to pack them; after each
-    of the two their pages are given back.
+    source: the model that `compiled` was made from. The first run reads its mapped weights to pack them, and then their pages are
+    given back, as they were after compiling.
     """
 
     def __init__(
@@ -175,8 +176,6 @@ class OpenVINOSession:
         self._backend = backend
         self._memory = memory
         self._source = source
-        if source is not None:
-            give_back(_large_constants(source))
 
     def run(self, feeds: Mapping[str, DeviceArray | np.ndarray]) -> dict[str, DeviceArray]:
         """See Session.run. Each run is a new request (microseconds), so that its outputs are the caller's own memory."""

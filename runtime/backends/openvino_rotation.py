@@ -92,7 +92,7 @@ def _rotation(split: Any) -> _Rotation | None:
     again = _factor(imaginary, split.output(1))
     if cos is None or sin is None or again is None or not _same(cos, again):
         return None
-    before, after = _before(split, len(HALVING)), _after(joined[0])
+    before, after = _before(split), _after(joined[0])
     if _kinds(before) != HALVING or _kinds(after) != HALVING:
         return None
     heads = _heads_of(before[0].input_value(0))
@@ -103,10 +103,10 @@ def _rotation(split: Any) -> _Rotation | None:
     return _Rotation(heads, cos, sin, after[-1])
 
 
-def _before(node: Any, count: int) -> list[Any]:
-    """The `count` nodes that lead to a node's first input, in the order in which they run; fewer where there are no more."""
+def _before(node: Any) -> list[Any]:
+    """The three nodes that lead to a node's first input, in the order in which they run; fewer where there are no more."""
     found: list[Any] = []
-    while len(found) < count and node.get_input_size():
+    while len(found) < len(HALVING) and node.get_input_size():
         node = node.input_value(0).get_node()
         found.insert(0, node)
     return found
