@@ -23,7 +23,7 @@ from ..bundle import Bundle, GraphSpec
 from .engines import Key, digest, weight_identity
 
 FOLDER = "compiled"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """Counts up when a graph is compiled in another way than before: other rewrites, another layout of these files."""
 LASTING = ("format", "graph", "weights", "engine")
 """Parts of a key without which a model is of no use any more."""

@@ -25,6 +25,7 @@ from ..machine import usable_cores
 from .backend import DeviceArray, check_names
 from .compiled import CompiledModels, make_key
 from .mapped_pages import give_back
+from .openvino_products import align_products, split_feed_forward
 from .openvino_rotation import rotate_by_products
 from .openvino_weights import keep_stored_weights
 
@@ -34,6 +35,8 @@ HINTS = {"fp32": "f32", "bf16": "bf16"}
 EXACT = frozenset({"timestep_embedding", "velocity_head"})
 """Computed in fp32 all the same: they take no time, and in bf16 they alone made the latents' error 10 times as large (0.033
 instead of 0.003 after 4 steps at 256 px, on the random weights of benchmarks/configuration)."""
+DRAWING = frozenset({"latent_embedder", "reference_embedder", "transformer"})
+"""Their products are of all tokens of a picture; those of a few tokens gain nothing from another shape."""
 PAGE = mmap.PAGESIZE
 TENSOR_TYPES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "int64": "i64", "bool": "boolean"}
 
@@ -122,14 +125,13 @@ class OpenVINOBackend:
         key = make_key(self._bundle, spec, engine=self.openvino.get_version(), cpu=cpu(), options=options)
         kept = self._compiled.load(key)
         compiled = None if kept is None else self._import(kept, options)
-        source = None
-        if compiled is None:
-            kept = None
-            compiled, source = self._compile(self._bundle.path / (spec.inlined or spec.file), options)
-            if CompiledModels.keeps(spec) and not _loses_in_export(compiled):
-                self._compiled.store(key, compiled.export_model().getvalue())
-            give_back(_large_constants(source))
-        return OpenVINOSession(compiled, spec, self, kept, source)
+        if compiled is not None:
+            return OpenVINOSession(compiled, spec, self, memory=kept)
+        compiled, source, shared = self._compile(spec, options)
+        if CompiledModels.keeps(spec) and not _loses_in_export(compiled):
+            self._compiled.store(key, compiled.export_model().getvalue())
+        give_back(_large_constants(source))
+        return OpenVINOSession(compiled, spec, self, memory=shared, source=source)
 
     def to_device(self, array: np.ndarray, dtype: str = "float32") -> DeviceArray:
         """See Backend.to_device."""
@@ -142,13 +144,18 @@ class OpenVINOBackend:
         host = _view(array)
         return np.array(host, np.float32 if host.dtype.itemsize == 2 else host.dtype)
 
-    def _compile(self, path: Path, options: Mapping[str, Any]) -> tuple[Any, Any]:
-        """The compiled model, and the one that it was compiled from."""
+    def _compile(self, spec: GraphSpec, options: Mapping[str, Any]) -> tuple[Any, Any, list[Any]]:
+        """The compiled model, the one that it was compiled from, and constants whose memory both read."""
+        path = self._bundle.path / (spec.inlined or spec.file)
+        shared = []
         try:
             model = core().read_model(path)
             rotate_by_products(model)
+            if self.precision == "bf16" and spec.component in DRAWING:
+                shared = split_feed_forward(model)
+                align_products(model)
             keep_stored_weights(model)
-            return core().compile_model(model, DEVICE, options), model
+            return core().compile_model(model, DEVICE, options), model, shared
         except Exception as error:  # OpenVINO raises RuntimeError and its children of many modules
             raise BackendError(f"OpenVINO can't open {path.name}: {_last_line(error)}") from error
 
@@ -163,13 +170,13 @@ class OpenVINOBackend:
 class OpenVINOSession:
     """One compiled graph. Inputs are checked by name and rank; their dynamic sizes are the engine's to check.
 
-    memory: what a model that was kept on disk goes on reading from; it must outlive `compiled`, and so is dropped after it.
+    memory: what `compiled` goes on reading from, mapped or held by constants; it must outlive it, and so is dropped after it.
     source: the model that `compiled` was made from. The first run reads its mapped weights to pack them, and then their pages are
     given back, as they were after compiling.
     """
 
     def __init__(
-        self, compiled: Any, spec: GraphSpec, backend: OpenVINOBackend, memory: np.ndarray | None = None, source: Any = None
+        self, compiled: Any, spec: GraphSpec, backend: OpenVINOBackend, memory: object, source: Any = None
     ) -> None:
         self._compiled = compiled
         self._spec = spec

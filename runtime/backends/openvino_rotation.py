@@ -2,8 +2,8 @@
 
 OpenVINO's front end turns RotaryEmbedding of interleaved pairs into transposes around a rotation of two halves, and its CPU
 plugin fuses that rotation into a RoPE node. What 2026.4 exports of such a node lacks the tables' width, so that the model
-computes something else when it is read again. As a product with a matrix it is not fused, survives, and needs no transposes. The
-matrix holds one 1 or -1 a column, so that the product is exact in every type.
+computes something else when it is read again. As a product with a matrix it is not fused, survives, and needs no transposes. So
+are the tables' columns repeated. Both matrices hold one 1 or -1 a column, so that the products are exact in every type.
 
     looks for   x = Transpose(heads); halves = VariadicSplit(halved(x));
                 paired(Concat(first * cos - second * sin, second * cos + first * sin))
@@ -42,9 +42,8 @@ def rotate_by_products(model: Any) -> int:
 
     def repeated(table: Any) -> Any:
         """(B, S, 1, D), every column twice. OpenVINO itself sees that all layers make the same."""
-        each = ops.unsqueeze(table, np.array([-1]))
-        pairs = ops.reshape(ops.concat([each, each], -1), np.array([0, 0, 0, -1]), special_zero=True)
-        return ops.transpose(pairs, np.array(HEADS_FIRST))
+        twice = np.eye(table.get_partial_shape()[-1].get_length(), dtype=np.float32).repeat(2, axis=1)
+        return ops.matmul(ops.transpose(table, np.array(HEADS_FIRST)), ops.constant(twice), False, False)
 
     for heads, cos, sin, end in found:
         swap = ops.constant(_signed_swap(heads.get_partial_shape()[-1].get_length()))

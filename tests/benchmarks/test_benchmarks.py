@@ -17,6 +17,7 @@ import pytest
 from omnigen2_rt.exporter.calibration import Calibration
 from omnigen2_rt.exporter.checkpoint import Checkpoint
 from omnigen2_rt.exporter.quantize import quantize_bundle
+from omnigen2_rt.runtime.bundle import GraphSpec
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "tests/data/goldens/A/checkpoint"
@@ -149,13 +150,14 @@ def test_transformer_ways_run_what_they_name(
         made[name] = tmp_path / name
         quantize_bundle(bundles["A"], made[name], scheme, calibration=small)
     program = _program("transformer_ways")
-    rotate = program.openvino.rotate_by_products
+    rewrites = {name: getattr(program.openvino, name) for name in ("rotate_by_products", "split_feed_forward", "align_products")}
     compile_graph, session_options = program.openvino.OpenVINOBackend._compile, program.session_options
     compiled, entries = [], []
 
-    def noted_compile(self: Any, path: Path, options: Any) -> Any:
-        compiled.append((path.name.endswith(".tmp.onnx"), program.openvino.rotate_by_products is rotate))
-        return compile_graph(self, path, options)
+    def noted_compile(self: Any, spec: GraphSpec, options: Any) -> Any:
+        left_out = [name for name, rewrite in rewrites.items() if getattr(program.openvino, name) is not rewrite]
+        compiled.append((spec.file.endswith(".tmp.onnx"), *left_out))
+        return compile_graph(self, spec, options)
 
     def noted_options(given: dict[str, str]) -> Any:
         entries.append(given)
@@ -164,7 +166,7 @@ def test_transformer_ways_run_what_they_name(
     monkeypatch.setattr(program.openvino.OpenVINOBackend, "_compile", noted_compile)
     monkeypatch.setattr(program, "session_options", noted_options)
     found = program.measure(made, size_px=32, threads=2, rounds=1)
-    assert compiled == [(False, True), (False, False), (False, True), (True, True)]
+    assert compiled == [(False,), *((False, name) for name in rewrites), (False,), (True,)]
     assert entries == [{}, {}, {}, {}, {"session.qdq_matmulnbits_accuracy_level": "1"}]
     assert list(found) == list(program.WAYS)
     assert all(row["median_s"] > 0 for row in found.values())

@@ -1,0 +1,200 @@
+"""Products in the shapes that OpenVINO is quick at give what they gave before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from omnigen2_rt.runtime.backends import compiled, open_backend, openvino_products
+from omnigen2_rt.runtime.backends.openvino import core
+from omnigen2_rt.runtime.backends.openvino_products import SLICE_COLUMNS, align_products, split_feed_forward
+from omnigen2_rt.runtime.bundle import Bundle
+
+RNG = np.random.default_rng(0)
+TOKENS = 7
+
+
+def weight(columns: int, width: int) -> np.ndarray:
+    """(N, K) float32, that bfloat16 holds exactly."""
+    return RNG.standard_normal((columns, width), np.float32).astype(ml_dtypes.bfloat16).astype(np.float32)
+
+
+def constant(values: np.ndarray, kind: str = "f32") -> Any:
+    import openvino
+
+    stored = values if kind == "f32" else values.astype(ml_dtypes.bfloat16).view(np.float16)
+    return openvino.op.Constant(openvino.Tensor(stored, list(stored.shape), getattr(openvino.Type, kind)), shared_memory=False)
+
+
+def product(x: Any, stored: Any) -> Any:
+    from openvino import opset13 as ops
+
+    cast = stored if stored.get_element_type().to_string() == "f32" else ops.convert(stored, "f32")
+    return ops.matmul(x, ops.transpose(cast, np.array([1, 0])), False, False)
+
+
+def feed_forward(x: Any, gate: Any, up: Any) -> Any:
+    """silu(x @ gate) * (x @ up)."""
+    from openvino import opset13 as ops
+
+    gated = product(x, gate)
+    return ops.multiply(ops.multiply(gated, ops.sigmoid(gated)), product(x, up))
+
+
+def tensor_of(values: np.ndarray) -> Any:
+    import openvino
+
+    if values.dtype == ml_dtypes.bfloat16:
+        return openvino.Tensor(values.view(np.float16), list(values.shape), openvino.Type.bf16)
+    return openvino.Tensor(values)
+
+
+def array_of(tensor: Any) -> np.ndarray:
+    """float32. OpenVINO shows bfloat16 as float16."""
+    data: np.ndarray = tensor.data
+    return (data.view(ml_dtypes.bfloat16) if tensor.element_type.to_string() == "bf16" else data).astype(np.float32)
+
+
+def model(result: Any, *inputs: Any) -> Any:
+    import openvino
+
+    return openvino.Model([result], list(inputs))
+
+
+def tokens(width: int) -> Any:
+    from openvino import opset13 as ops
+
+    return ops.parameter([1, -1, width], np.float32)
+
+
+def kinds(graph: Any) -> list[str]:
+    return [node.get_type_name() for node in graph.get_ordered_ops()]
+
+
+def computed(graph: Any, width: int) -> np.ndarray:
+    """What a model makes of the same input every time."""
+    values = np.random.default_rng(1).standard_normal((1, TOKENS, width), np.float32)
+    given: np.ndarray = core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(values)[0]
+    return given
+
+
+@pytest.mark.parametrize("kind", ["f32", "bf16"])
+@pytest.mark.parametrize(("columns", "pieces"), [(2 * SLICE_COLUMNS, 2), (SLICE_COLUMNS + 8, 2)])
+def test_feed_forward_in_pieces_gives_the_same(kind: str, columns: int, pieces: int) -> None:
+    x = tokens(32)
+    gate, up = (constant(weight(columns, 32), kind) for _ in range(2))
+    graph = model(feed_forward(x, gate, up), x)
+    expected = computed(graph, 32)
+    shared = split_feed_forward(graph)
+    assert [node.get_name() for node in shared] == [gate.get_name(), up.get_name()]
+    assert kinds(graph).count("MatMul") == 2 * pieces
+    np.testing.assert_allclose(computed(graph, 32), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_feed_forward_in_pieces_reads_the_same_memory() -> None:
+    x = tokens(32)
+    gate, up = (constant(weight(2 * SLICE_COLUMNS, 32)) for _ in range(2))
+    graph = model(feed_forward(x, gate, up), x)
+    split_feed_forward(graph)
+    starts = {node.data.ctypes.data for node in graph.get_ordered_ops() if node.get_type_name() == "Constant"}
+    for whole in (gate, up):
+        first = whole.data.ctypes.data
+        assert {first, first + whole.data.nbytes // 2} <= starts
+
+
+def test_feed_forward_that_looks_different_stays() -> None:
+    from openvino import opset13 as ops
+
+    x, other = tokens(32), tokens(32)
+    narrow, gate, up = (constant(weight(columns, 32)) for columns in (SLICE_COLUMNS, 1024, 1024))
+    a, b = product(x, gate), product(x, up)
+    for result in (
+        feed_forward(x, narrow, narrow),
+        ops.multiply(ops.multiply(a, ops.sigmoid(a)), product(other, up)),  # of another x
+        ops.multiply(ops.multiply(a, ops.sigmoid(b)), b),  # not a silu
+        ops.multiply(ops.multiply(a, ops.tanh(a)), b),
+        ops.multiply(a, b),
+    ):
+        assert split_feed_forward(model(result, x, other)) == []
+
+
+@pytest.mark.parametrize("kind", ["f32", "bf16"])
+def test_aligned_products_give_the_same(kind: str) -> None:
+    from openvino import opset13 as ops
+
+    x = tokens(40)
+    graph = model(ops.concat([product(x, constant(weight(columns, 40), kind)) for columns in (24, 8)], -1), x)
+    expected = computed(graph, 40)
+    assert align_products(graph) == 2
+    assert kinds(graph).count("Pad") == 1
+    assert align_products(graph) == 0
+    np.testing.assert_allclose(computed(graph, 40), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_products_that_need_no_alignment_stay() -> None:
+    from openvino import opset13 as ops
+
+    x, vector = tokens(64), ops.parameter([-1, 40], np.float32)
+    assert align_products(model(product(x, constant(weight(24, 64))), x)) == 0
+    assert align_products(model(product(vector, constant(weight(24, 40))), vector)) == 0  # a few rows are no work
+
+
+def test_products_stay_where_the_copies_would_be_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = tokens(40)
+    graph = model(product(x, constant(weight(24, 40))), x)
+    monkeypatch.setattr(openvino_products, "LARGEST_COPY_BYTES", 2 * 24 * 64 - 1)
+    assert align_products(graph) == 0
+    monkeypatch.setattr(openvino_products, "LARGEST_COPY_BYTES", 2 * 24 * 64)
+    assert align_products(graph) == 1
+
+
+SIZES = {"batch": 1, "text_tokens": 3, "reference_tokens": 0, "image_tokens": 4, "joint_tokens": 7}
+SIZES |= {"latent_height": 4, "latent_width": 4}
+
+
+@pytest.mark.parametrize("graphs", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", ["latent_embedder", "transformer"])
+def test_rewritten_graphs_of_a_bundle_give_the_same(
+    bundles: dict[str, Path], name: str, graphs: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Config A's transformer is 96 wide, whose rows are aligned: here a cache line is taken to be longer."""
+    monkeypatch.setattr(openvino_products, "SLICE_COLUMNS", 64)
+    monkeypatch.setattr(openvino_products, "ALIGNED_VALUES", 64)
+    spec = Bundle.open(bundles["A"]).graph(name, graphs)
+    rng = np.random.default_rng(0)
+    feeds = {}
+    for each, tensor in spec.inputs.items():
+        shape = [size if isinstance(size, int) else SIZES[size] for size in tensor.shape]
+        feeds[each] = rng.standard_normal(shape, np.float32).astype(np.dtype(tensor.dtype))
+    given = []
+    for rewrites in (False, True):
+        graph = core().read_model(bundles["A"] / f"{name}.{graphs}.inlined.onnx")
+        layers = kinds(graph).count("ScaledDotProductAttention")
+        if rewrites:
+            assert len(split_feed_forward(graph)) == 2 * layers > 0
+            assert align_products(graph) > 4 * layers
+        request = core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
+        for each, values in feeds.items():
+            request.set_tensor(each, tensor_of(values))
+        request.infer()
+        given.append(array_of(request.get_output_tensor()))
+    np.testing.assert_allclose(given[1], given[0], atol=2e-5 if graphs == "fp32" else 2e-2, rtol=1e-4)
+
+
+def test_only_what_draws_is_rewritten_and_only_in_bf16(bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino_products, "SLICE_COLUMNS", 64)
+    monkeypatch.setattr(compiled.CompiledModels, "load", lambda self, key: None)
+    monkeypatch.setattr(compiled.CompiledModels, "store", lambda self, key, model: None)
+    bundle = Bundle.open(bundles["A"])
+    pieces = {}
+    for precision in ("fp32", "bf16"):
+        backend = open_backend(bundle, "openvino", precision, threads=2)
+        for name in ("context_refiner", "latent_embedder"):
+            graph = backend.open(name)._source
+            pieces[precision, name] = kinds(graph).count("Sigmoid")
+    assert pieces["bf16", "latent_embedder"] > pieces["fp32", "latent_embedder"]
+    assert pieces["bf16", "context_refiner"] == pieces["fp32", "context_refiner"]
