@@ -42,7 +42,7 @@ def measure(bundle: Path, size_px: int, steps: int, repeats: int) -> dict[str, A
         "import_s": round(statistics.median(imports), 3),
         "first_picture_s": round(statistics.median(pictures), 3),
         "runs": {"import_s": imports, "first_picture_s": pictures},
-        "settings": {"size_px": size_px, "steps": steps, "repeats": repeats},
+        "settings": {"bundle": bundle.as_posix(), "size_px": size_px, "steps": steps, "repeats": repeats},
         "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
         "load_average": os.getloadavg()[0],
         "versions": {name: version(name) for name in ("omnigen2-rt", "onnxruntime", "numpy")},

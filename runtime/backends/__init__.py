@@ -66,7 +66,8 @@ def _ort(name: str) -> BackendEntry:
 
 def _openvino() -> BackendEntry:
     def create(bundle: Bundle, choice: Choice) -> Backend:
-        return openvino.OpenVINOBackend(bundle, choice.precision, choice.graphs, choice.threads)
+        pads = choice.memory_limit_bytes is None
+        return openvino.OpenVINOBackend(bundle, choice.precision, choice.graphs, choice.threads, pads)
 
     return BackendEntry(
         precisions=openvino.precisions,

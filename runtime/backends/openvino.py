@@ -35,7 +35,7 @@ HINTS = {"fp32": "f32", "bf16": "bf16"}
 EXACT = frozenset({"timestep_embedding", "velocity_head"})
 """Computed in fp32 all the same: they take no time, and in bf16 they alone made the latents' error 10 times as large (0.033
 instead of 0.003 after 4 steps at 256 px, on the random weights of benchmarks/configuration)."""
-DRAWING = frozenset({"latent_embedder", "reference_embedder", "transformer"})
+OF_PICTURES = frozenset({"latent_embedder", "reference_embedder", "transformer"})
 """Their products are of all tokens of a picture; those of a few tokens gain nothing from another shape."""
 PAGE = mmap.PAGESIZE
 TENSOR_TYPES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "int64": "i64", "bool": "boolean"}
@@ -96,9 +96,15 @@ def precisions(threads: int | None = None) -> tuple[str, ...]:
 
 
 class OpenVINOBackend:
-    """Opens a bundle's graphs with OpenVINO. graphs: which of the bundle's; `GRAPHS` says which serve a precision."""
+    """Opens a bundle's graphs with OpenVINO.
 
-    def __init__(self, bundle: Bundle, precision: str, graphs: str, threads: int | None = None) -> None:
+    graphs: which of the bundle's; `GRAPHS` says which serve a precision. pads: whether small graphs may hold padded weights
+    beside the packed ones, which no memory limit counts.
+    """
+
+    def __init__(
+        self, bundle: Bundle, precision: str, graphs: str, threads: int | None = None, pads: bool = True
+    ) -> None:
         reason = problem()
         if reason is not None:
             raise BackendError(reason)
@@ -107,6 +113,7 @@ class OpenVINOBackend:
         self.graph_precision = graphs
         self.openvino = import_openvino()
         self._bundle = bundle
+        self._pads = pads
         self._compiled = CompiledModels(bundle.path)
         self._options: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -122,7 +129,7 @@ class OpenVINOBackend:
         """See Backend.open."""
         spec = self._bundle.graph(component, self.graph_precision)
         options = {**self._options, "INFERENCE_PRECISION_HINT": HINTS["fp32" if component in EXACT else self.precision]}
-        key = make_key(self._bundle, spec, engine=self.openvino.get_version(), cpu=cpu(), options=options)
+        key = make_key(self._bundle, spec, engine=self.openvino.get_version(), cpu=cpu(), options={**options, "pads": self._pads})
         kept = self._compiled.load(key)
         compiled = None if kept is None else self._import(kept, options)
         if compiled is not None:
@@ -151,9 +158,10 @@ class OpenVINOBackend:
         try:
             model = core().read_model(path)
             rotate_by_products(model)
-            if self.precision == "bf16" and spec.component in DRAWING:
+            if self.precision == "bf16" and spec.component in OF_PICTURES:
+                if self._pads:
+                    align_products(model)
                 shared = split_feed_forward(model)
-                align_products(model)
             keep_stored_weights(model)
             return core().compile_model(model, DEVICE, options), model, shared
         except Exception as error:  # OpenVINO raises RuntimeError and its children of many modules

@@ -1,5 +1,7 @@
 """Two rewrites of OpenVINO's model before it is compiled in bfloat16: products in the shapes that its kernels are quick at.
 
+Rows are aligned first, so that the pieces of a feed-forward share what was padded.
+
 `split_feed_forward`: a feed-forward's columns are made a few hundred at a time, so that each piece is gated while it is still in
 the cache. The pieces read the rows of the weights where they lie; nothing is copied.
 
@@ -12,7 +14,8 @@ in a copy of the weights, make every row begin with one.
     looks for   x @ weight, where x has rows of n * 32 + r values
     puts there  Pad(x) @ padded weight
 
-Both give the same numbers (`benchmarks/transformer_ways.py` has what they save).
+Both give the same numbers, up to the order of sums: where rows have 720 values, to the bit. `benchmarks/transformer_ways.py` has
+what they save.
 """
 
 from __future__ import annotations
@@ -22,12 +25,14 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from .openvino_nodes import LAST_TWO_SWAPPED, replace, same, transposed
+
 SLICE_COLUMNS = 512
 ALIGNED_VALUES = 32
 """A cache line holds so many in bfloat16."""
-LARGEST_COPY_BYTES = 256 << 20
-"""OpenVINO keeps the weights it was given beside its own copy, so padded ones take memory twice. Larger models do without."""
-SWAPPED = [1, 0]
+LARGEST_COPY_BYTES = 200_000_000
+"""OpenVINO keeps the weights it was given beside its own copy, so padded ones take memory twice. Larger graphs do without:
+12 layers of width 720 need 143 MB, an embedder of the published model alone 275 MB."""
 
 
 def split_feed_forward(model: Any) -> list[Any]:
@@ -51,7 +56,7 @@ def split_feed_forward(model: Any) -> list[Any]:
         for first in range(0, columns, SLICE_COLUMNS):
             a, b = (_multiply(x, _rows(weight, first, first + SLICE_COLUMNS)) for weight in (gate, up))
             pieces.append(ops.multiply(ops.multiply(a, ops.sigmoid(a)), b))
-        _replace(gated, ops.concat(pieces, -1))
+        replace(gated, ops.concat(pieces, -1))
         shared += [gate, up]
     if shared:
         model.validate_nodes_and_infer_types()
@@ -61,7 +66,7 @@ def split_feed_forward(model: Any) -> list[Any]:
 def align_products(model: Any) -> int:
     """Pad the products of (B, S, K) with weights where K needs it, in place; returns how many there were.
 
-    0 where the copies of the weights would take more than `LARGEST_COPY_BYTES`.
+    The padded weights are rounded to bfloat16. 0 where they would take more than `LARGEST_COPY_BYTES`.
     """
     from openvino import opset13 as ops
 
@@ -77,7 +82,7 @@ def align_products(model: Any) -> int:
         if reads not in padded:
             zero = ops.constant(0, x.get_element_type())
             padded[reads] = ops.pad(x, np.array([0, 0, 0]), np.array([0, 0, missing]), "constant", zero)
-        _replace(product, _multiply(padded[reads].output(0), _padded(weight, missing)))
+        replace(product, _multiply(padded[reads].output(0), _padded(weight, missing)))
     model.validate_nodes_and_infer_types()
     return len(found)
 
@@ -91,17 +96,18 @@ def _gate_and_up(gated: Any) -> tuple[Any, Any] | None:
         return None
     gate = next((node for node in _inputs(silu) if _weight(node) is not None), None)
     sigmoid = next((node for node in _inputs(silu) if node.get_type_name() == "Sigmoid"), None)
-    if gate is None or sigmoid is None or not _same(sigmoid.input_value(0), gate.output(0)):
+    if gate is None or sigmoid is None or not same(sigmoid.input_value(0), gate.output(0)):
         return None
-    return (gate, up) if _same(gate.input_value(0), up.input_value(0)) else None
+    return (gate, up) if same(gate.input_value(0), up.input_value(0)) else None
 
 
 def _misaligned(product: Any) -> Any:
     """The weight of a product that `align_products` is for, or None."""
     weight = _weight(product)
-    if weight is None or len(product.input_value(0).get_partial_shape()) != 3:
+    if weight is None or _missing(weight.shape[1]) == 0:
         return None
-    return weight if _missing(weight.shape[1]) else None
+    shape = product.input_value(0).get_partial_shape()
+    return weight if shape.rank.is_static and len(shape) == 3 else None
 
 
 def _missing(values: int) -> int:
@@ -112,13 +118,10 @@ def _weight(product: Any) -> Any:
     """The constant (N, K) that a product reads, transposed and perhaps cast; None where it reads anything else."""
     if product.get_type_name() != "MatMul" or any(product.get_attributes().values()):
         return None
-    transpose = product.input_value(1).get_node()
-    if transpose.get_type_name() != "Transpose":
-        return None
-    weight, order = _inputs(transpose)
-    if weight.get_type_name() == "Convert":
+    weight = transposed(product.input_value(1).get_node())
+    if weight is not None and weight.get_type_name() == "Convert":
         weight = weight.input_value(0).get_node()
-    if any(node.get_type_name() != "Constant" for node in (weight, order)) or order.data.tolist() != SWAPPED:
+    if weight is None or weight.get_type_name() != "Constant" or len(weight.shape) != 2:
         return None
     return weight if weight.get_element_type().to_string() in ("f32", "f16", "bf16") else None
 
@@ -147,17 +150,8 @@ def _multiply(x: Any, weight: Any) -> Any:
 
     kind = x.get_element_type()
     cast = weight if weight.get_element_type() == kind else ops.convert(weight, kind)
-    return ops.matmul(x, ops.transpose(cast, np.array(SWAPPED)), False, False)
-
-
-def _replace(old: Any, new: Any) -> None:
-    for consumer in list(old.output(0).get_target_inputs()):
-        consumer.replace_source_output(new.output(0))
+    return ops.matmul(x, ops.transpose(cast, np.array(LAST_TWO_SWAPPED)), False, False)
 
 
 def _inputs(node: Any) -> list[Any]:
     return [value.get_node() for value in node.input_values()]
-
-
-def _same(one: Any, other: Any) -> bool:
-    return (one.get_node().get_name(), one.get_index()) == (other.get_node().get_name(), other.get_index())

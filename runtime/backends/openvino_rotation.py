@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .openvino_nodes import replace, same
+
 HALVING = ("Reshape", "Transpose", "Reshape")
 """The nodes that put the first of all pairs before the second of all pairs; the same three put them back."""
 HEADS_FIRST = [0, 2, 1, 3]
@@ -49,7 +51,7 @@ def rotate_by_products(model: Any) -> int:
         swap = ops.constant(_signed_swap(heads.get_partial_shape()[-1].get_length()))
         turned = ops.matmul(heads, swap, False, False)
         rotated = ops.add(ops.multiply(heads, repeated(cos)), ops.multiply(turned, repeated(sin)))
-        _replace(end, ops.transpose(rotated, np.array(HEADS_FIRST)))
+        replace(end, ops.transpose(rotated, np.array(HEADS_FIRST)))
     if found:
         model.validate_nodes_and_infer_types()
     return len(found)
@@ -63,11 +65,6 @@ def _heads_of(value: Any) -> Any:
     order = node.input_value(1).get_node()
     is_it = order.get_type_name() == "Constant" and order.get_data().tolist() == HEADS_FIRST
     return node.input_value(0) if is_it else None
-
-
-def _replace(old: Any, new: Any) -> None:
-    for consumer in list(old.output(0).get_target_inputs()):
-        consumer.replace_source_output(new.output(0))
 
 
 def _signed_swap(width: int) -> np.ndarray:
@@ -89,7 +86,7 @@ def _rotation(split: Any) -> _Rotation | None:
     real, imaginary = (joined[0].input_value(k).get_node() for k in range(2))
     cos, sin = (_factor(part, split.output(0)) for part in (real, imaginary))
     again = _factor(imaginary, split.output(1))
-    if cos is None or sin is None or again is None or not _same(cos, again):
+    if cos is None or sin is None or again is None or not same(cos, again):
         return None
     before, after = _before(split), _after(joined[0])
     if _kinds(before) != HALVING or _kinds(after) != HALVING:
@@ -97,7 +94,7 @@ def _rotation(split: Any) -> _Rotation | None:
     heads = _heads_of(before[0].input_value(0))
     if heads is None or heads.get_partial_shape()[-1].is_dynamic or heads.get_element_type().to_string() != "f32":
         return None
-    if any(len(table.get_partial_shape()) != 4 for table in (cos, sin)):
+    if any(len(table.get_partial_shape()) != 4 or table.get_partial_shape()[-1].is_dynamic for table in (cos, sin)):
         return None
     return _Rotation(heads, cos, sin, after[-1])
 
@@ -135,10 +132,6 @@ def _factor(addition: Any, half: Any) -> Any:
         if product.get_type_name() != "Multiply":
             continue
         for k in range(2):
-            if _same(product.input_value(k), half):
+            if same(product.input_value(k), half):
                 return product.input_value(1 - k)
     return None
-
-
-def _same(one: Any, other: Any) -> bool:
-    return (one.get_node().get_name(), one.get_index()) == (other.get_node().get_name(), other.get_index())

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from .openvino_nodes import replace, transposed
+
 MARK = "decompression_0"
 """What OpenVINO 2026.4 calls its own mark in a node's runtime information."""
-LAST_TWO_SWAPPED = [1, 0]
 
 
 def keep_stored_weights(model: Any) -> int:
@@ -25,9 +26,8 @@ def keep_stored_weights(model: Any) -> int:
         weight = _transposed_cast(product)
         if weight is not None:
             left = bool(product.get_attributes()["transpose_a"])
-            replaced = ops.matmul(product.input_value(0), weight, left, True)
-            for consumer in list(product.output(0).get_target_inputs()):
-                consumer.replace_source_output(replaced.output(0))
+            untransposed = ops.matmul(product.input_value(0), weight, left, True)
+            replace(product, untransposed)
     casts = [node for node in model.get_ordered_ops() if _is_cast_of_weights(node) and _only_multiplies(node)]
     for cast in casts:
         cast.get_rt_info()[MARK] = ""
@@ -40,12 +40,8 @@ def _transposed_cast(product: Any) -> Any:
     """The cast behind a product's transposed weight, or None."""
     if product.get_type_name() != "MatMul" or product.get_attributes()["transpose_b"]:
         return None
-    transpose = product.input_value(1).get_node()
-    if transpose.get_type_name() != "Transpose" or not _is_cast_of_weights(transpose.input_value(0).get_node()):
-        return None
-    order = transpose.input_value(1).get_node()
-    swaps = order.get_type_name() == "Constant" and order.get_data().tolist() == LAST_TWO_SWAPPED
-    return transpose.input_value(0) if swaps else None
+    cast = transposed(product.input_value(1).get_node())
+    return cast if cast is not None and _is_cast_of_weights(cast) else None
 
 
 def _is_cast_of_weights(node: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from omnigen2_rt.runtime.backends import compiled, open_backend, openvino_products
-from omnigen2_rt.runtime.backends.openvino import core
+from omnigen2_rt import load
+from omnigen2_rt.runtime.backends import compiled, open_backend, openvino, openvino_products
+from omnigen2_rt.runtime.backends.openvino import OF_PICTURES, OpenVINOSession, core
 from omnigen2_rt.runtime.backends.openvino_products import SLICE_COLUMNS, align_products, split_feed_forward
 from omnigen2_rt.runtime.bundle import Bundle
+from omnigen2_rt.runtime.request import Request
 
 RNG = np.random.default_rng(0)
 TOKENS = 7
@@ -83,7 +86,7 @@ def computed(graph: Any, width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["f32", "bf16"])
-@pytest.mark.parametrize(("columns", "pieces"), [(2 * SLICE_COLUMNS, 2), (SLICE_COLUMNS + 8, 2)])
+@pytest.mark.parametrize(("columns", "pieces"), [(2 * SLICE_COLUMNS, 2), (2 * SLICE_COLUMNS + 8, 3)])
 def test_feed_forward_in_pieces_gives_the_same(kind: str, columns: int, pieces: int) -> None:
     x = tokens(32)
     gate, up = (constant(weight(columns, 32), kind) for _ in range(2))
@@ -95,9 +98,10 @@ def test_feed_forward_in_pieces_gives_the_same(kind: str, columns: int, pieces: 
     np.testing.assert_allclose(computed(graph, 32), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_feed_forward_in_pieces_reads_the_same_memory() -> None:
+@pytest.mark.parametrize("kind", ["f32", "bf16"])
+def test_feed_forward_in_pieces_reads_the_same_memory(kind: str) -> None:
     x = tokens(32)
-    gate, up = (constant(weight(2 * SLICE_COLUMNS, 32)) for _ in range(2))
+    gate, up = (constant(weight(2 * SLICE_COLUMNS, 32), kind) for _ in range(2))
     graph = model(feed_forward(x, gate, up), x)
     split_feed_forward(graph)
     starts = {node.data.ctypes.data for node in graph.get_ordered_ops() if node.get_type_name() == "Constant"}
@@ -110,10 +114,11 @@ def test_feed_forward_that_looks_different_stays() -> None:
     from openvino import opset13 as ops
 
     x, other = tokens(32), tokens(32)
-    narrow, gate, up = (constant(weight(columns, 32)) for columns in (SLICE_COLUMNS, 1024, 1024))
+    one, narrow, gate, up = (constant(weight(columns, 32)) for columns in (1, SLICE_COLUMNS, 1024, 1024))
     a, b = product(x, gate), product(x, up)
     for result in (
         feed_forward(x, narrow, narrow),
+        feed_forward(x, gate, one),
         ops.multiply(ops.multiply(a, ops.sigmoid(a)), product(other, up)),  # of another x
         ops.multiply(ops.multiply(a, ops.sigmoid(b)), b),  # not a silu
         ops.multiply(ops.multiply(a, ops.tanh(a)), b),
@@ -152,18 +157,21 @@ def test_products_stay_where_the_copies_would_be_large(monkeypatch: pytest.Monke
     assert align_products(graph) == 1
 
 
+@pytest.fixture
+def narrow_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Config A's transformer, whose rows of 96 values are aligned, is rewritten too."""
+    monkeypatch.setattr(openvino_products, "SLICE_COLUMNS", 64)
+    monkeypatch.setattr(openvino_products, "ALIGNED_VALUES", 64)
+
+
 SIZES = {"batch": 1, "text_tokens": 3, "reference_tokens": 0, "image_tokens": 4, "joint_tokens": 7}
 SIZES |= {"latent_height": 4, "latent_width": 4}
 
 
+@pytest.mark.usefixtures("narrow_lines")
 @pytest.mark.parametrize("graphs", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", ["latent_embedder", "transformer"])
-def test_rewritten_graphs_of_a_bundle_give_the_same(
-    bundles: dict[str, Path], name: str, graphs: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Config A's transformer is 96 wide, whose rows are aligned: here a cache line is taken to be longer."""
-    monkeypatch.setattr(openvino_products, "SLICE_COLUMNS", 64)
-    monkeypatch.setattr(openvino_products, "ALIGNED_VALUES", 64)
+def test_rewritten_graphs_of_a_bundle_give_the_same(bundles: dict[str, Path], name: str, graphs: str) -> None:
     spec = Bundle.open(bundles["A"]).graph(name, graphs)
     rng = np.random.default_rng(0)
     feeds = {}
@@ -175,8 +183,9 @@ def test_rewritten_graphs_of_a_bundle_give_the_same(
         graph = core().read_model(bundles["A"] / f"{name}.{graphs}.inlined.onnx")
         layers = kinds(graph).count("ScaledDotProductAttention")
         if rewrites:
-            assert len(split_feed_forward(graph)) == 2 * layers > 0
-            assert align_products(graph) > 4 * layers
+            assert align_products(graph) == 6 * layers
+            shared = split_feed_forward(graph)
+            assert len(shared) == 2 * layers > 0
         request = core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
         for each, values in feeds.items():
             request.set_tensor(each, tensor_of(values))
@@ -185,16 +194,46 @@ def test_rewritten_graphs_of_a_bundle_give_the_same(
     np.testing.assert_allclose(given[1], given[0], atol=2e-5 if graphs == "fp32" else 2e-2, rtol=1e-4)
 
 
-def test_only_what_draws_is_rewritten_and_only_in_bf16(bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openvino_products, "SLICE_COLUMNS", 64)
+def rewritten(session: Any) -> tuple[int, int]:
+    """How many feed-forward pieces and padded inputs a session's model has."""
+    found = kinds(session._source)
+    return found.count("Sigmoid"), found.count("Pad")
+
+
+@pytest.mark.usefixtures("narrow_lines")
+@pytest.mark.parametrize("name", ["context_refiner", *sorted(OF_PICTURES)])
+def test_only_what_is_of_pictures_is_rewritten_and_only_in_bf16(
+    bundles: dict[str, Path], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(compiled.CompiledModels, "load", lambda self, key: None)
     monkeypatch.setattr(compiled.CompiledModels, "store", lambda self, key, model: None)
     bundle = Bundle.open(bundles["A"])
-    pieces = {}
-    for precision in ("fp32", "bf16"):
-        backend = open_backend(bundle, "openvino", precision, threads=2)
-        for name in ("context_refiner", "latent_embedder"):
-            graph = backend.open(name)._source
-            pieces[precision, name] = kinds(graph).count("Sigmoid")
-    assert pieces["bf16", "latent_embedder"] > pieces["fp32", "latent_embedder"]
-    assert pieces["bf16", "context_refiner"] == pieces["fp32", "context_refiner"]
+    plain = open_backend(bundle, "openvino", "fp32", threads=2).open(name)
+    limited = open_backend(bundle, "openvino", "bf16", 2, memory_limit_bytes=1 << 40).open(name)
+    free = open_backend(bundle, "openvino", "bf16", 2).open(name)
+    (sigmoids, pads), (pieces, no_pads), (same_pieces, padded) = (rewritten(each) for each in (plain, limited, free))
+    assert pads == no_pads == 0
+    if name == "context_refiner":
+        assert (pieces, same_pieces, padded) == (sigmoids, sigmoids, 0)
+    else:
+        assert pieces == same_pieces > sigmoids and padded > 0
+        layers = padded // 3
+        assert isinstance(free, OpenVINOSession) and isinstance(free._memory, list) and len(free._memory) == 2 * layers
+
+
+@pytest.mark.usefixtures("narrow_lines")
+def test_rewritten_picture_is_the_same_from_disk_and_near_what_it_was(
+    bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(bundles["A"], copy, ignore=shutil.ignore_patterns(compiled.FOLDER))
+    request = Request(prompt="a red cube", height_px=64, width_px=64, steps=2)
+    drawn = []
+    for as_exported in (False, False, True):
+        if as_exported:
+            monkeypatch.setattr(openvino, "OF_PICTURES", frozenset())
+            shutil.rmtree(copy / compiled.FOLDER)
+        with load(copy, backend="openvino", precision="bf16", threads=2) as pipeline:
+            drawn.append(pipeline.generate(request).latents)
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert np.linalg.norm(drawn[0] - drawn[2]) < 3e-2 * np.linalg.norm(drawn[2])  # sums in another order, in bf16
