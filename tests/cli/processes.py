@@ -44,15 +44,20 @@ def run(
     return subprocess.run([str(word) for word in words], capture_output=True, text=True, env=changed, preexec_fn=before)
 
 
+def hear_ctrl_c() -> None:
+    """For a child, just before its command: what a shell starts in the background ignores Ctrl-C, and so do its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def start(*words: object, cwd: Path) -> subprocess.Popen[str]:
-    """Start it where Ctrl-C reaches it: a process in a shell's background would ignore it."""
+    """Start it where Ctrl-C reaches it."""
     return subprocess.Popen(
         [str(word) for word in words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=cwd,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=hear_ctrl_c,
     )
 
 

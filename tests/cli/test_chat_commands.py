@@ -17,6 +17,7 @@ from PIL import Image
 
 from omnigen2_rt import load
 from tests.cli.command import Command
+from tests.cli.processes import hear_ctrl_c
 from tests.exporting import GOLDENS
 
 DRAW = "Draw a red cube on a wooden table."
@@ -123,6 +124,7 @@ def _take_terminal() -> None:
     import termios
 
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    hear_ctrl_c()
 
 
 @pytest.fixture
