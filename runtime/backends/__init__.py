@@ -67,7 +67,7 @@ def _ort(name: str) -> BackendEntry:
 def _openvino() -> BackendEntry:
     def create(bundle: Bundle, choice: Choice) -> Backend:
         pads = choice.memory_limit_bytes is None
-        return openvino.OpenVINOBackend(bundle, choice.precision, choice.graphs, choice.threads, pads)
+        return openvino.OpenVINOBackend(bundle, choice.precision, choice.graphs, choice.threads, pads=pads)
 
     return BackendEntry(
         precisions=openvino.precisions,

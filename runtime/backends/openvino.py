@@ -129,7 +129,8 @@ class OpenVINOBackend:
         """See Backend.open."""
         spec = self._bundle.graph(component, self.graph_precision)
         options = {**self._options, "INFERENCE_PRECISION_HINT": HINTS["fp32" if component in EXACT else self.precision]}
-        key = make_key(self._bundle, spec, engine=self.openvino.get_version(), cpu=cpu(), options={**options, "pads": self._pads})
+        rewrites = {"pads": self._pads} if self._reshapes(component) else {}
+        key = make_key(self._bundle, spec, engine=self.openvino.get_version(), cpu=cpu(), options=options | rewrites)
         kept = self._compiled.load(key)
         compiled = None if kept is None else self._import(kept, options)
         if compiled is not None:
@@ -151,6 +152,10 @@ class OpenVINOBackend:
         host = _view(array)
         return np.array(host, np.float32 if host.dtype.itemsize == 2 else host.dtype)
 
+    def _reshapes(self, component: str) -> bool:
+        """Whether a component's products get other shapes."""
+        return self.precision == "bf16" and component in OF_PICTURES
+
     def _compile(self, spec: GraphSpec, options: Mapping[str, Any]) -> tuple[Any, Any, list[Any]]:
         """The compiled model, the one that it was compiled from, and constants whose memory both read."""
         path = self._bundle.path / (spec.inlined or spec.file)
@@ -158,7 +163,7 @@ class OpenVINOBackend:
         try:
             model = core().read_model(path)
             rotate_by_products(model)
-            if self.precision == "bf16" and spec.component in OF_PICTURES:
+            if self._reshapes(spec.component):
                 if self._pads:
                     align_products(model)
                 shared = split_feed_forward(model)

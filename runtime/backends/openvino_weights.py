@@ -26,8 +26,7 @@ def keep_stored_weights(model: Any) -> int:
         weight = _transposed_cast(product)
         if weight is not None:
             left = bool(product.get_attributes()["transpose_a"])
-            untransposed = ops.matmul(product.input_value(0), weight, left, True)
-            replace(product, untransposed)
+            replace(product, ops.matmul(product.input_value(0), weight, left, True))
     casts = [node for node in model.get_ordered_ops() if _is_cast_of_weights(node) and _only_multiplies(node)]
     for cast in casts:
         cast.get_rt_info()[MARK] = ""

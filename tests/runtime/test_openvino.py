@@ -67,6 +67,11 @@ def test_openvino_compiles_a_graph_once(bundle: Bundle, compilations: list[str])
     assert compilations == [COMPONENT]
 
 
+def test_openvino_compiles_no_graph_again_that_a_memory_limit_leaves_as_it_is(bundle: Bundle, compilations: list[str]) -> None:
+    np.testing.assert_array_equal(result(bundle), result(bundle, memory_limit_bytes=1 << 40))
+    assert compilations == [COMPONENT]
+
+
 def test_openvino_compiles_again_for_other_options(bundle: Bundle, compilations: list[str]) -> None:
     for options in ({}, {"threads": 2}, {"threads": 2, "precision": "bf16"}, {}):
         result(bundle, **options)

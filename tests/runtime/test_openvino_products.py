@@ -48,20 +48,6 @@ def feed_forward(x: Any, gate: Any, up: Any) -> Any:
     return ops.multiply(ops.multiply(gated, ops.sigmoid(gated)), product(x, up))
 
 
-def tensor_of(values: np.ndarray) -> Any:
-    import openvino
-
-    if values.dtype == ml_dtypes.bfloat16:
-        return openvino.Tensor(values.view(np.float16), list(values.shape), openvino.Type.bf16)
-    return openvino.Tensor(values)
-
-
-def array_of(tensor: Any) -> np.ndarray:
-    """float32. OpenVINO shows bfloat16 as float16."""
-    data: np.ndarray = tensor.data
-    return (data.view(ml_dtypes.bfloat16) if tensor.element_type.to_string() == "bf16" else data).astype(np.float32)
-
-
 def model(result: Any, *inputs: Any) -> Any:
     import openvino
 
@@ -172,12 +158,13 @@ SIZES |= {"latent_height": 4, "latent_width": 4}
 @pytest.mark.parametrize("graphs", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", ["latent_embedder", "transformer"])
 def test_rewritten_graphs_of_a_bundle_give_the_same(bundles: dict[str, Path], name: str, graphs: str) -> None:
-    spec = Bundle.open(bundles["A"]).graph(name, graphs)
+    bundle = Bundle.open(bundles["A"])
+    backend = open_backend(bundle, "openvino", "fp32", threads=1)
     rng = np.random.default_rng(0)
     feeds = {}
-    for each, tensor in spec.inputs.items():
+    for each, tensor in bundle.graph(name, graphs).inputs.items():
         shape = [size if isinstance(size, int) else SIZES[size] for size in tensor.shape]
-        feeds[each] = rng.standard_normal(shape, np.float32).astype(np.dtype(tensor.dtype))
+        feeds[each] = backend.to_device(rng.standard_normal(shape, np.float32), tensor.dtype)
     given = []
     for rewrites in (False, True):
         graph = core().read_model(bundles["A"] / f"{name}.{graphs}.inlined.onnx")
@@ -188,9 +175,9 @@ def test_rewritten_graphs_of_a_bundle_give_the_same(bundles: dict[str, Path], na
             assert len(shared) == 2 * layers > 0
         request = core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
         for each, values in feeds.items():
-            request.set_tensor(each, tensor_of(values))
+            request.set_tensor(each, values)
         request.infer()
-        given.append(array_of(request.get_output_tensor()))
+        given.append(backend.to_host(request.get_output_tensor()))
     np.testing.assert_allclose(given[1], given[0], atol=2e-5 if graphs == "fp32" else 2e-2, rtol=1e-4)
 
 
