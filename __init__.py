@@ -12,7 +12,7 @@ This file holds the public names and nothing else. Importing it loads neither an
 __version__ = "0.1.0"
 
 from .runtime.caches import TaylorSeer, TeaCache
-from .runtime.chat import ChatResult
+from .runtime.chat.conversation import ChatResult
 from .runtime.errors import BackendError, BundleError, ExportError, OmniGen2Error, RequestError
 from .runtime.pipeline import load
 from .runtime.request import Request, Result, Step

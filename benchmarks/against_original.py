@@ -154,7 +154,7 @@ def make_bundles(configuration: Path, folder: Path, schemes: set[str | None]) ->
         write_checkpoint(configuration, checkpoint, dtype="fp32")
         export_bundle(checkpoint, bundle, precisions=("fp32",))
     if SCHEME in schemes and not small.exists():
-        from omnigen2_rt.exporter.quantize import quantize_bundle
+        from omnigen2_rt.exporter.quantize.bundle import quantize_bundle
 
         quantize_bundle(bundle, small, SCHEME)
     return checkpoint, {None: bundle, SCHEME: small}

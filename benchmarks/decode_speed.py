@@ -30,8 +30,8 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.generation.streamers import BaseStreamer
 
 import omnigen2_rt as og
-from omnigen2_rt.runtime.generation import Chooser, Sampling, Writing, write
-from omnigen2_rt.runtime.language_model import Context
+from omnigen2_rt.runtime.chat.generation import Chooser, Sampling, Writing, write
+from omnigen2_rt.runtime.mllm.language_model import Context
 from omnigen2_rt.runtime.pipeline import Pipeline
 
 HERE = Path(__file__).parent
@@ -137,8 +137,8 @@ def make_bundle(checkpoint: Path, bundle: Path) -> Path:
 
 def make_8_bit(bundle: Path, target: Path) -> Path:
     """The bundle with 8-bit weights in its language model, made where it doesn't exist yet."""
-    from omnigen2_rt.exporter.quantize import quantize_bundle
-    from omnigen2_rt.exporter.quantize_schemes import INT8_BLOCKS, LANGUAGE, Scheme
+    from omnigen2_rt.exporter.quantize.bundle import quantize_bundle
+    from omnigen2_rt.exporter.quantize.schemes import INT8_BLOCKS, LANGUAGE, Scheme
 
     if not target.exists():
         scheme = Scheme(name="int8-weights of language", help="", components=dict.fromkeys(LANGUAGE, INT8_BLOCKS))

@@ -90,7 +90,7 @@ def run_reference(checkpoint: Path, feeds: dict[str, np.ndarray]) -> np.ndarray:
     import torch
 
     from omnigen2_rt.exporter.checkpoint import Checkpoint
-    from omnigen2_rt.exporter.tensor_file import read_tensor
+    from omnigen2_rt.exporter.weights.tensor_file import read_tensor
     from omnigen2_rt.reference.transformer import join, omni_rope
     from omnigen2_rt.reference.transformer_blocks import ModulatedBlock
 

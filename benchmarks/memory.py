@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 import omnigen2_rt as og
-from omnigen2_rt.runtime.describe import installed_version
+from omnigen2_rt.commands.describe import installed_version
 from omnigen2_rt.runtime.rope import request_rotary
 
 PROMPT = "A red fox sits on a mossy stone beside a quiet forest stream at dawn"

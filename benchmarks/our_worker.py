@@ -15,8 +15,8 @@ import numpy as np
 from turns import Turns
 
 import omnigen2_rt as og
+from omnigen2_rt.commands.describe import installed_version
 from omnigen2_rt.runtime.bundle import Bundle
-from omnigen2_rt.runtime.describe import installed_version
 from omnigen2_rt.runtime.pipeline import Pipeline
 
 PACKAGES = ("omnigen2-rt", "onnxruntime", "openvino", "numpy")

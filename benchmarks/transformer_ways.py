@@ -31,10 +31,11 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 import onnxruntime
 
-from omnigen2_rt.runtime.backends import open_backend, openvino
-from omnigen2_rt.runtime.backends.compiled import CompiledModels
+from omnigen2_rt.commands.describe import installed_version
+from omnigen2_rt.runtime.backends import open_backend
+from omnigen2_rt.runtime.backends.openvino import backend as openvino
+from omnigen2_rt.runtime.backends.openvino.compiled import CompiledModels
 from omnigen2_rt.runtime.bundle import Bundle
-from omnigen2_rt.runtime.describe import installed_version
 
 TEXT_TOKENS = 26
 PACKAGES = ("omnigen2-rt", "onnxruntime", "openvino", "numpy")

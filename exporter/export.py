@@ -37,12 +37,12 @@ from ..runtime.bundle import (
 from ..runtime.errors import BundleError, ExportError
 from .checkpoint import PARTS, Checkpoint
 from .components import COMPONENTS, Component, Tensor
-from .lora import check_lora, lora_file, merge_lora
 from .manifest import TOKENIZER, make_manifest, write_tokenizer
-from .materialize import materialize
-from .placement import place
 from .trace import ONNX_DTYPES, trace
-from .zero_copy import attach_weights
+from .weights.lora import check_lora, lora_file, merge_lora
+from .weights.materialize import materialize
+from .weights.placement import place
+from .weights.zero_copy import attach_weights
 
 TOOLS = ("omnigen2-rt", "torch", "onnx", "onnx-ir", "onnxscript")
 JOB = "job.json"

@@ -16,8 +16,8 @@ from ..runtime.bundle import (
     TransformerFacts,
     VAEFacts,
 )
-from .chat_facts import chat_facts, vision_facts
 from .checkpoint import Checkpoint, drawing_template
+from .processor import chat_facts, vision_facts
 from .tokenizer import tokenizer_json
 
 TOKENIZER = "processor/tokenizer.json"

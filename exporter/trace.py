@@ -1,7 +1,7 @@
 """One component of the reference network becomes an ONNX graph that holds no weights.
 
 The network lives under FakeTensorMode: it has names, shapes and dtypes, and no memory. What comes out is an onnx_ir model whose
-initializers are named after the network's parameters and are still empty; `zero_copy.py` says where their bytes are.
+initializers are named after the network's parameters and are still empty; `weights/zero_copy.py` says where their bytes are.
 """
 
 from __future__ import annotations

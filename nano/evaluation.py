@@ -14,11 +14,10 @@ import numpy as np
 
 from ..runtime.bundle import Bundle, Manifest
 from ..runtime.caches import CachePolicy
-from ..runtime.chat import ChatSettings
-from ..runtime.describe import installed_version
+from ..runtime.chat.conversation import ChatSettings
 from ..runtime.errors import BundleError, RequestError
-from ..runtime.images import ImageSource
-from ..runtime.pipeline import Pipeline, bundle_path
+from ..runtime.images.loading import ImageSource
+from ..runtime.pipeline import bundle_path
 from ..runtime.request import Request, Result
 from . import drawing_tasks, talking_tasks
 from .drawing_tasks import DrawingTask
@@ -45,7 +44,6 @@ ASKED_TOGETHER = 20
 FEW = 8
 FEW_ABILITIES = ("one-object", "two-objects", "count", "edit", "combine-two")
 """What is drawn to see that a way of drawing works, or a quantized bundle: 40 pictures, so that one is 2.5 %."""
-VERSIONED = ("omnigen2-rt", "numpy", "onnxruntime", "openvino", "tensorrt")
 
 
 class Answered(Protocol):
@@ -306,16 +304,22 @@ def _asked(task: Task) -> str:
     return task.question if isinstance(task, TalkingTask) else task.prompt
 
 
-def knows_this_world(bundle: Bundle) -> bool:
-    """Whether a bundle is nano's, as it ships or made of it: it has nano's words."""
+class Scoring(Protocol):
+    """Judges a model's pictures: the part of them that is right, 0 to 1."""
+
+    def __call__(self, pipeline: Subject, cache: CachePolicy | None = None) -> float: ...
+
+
+def scoring_for(bundle: Bundle) -> Scoring | None:
+    """`drawn_rightly` for nano as it ships or a bundle made from it, which has nano's tokenizer; None for any other bundle."""
     try:
         shipped = Bundle.open(bundle_path("nano"))
     except BundleError:  # a release without a model
-        return False
-    return _words(bundle.manifest) == _words(shipped.manifest)
+        return None
+    return drawn_rightly if _tokenizer_hash(bundle.manifest) == _tokenizer_hash(shipped.manifest) else None
 
 
-def _words(manifest: Manifest) -> str:
+def _tokenizer_hash(manifest: Manifest) -> str:
     return next(spec.sha256 for spec in manifest.files if spec.file == manifest.tokenizer)
 
 
@@ -325,17 +329,7 @@ def drawn_rightly(pipeline: Subject, cache: CachePolicy | None = None) -> float:
     return sum(score.right for score in scores) / sum(score.samples for score in scores)
 
 
-def facts_of(pipeline: Pipeline) -> dict[str, Any]:
-    """What was examined, for the figures' reader."""
-    return {
-        "bundle": pipeline.bundle.manifest.source,
-        "backend": pipeline.backend.name,
-        "precision": pipeline.backend.precision,
-        "versions": {name: installed_version(name) for name in VERSIONED},
-    }
-
-
 def to_json(scores: Sequence[Score], settings: Settings, facts: dict[str, Any]) -> dict[str, Any]:
-    """The scores with how they were found; facts: see `facts_of`."""
+    """The scores with how they were found; facts: what was examined, and on what."""
     held = {**asdict(settings), "cache": None if settings.cache is None else repr(settings.cache)}
     return {**facts, "settings": held, "scores": [score.to_json() for score in scores]}

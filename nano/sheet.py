@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
-from ..runtime.sheet import sheet_of
+from ..runtime.images.captions import sheet_of
 
 GAP_PX = 12
 ARROW_PX = 22

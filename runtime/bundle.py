@@ -16,7 +16,7 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from .errors import BundleError
-from .vision import VisionParameters as VisionParameters
+from .mllm.image_processor import VisionParameters as VisionParameters
 
 MANIFEST = "bundle.json"
 CALIBRATION = "calibration.txt"

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backends import Backend, DeviceArray
+from .backends.sessions import Sessions
 from .bundle import TransformerFacts
 from .caches import BranchCache
 from .errors import BackendError
@@ -21,7 +22,6 @@ from .guidance import branches, combine, sees_references
 from .request import Request, Step
 from .rope import RequestRotary, Rotary, request_rotary
 from .schedulers import SCHEDULERS
-from .sessions import Sessions
 
 Latents = NDArray[np.float32]
 OnStep = Callable[[Step], object]

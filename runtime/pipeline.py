@@ -18,20 +18,29 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .backends import Backend, open_backend
+from .backends.sessions import Sessions
 from .bundle import MANIFEST, Bundle
-from .chat import Chat, ChatResult, ChatSettings, OnToken, question_ids
-from .chat_batch import ask_together
+from .chat.batch import ask_together
+from .chat.conversation import Chat, ChatResult, ChatSettings, OnToken, question_ids
+from .chat.reflection import OnRound, Reflection, reflect
 from .denoiser import Conditions, Denoiser, OnStep
 from .errors import BackendError, BundleError, RequestError
 from .guidance import branches, uses_negative_prompt
-from .images import ImageSource, Size, load_image, output_size, reference_size, resize_bilinear, to_images, to_pixels
-from .language import PromptEncoder
-from .language_model import Context, LanguageModel
+from .images.loading import (
+    ImageSource,
+    Size,
+    load_image,
+    output_size,
+    reference_size,
+    resize_bilinear,
+    to_images,
+    to_pixels,
+)
+from .mllm.language_model import Context, LanguageModel
+from .mllm.prompt_encoder import PromptEncoder
 from .noise import gaussian_noise
-from .reflection import OnRound, Reflection, reflect
 from .request import Request, Result
 from .schedulers import timesteps
-from .sessions import Sessions
 
 States = NDArray[np.float32]
 NANO = Path(__file__).parent.parent / "nano" / "checkpoint"

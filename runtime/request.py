@@ -19,7 +19,7 @@ from PIL import Image
 
 from .caches import CACHES, CachePolicy
 from .errors import RequestError
-from .images import ImageSource, check_source
+from .images.loading import ImageSource, check_source
 from .schedulers import SCHEDULERS
 
 SMALLEST_SIZE_PX = 16

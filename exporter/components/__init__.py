@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .autoencoder import vae_decoder, vae_encoder
 from .component import Component, Tensor
 from .denoising import (
     blend,
@@ -13,9 +14,8 @@ from .denoising import (
     transformer,
     velocity_head,
 )
-from .language import language_model, lm_head, token_embedding
-from .pixels import vae_decoder, vae_encoder
-from .sight import vision_encoder
+from .language_model import language_model, lm_head, token_embedding
+from .vision_encoder import vision_encoder
 
 COMPONENTS: tuple[Component, ...] = (
     token_embedding,

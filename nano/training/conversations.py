@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from ...exporter.chat_facts import IMAGE_TAG
 from ...exporter.checkpoint import PLACEHOLDER, drawing_template, read_json, render_turns
+from ...exporter.processor import IMAGE_TAG
 from ...reference.mllm import MLLMConfig, mrope_tables
 from ...reference.vision import VisionEncoder, Windows
 from ...reference.weights import read_config
+from ...runtime.mllm.image_processor import VisionParameters, vision_patches
+from ...runtime.mllm.tokenizer import Tokenizer
+from ...runtime.mllm.vision_tables import vision_tables
 from ...runtime.rope import chat_positions
-from ...runtime.tokenizer import Tokenizer
-from ...runtime.vision import VisionParameters, vision_patches
-from ...runtime.vision_tables import vision_tables
 from ..render import render
 from ..world import Scene
 

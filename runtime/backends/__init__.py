@@ -9,8 +9,11 @@ from typing import NamedTuple
 
 from ..bundle import Bundle
 from ..errors import BackendError
-from . import openvino, ort, tensorrt, tensorrt_library
+from . import ort
 from .backend import Backend, DeviceArray, Session, resident_bytes
+from .openvino import backend as openvino_backend
+from .tensorrt import backend as tensorrt_backend
+from .tensorrt import library as tensorrt_library
 
 __all__ = [
     "BACKENDS",
@@ -67,13 +70,13 @@ def _ort(name: str) -> BackendEntry:
 def _openvino() -> BackendEntry:
     def create(bundle: Bundle, choice: Choice) -> Backend:
         pads = choice.memory_limit_bytes is None
-        return openvino.OpenVINOBackend(bundle, choice.precision, choice.graphs, choice.threads, pads=pads)
+        return openvino_backend.OpenVINOBackend(bundle, choice.precision, choice.graphs, choice.threads, pads=pads)
 
     return BackendEntry(
-        precisions=openvino.precisions,
-        problem=openvino.problem,
+        precisions=openvino_backend.precisions,
+        problem=openvino_backend.problem,
         create=create,
-        graphs=openvino.GRAPHS,
+        graphs=openvino_backend.GRAPHS,
         can_stream_weights=False,
         least_weight_bytes=50_000_000,  # tried: a model of 1 MB takes 1.2 s instead of 0.5 s, one of 480 MB half the time
     )
@@ -81,9 +84,9 @@ def _openvino() -> BackendEntry:
 
 def _tensorrt() -> BackendEntry:
     def create(bundle: Bundle, choice: Choice) -> Backend:
-        return tensorrt.TensorRTBackend(bundle, choice.precision, choice.streams_weights, choice.memory_limit_bytes)
+        return tensorrt_backend.TensorRTBackend(bundle, choice.precision, choice.streams_weights, choice.memory_limit_bytes)
 
-    return BackendEntry(precisions=lambda threads: tensorrt.PRECISIONS, problem=tensorrt_library.problem, create=create)
+    return BackendEntry(precisions=lambda threads: tensorrt_backend.PRECISIONS, problem=tensorrt_library.problem, create=create)
 
 
 BACKENDS: dict[str, BackendEntry] = {

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from omnigen2_rt.exporter.calibration import Calibration
 from omnigen2_rt.exporter.checkpoint import Checkpoint
-from omnigen2_rt.exporter.quantize import quantize_bundle
+from omnigen2_rt.exporter.quantize.bundle import quantize_bundle
+from omnigen2_rt.exporter.quantize.calibration import Calibration
 from omnigen2_rt.runtime.bundle import GraphSpec
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from omnigen2_rt.exporter import export
 from omnigen2_rt.exporter.components.denoising import timestep_embedding, velocity_head
-from omnigen2_rt.exporter.tensor_file import NUMPY_DTYPES
+from omnigen2_rt.exporter.weights.tensor_file import NUMPY_DTYPES
 from omnigen2_rt.reference.safetensors_header import tensor_locations
 from tests.exporting import GOLDENS
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from omnigen2_rt.exporter import export, placement
+from omnigen2_rt.exporter import export
 from omnigen2_rt.exporter.export import export_bundle
+from omnigen2_rt.exporter.weights import placement
 from omnigen2_rt.runtime.bundle import CALIBRATION, Bundle
 from omnigen2_rt.runtime.errors import BundleError, ExportError
 from tests.exporter.checkpoints import TRANSFORMER, A, B, few_components

@@ -13,9 +13,9 @@ import onnxruntime
 import pytest
 
 from omnigen2_rt.exporter.checkpoint import Checkpoint
-from omnigen2_rt.exporter.compare import difference
 from omnigen2_rt.exporter.components import COMPONENTS, Component
-from omnigen2_rt.exporter.torch_backend import TorchBackend
+from omnigen2_rt.exporter.verify.compare import difference
+from omnigen2_rt.exporter.verify.torch_backend import TorchBackend
 from omnigen2_rt.runtime.backends.ort import OrtBackend
 from omnigen2_rt.runtime.bundle import Bundle
 from tests.exporting import GOLDENS

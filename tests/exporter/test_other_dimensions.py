@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from omnigen2_rt.exporter import compare as comparison
 from omnigen2_rt.exporter import export
-from omnigen2_rt.exporter.compare import Report, compare
 from omnigen2_rt.exporter.components import COMPONENTS
 from omnigen2_rt.exporter.export import export_bundle
+from omnigen2_rt.exporter.verify import compare as comparison
+from omnigen2_rt.exporter.verify.compare import Report, compare
 from omnigen2_rt.reference.mllm import MLLM, MLLMConfig
 from omnigen2_rt.reference.transformer import Transformer, TransformerConfig
 from omnigen2_rt.reference.vae import VAE, VAEConfig

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 import omnigen2_rt as og
+from omnigen2_rt.commands.bench import pipeline_facts
 from omnigen2_rt.nano import evaluation
-from omnigen2_rt.nano.evaluation import ABILITIES, Settings, chosen_abilities, evaluate, facts_of, sample, to_json
+from omnigen2_rt.nano.evaluation import ABILITIES, Settings, chosen_abilities, evaluate, sample, to_json
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.errors import RequestError
 from omnigen2_rt.runtime.pipeline import bundle_path
@@ -118,7 +119,7 @@ def test_evaluation_of_random_weights_runs_through_and_finds_nothing_right(bundl
     settings = Settings(samples=1, steps=1)
     with og.load(bundles["A"], precision="fp32") as pipeline:
         scores = evaluate(pipeline, settings, chosen_abilities(["one-object", "edit", "look", "decide"]))
-        facts = facts_of(pipeline)
+        facts = pipeline_facts(pipeline)
     assert [score.right for score in scores[:3]] == [0, 0, 0]
     assert all(score.seconds > 0 for score in scores)
     assert facts["precision"] == "fp32" and facts["versions"]["omnigen2-rt"] == og.__version__
@@ -132,5 +133,5 @@ def test_evaluation_in_short_is_the_part_of_its_drawings_that_is_right() -> None
 
 
 def test_bundle_that_knows_nanos_words_knows_its_world(bundles: dict[str, Path]) -> None:
-    assert evaluation.knows_this_world(Bundle.open(bundle_path("nano")))
-    assert not evaluation.knows_this_world(Bundle.open(bundles["A"]))
+    assert evaluation.scoring_for(Bundle.open(bundle_path("nano"))) is evaluation.drawn_rightly
+    assert evaluation.scoring_for(Bundle.open(bundles["A"])) is None

@@ -17,8 +17,8 @@ from omnigen2_rt.nano.training.mllm import Pupil, Questions, losses
 from omnigen2_rt.nano.training.transformer import Batches, times, velocity_error
 from omnigen2_rt.nano.world import Sampler
 from omnigen2_rt.reference.transformer import initialize
-from omnigen2_rt.runtime.vision import vision_patches
-from omnigen2_rt.runtime.vision_tables import vision_tables
+from omnigen2_rt.runtime.mllm.image_processor import vision_patches
+from omnigen2_rt.runtime.mllm.vision_tables import vision_tables
 
 
 @pytest.fixture(scope="module")

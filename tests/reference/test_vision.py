@@ -15,7 +15,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTra
 
 from omnigen2_rt.reference.vision import VisionConfig, VisionEncoder
 from omnigen2_rt.reference.weights import load_mllm
-from omnigen2_rt.runtime.vision_tables import vision_tables
+from omnigen2_rt.runtime.mllm.vision_tables import vision_tables
 from tests.runtime.goldens import CONFIGS, GOLDENS, arguments, arrays
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

@@ -1,0 +1,127 @@
+"""`omnigen2 generate` and `demo`: pictures from words and from other pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..runtime.request import Request
+from .arguments import cache_policy, numbers, picture_names, read_latents
+from .options import (
+    DEFAULTS,
+    Backend,
+    BundleName,
+    Height,
+    MemoryLimit,
+    Precision,
+    Threads,
+    Width,
+    open_pipeline,
+)
+from .terminal import ProgressLine
+
+if TYPE_CHECKING:
+    from ..runtime.pipeline import Pipeline
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What to draw, or how to change the images.")],
+    bundle: BundleName = "nano",
+    image: Annotated[list[Path] | None, typer.Option(help="An input image; may be repeated.")] = None,
+    negative_prompt: Annotated[str, typer.Option(help="What to steer away from.")] = DEFAULTS["negative_prompt"],
+    height: Height = None,
+    width: Width = None,
+    steps: Annotated[int, typer.Option(help="Model evaluations along the way.")] = DEFAULTS["steps"],
+    text_guidance: Annotated[float, typer.Option(help="1 turns it off.")] = DEFAULTS["text_guidance"],
+    image_guidance: Annotated[float, typer.Option(help="1.2-2 for editing.")] = DEFAULTS["image_guidance"],
+    cfg_range: Annotated[tuple[float, float], typer.Option(help="The guided part of the steps.")] = DEFAULTS[
+        "cfg_range"
+    ],
+    scheduler: Annotated[str, typer.Option(help="euler or dpmsolver++.")] = DEFAULTS["scheduler"],
+    timesteps: Annotated[str | None, typer.Option(help="Times to use instead, e.g. 0,0.3,0.6.")] = None,
+    count: Annotated[int, typer.Option(help="Pictures drawn together.")] = DEFAULTS["images_per_prompt"],
+    seed: Annotated[int, typer.Option(help="Where the noise comes from.")] = DEFAULTS["seed"],
+    latents: Annotated[Path | None, typer.Option(help="A .npy file of noise to start from, (B, C, h, w).")] = None,
+    max_prompt_tokens: Annotated[int, typer.Option(help="Longer prompts are cut.")] = DEFAULTS["max_prompt_tokens"],
+    max_pixels: Annotated[int, typer.Option(help="The largest area drawn.")] = DEFAULTS["max_pixels"],
+    max_input_side: Annotated[int, typer.Option(help="Pixels of an input.")] = DEFAULTS["max_input_side_px"],
+    align_size: Annotated[bool, typer.Option(help="Take a single input image's size.")] = DEFAULTS["align_size"],
+    cache: Annotated[str | None, typer.Option(help="teacache or taylorseer: faster, a little different.")] = None,
+    tea_threshold: Annotated[float | None, typer.Option(help="TeaCache: higher skips more.")] = None,
+    out: Annotated[Path, typer.Option(help="The picture's file; with several, -0, -1, … is added.")] = Path("out.png"),
+    backend: Backend = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+    memory_limit: MemoryLimit = None,
+) -> None:
+    """Draw a picture from words, edit one, or combine several."""
+    from ..runtime.images.png import save_png
+
+    request = Request(
+        prompt=prompt,
+        negative_prompt=negative_prompt,
+        images=image or (),
+        height_px=height,
+        width_px=width,
+        steps=steps,
+        text_guidance=text_guidance,
+        image_guidance=image_guidance,
+        cfg_range=cfg_range,
+        scheduler=scheduler,
+        timesteps=None if timesteps is None else numbers("--timesteps", timesteps),
+        images_per_prompt=count,
+        seed=seed,
+        latents=None if latents is None else read_latents(latents),
+        max_prompt_tokens=max_prompt_tokens,
+        max_pixels=max_pixels,
+        max_input_side_px=max_input_side,
+        align_size=align_size,
+        cache=cache_policy(cache, tea_threshold),
+    )
+    names = picture_names(out, count)
+    with open_pipeline(bundle, backend, precision, threads, memory_limit) as pipeline:
+        bar = ProgressLine()
+        total = steps if request.timesteps is None else len(request.timesteps)
+        result = pipeline.generate(request, on_step=lambda step: bar.show(step.index + 1, total, "drawing"))
+        bar.end()
+        parameters = {**_parameters(request), "bundle": Path(bundle).name, **_engine(pipeline)}
+    for index, (picture, name) in enumerate(zip(result.images, names, strict=True)):
+        save_png(picture, name, {**parameters, "index": index})
+        typer.echo(str(name))
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="The contact sheet's file.")] = Path("demo.png"),
+    backend: Backend = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+) -> None:
+    """Let the model that ships draw, edit and combine, and put the pictures on one contact sheet."""
+    from ..nano.demo import demonstrate
+    from ..runtime.images.png import save_png
+
+    picture_names(out, 1)
+    with open_pipeline("nano", backend, precision, threads, None) as pipeline:
+        bar = ProgressLine()
+        sheet = demonstrate(pipeline, bar.show)
+        bar.end()
+    save_png(sheet, out, {})
+    typer.echo(str(out))
+
+
+def _engine(pipeline: Pipeline) -> dict[str, str]:
+    """The engine that draws, for the picture's file: another one rounds differently."""
+    return {"backend": pipeline.backend.name, "precision": pipeline.backend.precision}
+
+
+def _parameters(request: Request) -> dict[str, Any]:
+    """A request's fields for the picture's file: enough to draw it again."""
+    fields = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
+    fields["images"] = [str(image) for image in request.images]
+    fields["latents"] = None if request.latents is None else "given"
+    if request.cache is not None:
+        fields["cache"] = repr(request.cache)
+    return fields

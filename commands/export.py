@@ -1,0 +1,89 @@
+"""`omnigen2 export` and `quantize`: a bundle from a checkpoint, and a smaller one from a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..runtime.errors import OmniGen2Error
+from .arguments import memory_bytes
+from .options import Threads, needs_extra
+from .terminal import ProgressLine
+
+
+def export(
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint's folder, or a Hugging Face id.")],
+    bundle: Annotated[Path, typer.Argument(help="The folder to make.")],
+    precision: Annotated[list[str] | None, typer.Option(help="fp32, fp16 or bf16; may be repeated.")] = None,
+    lora: Annotated[Path | None, typer.Option(help="A LoRA file (or folder) to merge.")] = None,
+    lora_scale: Annotated[float | None, typer.Option(help="How strongly the LoRA counts; 1 by default.")] = None,
+    materialize: Annotated[bool, typer.Option(help="Also write the weights converted to each precision.")] = False,
+    force: Annotated[bool, typer.Option(help="Replace an existing bundle.")] = False,
+) -> None:
+    """Export a checkpoint to a bundle: graphs beside hard links to the checkpoint's own weights."""
+    needs_extra("export", "torch", "onnx", "onnxscript", "safetensors")
+    from ..exporter.export import DEFAULT_PRECISIONS, Lora, export_bundle
+
+    if lora is None and lora_scale is not None:
+        raise OmniGen2Error("--lora-scale belongs to --lora")
+    bar = ProgressLine()
+    report = export_bundle(
+        checkpoint,
+        bundle,
+        precisions=precision or DEFAULT_PRECISIONS,
+        lora=None if lora is None else Lora(path=lora, scale=1.0 if lora_scale is None else lora_scale),
+        materialized=materialize,
+        force=force,
+        progress=lambda what, done, total: bar.show(done, total, what),
+    )
+    bar.end()
+    resumed = f", {report.resumed_graphs} of them from an earlier run" if report.resumed_graphs else ""
+    typer.echo(f"{report.bundle}: {report.graphs} graphs{resumed}, {report.seconds:.0f} s")
+    if report.copied:
+        typer.echo(f"copied, because another filesystem allows no link: {', '.join(report.copied)}")
+
+
+def quantize(
+    bundle: Annotated[str, typer.Argument(help="The bundle's folder, or nano.")],
+    target: Annotated[Path, typer.Argument(help="The folder to make.")],
+    scheme: Annotated[str, typer.Option(help="int8-weights, int4-weights or int8.")],
+    prompts: Annotated[
+        Path | None, typer.Option(help="A text file, a prompt a line, to draw while activations are measured.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Height and width of what is drawn; 256 at most by default.")] = None,
+    threads: Threads = None,
+    memory_limit: Annotated[
+        str | None, typer.Option(help="Keep open weights below this, e.g. 4GB; half the memory if they take more.")
+    ] = None,
+) -> None:
+    """Make a smaller bundle, its fp32 graphs with 8- or 4-bit weights, and say what that costs."""
+    needs_extra("export", "onnx", "onnx_ir")
+    from ..exporter.quantize.bundle import quantize_bundle
+    from ..exporter.quantize.calibration import calibration_of, read_prompts
+    from ..nano.evaluation import scoring_for
+    from ..runtime.bundle import Bundle
+    from ..runtime.pipeline import bundle_path
+
+    folder = bundle_path(bundle)
+    before = Bundle.open(folder)
+    calibration = calibration_of(
+        before,
+        prompts=None if prompts is None else read_prompts(prompts),
+        size_px=size,
+        threads=threads,
+        memory_limit_bytes=memory_bytes(memory_limit),
+    )
+    bar = ProgressLine()
+    report = quantize_bundle(
+        folder,
+        target,
+        scheme,
+        calibration=calibration,
+        score=scoring_for(before),
+        progress=lambda what, done, total: bar.show(done, total, what),
+    )
+    bar.end()
+    typer.echo(report.table())
+    typer.echo(str(target))

@@ -1,0 +1,40 @@
+"""`omnigen2 info` and `doctor`: what a file holds, and what works on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .arguments import memory_bytes
+from .options import DEFAULTS, AsJson, Backend, MemoryLimit, Precision
+from .terminal import show
+
+
+def info(
+    file: Annotated[Path, typer.Argument(help="A picture made here, a bundle or a checkpoint.")],
+    verify: Annotated[bool, typer.Option(help="Bundle: hash every byte of its weights.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a picture was drawn with, or what a bundle or a checkpoint holds."""
+    from .describe import describe
+
+    show(describe(file, verify=verify), as_json)
+
+
+def doctor(
+    bundle: Annotated[Path | None, typer.Argument(help="Also say what drawing with this bundle takes.")] = None,
+    backend: Backend = "auto",
+    precision: Precision = "auto",
+    memory_limit: MemoryLimit = None,
+    steps: Annotated[int, typer.Option(help="Steps of that drawing.")] = DEFAULTS["steps"],
+    as_json: AsJson = False,
+) -> None:
+    """Say what is installed, which backends work here, and why the others don't; and what a bundle takes of memory."""
+    from .describe import diagnose, memory
+
+    facts = diagnose()
+    if bundle is not None:
+        facts["memory"] = memory(bundle, backend, precision, memory_bytes(memory_limit), steps)
+    show(facts, as_json)

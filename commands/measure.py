@@ -1,0 +1,153 @@
+"""`omnigen2 compare`, `bench` and `eval`: how close to the reference, how fast and how good."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..runtime.errors import OmniGen2Error
+from .arguments import cache_policy
+from .options import (
+    DEFAULTS,
+    Backend,
+    BundleName,
+    JsonFile,
+    MemoryLimit,
+    Precision,
+    Threads,
+    needs_extra,
+    open_pipeline,
+)
+from .terminal import ProgressLine, write_json
+
+
+def compare(
+    checkpoint: Annotated[str, typer.Argument(help="The checkpoint that the bundle was exported from.")],
+    bundle: Annotated[Path, typer.Argument(help="The bundle.")],
+    backend: Backend = "auto",
+    precision: Precision = "auto",
+    steps: Annotated[int, typer.Option(help="Steps of the whole drawings that are compared.")] = 4,
+    size: Annotated[int, typer.Option(help="Their height and width in pixels.")] = 64,
+    json_file: JsonFile = None,
+) -> None:
+    """Put each component and whole drawings beside the PyTorch reference; exit code 1 beyond tolerance."""
+    needs_extra("export", "torch", "onnx", "onnxscript", "safetensors")
+    from ..exporter.verify.compare import compare as run_comparison
+
+    bar = ProgressLine()
+    report = run_comparison(
+        checkpoint,
+        bundle,
+        backend=backend,
+        precision=precision,
+        steps=steps,
+        height_px=size,
+        width_px=size,
+        progress=lambda what, done, total: bar.show(done, total, what),
+    )
+    bar.end()
+    typer.echo(report.table())
+    write_json(json_file, json.loads(report.to_json()))
+    if not report.within_tolerance:
+        raise typer.Exit(1)
+
+
+def bench(
+    bundle: Annotated[str, typer.Argument(help="The bundle's folder, or nano.")],
+    size: Annotated[int, typer.Option(help="Height and width of picture and references, in pixels.")] = 1024,
+    steps: Annotated[int, typer.Option(help="Steps a drawing.")] = DEFAULTS["steps"],
+    repeat: Annotated[int, typer.Option(help="Drawings a case; the median is shown.")] = 1,
+    references: Annotated[int, typer.Option(help="Measure up to this many input images.")] = 3,
+    cache: Annotated[str | None, typer.Option(help="teacache or taylorseer.")] = None,
+    backend: Backend = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+    memory_limit: MemoryLimit = None,
+    every: Annotated[bool, typer.Option("--all", help="Instead: one picture in every way that works here.")] = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Measure the original's efficiency table: 0 to 3 input images, guidance throughout or on the first 60 %."""
+    from .bench import measure, opened_line, table, to_json
+
+    if every:
+        if backend != "auto" or precision != "auto" or cache is not None or memory_limit is not None:
+            raise OmniGen2Error("--all takes every backend, precision and cache: leave those options and --memory-limit out")
+        _bench_ways(bundle, size, steps, repeat, threads, json_file)
+        return
+    with open_pipeline(bundle, backend, precision, threads, memory_limit) as pipeline:
+        bar = ProgressLine()
+        cases = measure(
+            pipeline,
+            size_px=size,
+            steps=steps,
+            repeat=repeat,
+            references=references,
+            cache=cache_policy(cache, None),
+            progress=bar.show,
+        )
+        bar.end()
+        typer.echo(table(cases))
+        typer.echo(opened_line(pipeline))
+        write_json(json_file, to_json(pipeline, cases))
+
+
+def evaluate(
+    world: Annotated[str, typer.Argument(help="nano, whose pictures can be judged without a network.")],
+    bundle: BundleName = "nano",
+    abilities: Annotated[str, typer.Option(help="Only these, separated by commas; all by default.")] = "",
+    samples: Annotated[int | None, typer.Option(help="Of each ability; 200 by default.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps a drawing; 20 by default.")] = None,
+    text_guidance: Annotated[float | None, typer.Option(help="Instead of nano's own.")] = None,
+    image_guidance: Annotated[float | None, typer.Option(help="Likewise, where there are input images.")] = None,
+    cache: Annotated[str | None, typer.Option(help="teacache or taylorseer.")] = None,
+    backend: Backend = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+    memory_limit: MemoryLimit = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Score what a model does: draw, edit, combine, look, decide, reflect; exit code 1 below what is needed."""
+    from ..nano.evaluation import Settings, chosen_abilities, to_json
+    from ..nano.evaluation import evaluate as examine
+    from ..nano.scores import table
+    from .bench import pipeline_facts
+
+    if world != "nano":
+        raise OmniGen2Error(f"eval {world!r} is unknown; the only world that can be scored is nano")
+    options: dict[str, Any] = {"samples": samples, "steps": steps}
+    options |= {"text_guidance": text_guidance, "image_guidance": image_guidance, "cache": cache_policy(cache, None)}
+    settings = Settings(**{name: value for name, value in options.items() if value is not None})
+    chosen = chosen_abilities([name.strip() for name in abilities.split(",") if name.strip()])
+    with open_pipeline(bundle, backend, precision, threads, memory_limit) as pipeline:
+        bar = ProgressLine()
+        scores = examine(pipeline, settings, chosen, bar.show)
+        bar.end()
+        typer.echo(table(scores))
+        write_json(json_file, to_json(scores, settings, pipeline_facts(pipeline)))
+    if not all(score.is_reached for score in scores):
+        raise typer.Exit(1)
+
+
+def _bench_ways(bundle: str, size: int, steps: int, repeat: int, threads: int | None, json_file: Path | None) -> None:
+    """Run `bench --all`. Pictures of nano, as it is or quantized, are judged as well."""
+    from ..nano.evaluation import scoring_for
+    from ..runtime.bundle import Bundle
+    from ..runtime.pipeline import bundle_path
+    from .bench_ways import measure_ways, ways_json, ways_table
+
+    bar = ProgressLine()
+    measured = measure_ways(
+        bundle,
+        size_px=size,
+        steps=steps,
+        repeat=repeat,
+        threads=threads,
+        score=scoring_for(Bundle.open(bundle_path(bundle))),
+        progress=bar.show,
+    )
+    bar.end()
+    typer.echo(ways_table(measured))
+    write_json(json_file, ways_json(bundle, measured))

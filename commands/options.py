@@ -1,0 +1,48 @@
+"""Options that several commands share, and what every command does with them: checks for an extra, opens the pipeline."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..runtime.errors import OmniGen2Error
+from ..runtime.request import Request
+from .arguments import memory_bytes
+
+if TYPE_CHECKING:
+    from ..runtime.pipeline import Pipeline
+
+DEFAULTS: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Request)}
+"""Every default of a drawing is `Request`'s own."""
+
+BundleName = Annotated[str, typer.Option("--bundle", help="The bundle's folder.")]
+Backend = Annotated[str, typer.Option(help="auto, or a backend that `omnigen2 doctor` lists.")]
+Precision = Annotated[str, typer.Option(help="auto, fp32, fp16 or bf16.")]
+Height = Annotated[int | None, typer.Option(help="Pixels of a picture; by default the model's own size.")]
+Width = Annotated[int | None, typer.Option(help="Likewise.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads; by default the engine decides.")]
+MemoryLimit = Annotated[str | None, typer.Option(help="Keep open weights below this, e.g. 4GB; slower.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")]
+
+
+def open_pipeline(
+    bundle: str | Path, backend: str, precision: str, threads: int | None, memory_limit: str | None
+) -> Pipeline:
+    """Open the pipeline that a command works with. Raises as `load` does."""
+    from ..runtime.pipeline import load
+
+    limit = memory_bytes(memory_limit)
+    return load(bundle, backend=backend, precision=precision, threads=threads, memory_limit_bytes=limit)
+
+
+def needs_extra(extra: str, *modules: str) -> None:
+    """Raises OmniGen2Error unless the modules of an install extra are there."""
+    from importlib.util import find_spec
+
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        raise OmniGen2Error(f'this needs {", ".join(missing)}: pip install "omnigen2-rt[{extra}]"')

@@ -1,0 +1,100 @@
+"""What to build: the sizes that engines must take, and how TensorRT builds them.
+
+Values only: imports neither onnx nor TensorRT.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ...runtime.errors import ExportError
+
+SMALLEST_PX = 16
+HARDWARE_COMPATIBILITY = ("none", "ampere_plus", "same_compute_capability")
+"""TensorRT's levels, in lower case."""
+ROPES = ("plugin", "native")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The largest inputs of the engines. Raises ExportError for a value out of range.
+
+    max_size_px: the longest side of a picture: 1536 × 640 needs 1536.
+    typical_size_px: the side to be fastest at.
+    max_references: input images of a drawing.
+    max_images: pictures drawn together.
+    max_prompt_tokens: the longest prompt; it also bounds an answer's length in a chat.
+    """
+
+    max_size_px: int = 1024
+    typical_size_px: int = 1024
+    max_references: int = 3
+    max_images: int = 1
+    max_prompt_tokens: int = 1024
+
+    def __post_init__(self) -> None:
+        for name in ("max_size_px", "typical_size_px"):
+            if getattr(self, name) < SMALLEST_PX:
+                raise ExportError(f"{name}={getattr(self, name)} is below the smallest size, {SMALLEST_PX}")
+        for name, least in (("max_references", 0), ("max_images", 1), ("max_prompt_tokens", 1)):
+            if getattr(self, name) < least:
+                raise ExportError(f"{name}={getattr(self, name)} is below {least}")
+        if self.typical_size_px > self.max_size_px:
+            raise ExportError(f"typical_size_px={self.typical_size_px} is above max_size_px={self.max_size_px}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """How TensorRT builds. Every field is part of an engine's key. Raises ExportError for a value that is not allowed.
+
+    optimization_level: 0 to 5; higher builds longer.
+    workspace_bytes: the most scratch memory that a tactic may use; None: no limit.
+    weight_streaming: weights may stay in host memory.
+    strip_plan: the plan holds no weights; they are read from the bundle at load.
+    version_compatible: the engine runs on other TensorRT versions of the same major version.
+    hardware_compatibility: "none", "ampere_plus" or "same_compute_capability".
+    decomposable_attention: never ask for a fused attention kernel.
+    """
+
+    optimization_level: int = 3
+    workspace_bytes: int | None = None
+    weight_streaming: bool = False
+    strip_plan: bool = False
+    version_compatible: bool = False
+    hardware_compatibility: str = "none"
+    decomposable_attention: bool = False
+
+    def __post_init__(self) -> None:
+        if self.optimization_level not in range(6):
+            raise ExportError(f"optimization_level={self.optimization_level} is not 0 to 5")
+        if self.hardware_compatibility not in HARDWARE_COMPATIBILITY:
+            raise ExportError(
+                f"hardware_compatibility={self.hardware_compatibility!r} is not one of {', '.join(HARDWARE_COMPATIBILITY)}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """The options as part of an engine's key."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """One run of `omnigen2 build`. Raises ExportError for an unknown rope.
+
+    precision: "auto" is the best that the bundle holds.
+    components: which to build; empty: all.
+    rope: "plugin" (our kernel) or "native" (TensorRT's own layers).
+    dry_run: plan and check only.
+    """
+
+    precision: str = "auto"
+    components: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    engine: EngineOptions = field(default_factory=EngineOptions)
+    rope: str = "plugin"
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rope not in ROPES:
+            raise ExportError(f"rope={self.rope!r} is not {' or '.join(ROPES)}")

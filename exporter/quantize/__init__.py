@@ -1,0 +1,1 @@
+"""A smaller bundle: how weights are rounded, in which components, and what that costs."""

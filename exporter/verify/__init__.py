@@ -1,0 +1,1 @@
+"""A bundle beside the PyTorch reference: components, engines and whole drawings."""

@@ -1,0 +1,89 @@
+"""The components of a pipeline: opened when first run, kept open, and closed again where memory is limited.
+
+Knows what a backend is and how large each component's weights are, and nothing of what the components compute.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..bundle import Bundle
+from . import Backend, DeviceArray, Session, resident_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """A component was opened: the bytes of its weights, the seconds it took, and what was closed to make room for it."""
+
+    component: str
+    resident_bytes: int
+    seconds: float
+    closed: tuple[str, ...]
+
+
+class Sessions:
+    """Open sessions by component name, least recently used first.
+
+    memory_limit_bytes: keep the weights of open components below this; the least recently used are closed. One component that
+    is larger than that alone is opened all the same: the backend then streams its weights.
+    """
+
+    def __init__(self, bundle: Bundle, backend: Backend, memory_limit_bytes: int | None = None) -> None:
+        self._bundle = bundle
+        self._backend = backend
+        self._limit = memory_limit_bytes
+        self._open: dict[str, Session] = {}
+        self.openings: list[Opening] = []
+        """Every opening so far, in order: more than one of a component is what a memory limit costs."""
+        self.most_bytes = 0
+        """The most weights that were open at once."""
+
+    def run(self, component: str, feeds: Mapping[str, DeviceArray | np.ndarray]) -> dict[str, DeviceArray]:
+        """Run a component, opening it if need be. Raises BundleError or BackendError where that can't be done."""
+        session = self._open.pop(component, None)
+        if session is None:
+            session = self._opened(component)
+        self._open[component] = session
+        return session.run(feeds)
+
+    def close(self) -> None:
+        """Close every session; the next run opens them again."""
+        self._open.clear()
+
+    @property
+    def opened(self) -> int:
+        """How often a component was opened so far."""
+        return len(self.openings)
+
+    @property
+    def open_components(self) -> tuple[str, ...]:
+        """The open components, least recently used first."""
+        return tuple(self._open)
+
+    def _opened(self, component: str) -> Session:
+        started = time.perf_counter()
+        closed = self._make_room(component)
+        session = self._backend.open(component)
+        seconds, size = time.perf_counter() - started, self._size(component)
+        self.openings.append(Opening(component=component, resident_bytes=size, seconds=seconds, closed=closed))
+        self.most_bytes = max(self.most_bytes, size + sum(map(self._size, self._open)))
+        return session
+
+    def _make_room(self, component: str) -> tuple[str, ...]:
+        closed: list[str] = []
+        if self._limit is None:
+            return ()
+        needed = self._size(component)
+        while self._open and needed + sum(map(self._size, self._open)) > self._limit:
+            oldest = next(iter(self._open))
+            del self._open[oldest]
+            closed.append(oldest)
+        return tuple(closed)
+
+    def _size(self, component: str) -> int:
+        graph = self._bundle.graph(component, self._backend.graph_precision)
+        return resident_bytes(graph, self._backend.precision)

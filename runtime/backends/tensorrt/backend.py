@@ -1,0 +1,152 @@
+"""TensorRT: engines that `omnigen2 build` left in the bundle, on one stream with one scratch buffer.
+
+Finds, checks and loads engines; what runs them is in `session.py`. No engine is built here, and none is loaded that
+doesn't fit. An engine whose plugin was compiled ahead of time needs neither Triton nor the plugin's module here.
+"""
+
+from __future__ import annotations
+
+import mmap
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...bundle import Bundle, GraphSpec
+from ...errors import BackendError
+from ..backend import DeviceArray
+from .cuda import Device, DeviceTensor
+from .engines import FOLDER, EngineRecord, find_engine
+from .library import as_line, import_tensorrt, make_error_recorder, make_logger, parser_errors, problem, this_machine
+from .session import TensorRTSession
+
+PRECISIONS = ("bf16", "fp16", "fp32")
+
+ProfileShapes = dict[str, list[list[int]]]
+"""An input's smallest, typical and largest shape, by name."""
+
+
+class TensorRTBackend:
+    """Opens a bundle's engines. streams_weights: some component is larger than the limit, so its weights may stay in host memory.
+
+    memory_limit_bytes: how much of such a component's weights may lie on the GPU; none of them if it isn't given.
+    """
+
+    def __init__(
+        self, bundle: Bundle, precision: str, streams_weights: bool = False, memory_limit_bytes: int | None = None
+    ) -> None:
+        reason = problem()
+        if reason is not None:
+            raise BackendError(reason)
+        self.name = "tensorrt"
+        self.precision = self.graph_precision = precision
+        self.device = Device()
+        self._bundle = bundle
+        self._weights_limit = (memory_limit_bytes or 0) if streams_weights else None
+        self._trt = import_tensorrt()
+        self.errors = make_error_recorder(self._trt)
+        self._logger = make_logger(self._trt)
+        self._runtime = self._trt.Runtime(self._logger)
+        self._runtime.error_recorder = self.errors
+        self._machine = this_machine(self.device)
+        self._records: dict[str, EngineRecord] = {}
+        self._scratch: DeviceTensor | None = None
+        self._sessions: weakref.WeakSet[TensorRTSession] = weakref.WeakSet()
+
+    def open(self, component: str) -> TensorRTSession:
+        """See Backend.open. Raises BackendError where no engine fits this machine and this bundle."""
+        record, spec = self._record(component), self._bundle.graph(component, self.precision)
+        if record.key["options"].get("version_compatible"):
+            self._runtime.engine_host_code_allowed = True  # such a plan carries its own small runtime: it is code
+        self.device.trim()  # TensorRT allocates weights without our pool
+        engine = self._load(record)
+        if record.key["options"].get("strip_plan"):
+            self._refit(engine, record, spec)
+        if self._weights_limit is not None and spec.resident_bytes > self._weights_limit:
+            self._limit_weights(engine, component, self._weights_limit)
+        session = TensorRTSession(engine, spec, self, self._trt)
+        self.errors.clear()  # asking an engine what it can do may have left some
+        self._sessions.add(session)
+        return session
+
+    def profiles(self, component: str) -> dict[str, ProfileShapes]:
+        """What the component's engine was built for, by profile."""
+        return {profile["name"]: profile["shapes"] for profile in self._record(component).key["profiles"]}
+
+    def to_device(self, array: np.ndarray, dtype: str = "float32") -> DeviceArray:
+        """See Backend.to_device."""
+        return self.device.upload(array, dtype)
+
+    def to_host(self, array: DeviceArray) -> np.ndarray:
+        """See Backend.to_host."""
+        return self.device.download(array)
+
+    def scratch(self, nbytes: int) -> DeviceTensor:
+        """The scratch that all contexts share, at least `nbytes` large. Captures hold its address, so growing drops them."""
+        if self._scratch is None or self._scratch.nbytes < nbytes:
+            for session in self._sessions:
+                session.drop_captures()
+            self._scratch = None
+            self._scratch = DeviceTensor(self.device, (nbytes,), "uint8")
+        return self._scratch
+
+    def take_errors(self) -> str:
+        """What TensorRT has reported since the last call, as one line."""
+        told = as_line(text for _, text in self.errors.reported)
+        self.errors.clear()
+        return told
+
+    def _record(self, component: str) -> EngineRecord:
+        """The component's engine, searched for and hashed once: under a memory limit a component is opened many times."""
+        if component not in self._records:
+            self._records[component] = find_engine(self._bundle, component, self.precision, self._machine)
+        return self._records[component]
+
+    def _load(self, record: EngineRecord) -> Any:
+        path = self._bundle.path / FOLDER / record.plan
+        try:
+            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as plan:
+                engine = self._runtime.deserialize_cuda_engine(plan)  # mapped: a plan of 8 GB isn't read twice
+        except (OSError, ValueError) as error:
+            raise BackendError(f"{record.plan} can't be read ({error}): run `omnigen2 build` again") from error
+        if engine is None:
+            raise BackendError(f"TensorRT can't load {record.plan}: {self.take_errors()}")
+        engine.error_recorder = self.errors
+        return engine
+
+    def _refit(self, engine: Any, record: EngineRecord, spec: GraphSpec) -> None:
+        """Give a stripped plan its weights, from the graph that it was built from."""
+        path = _graph_file(self._bundle, record, spec)
+        refitter = self._trt.Refitter(engine, self._logger)
+        refitter.error_recorder = self.errors
+        parser = self._trt.OnnxParserRefitter(refitter, self._logger)
+        if not parser.refit_from_file(str(path)):
+            told = parser_errors(parser)
+            raise BackendError(f"TensorRT can't give {record.plan} its weights from {path.name}: {told}")
+        if not refitter.refit_cuda_engine():
+            raise BackendError(f"TensorRT can't give {record.plan} its weights: {self.take_errors()}")
+
+    def _limit_weights(self, engine: Any, component: str, limit: int) -> None:
+        """Keep what is beyond the limit in host memory. TensorRT takes a budget only before the first context.
+
+        Its own suggestion (`get_weight_streaming_automatic_budget`) knows nothing of the limit, and its Python binding (of 11.1)
+        cuts it to 32 bits.
+        """
+        streamable = int(engine.streamable_weights_size)
+        if not streamable:
+            raise BackendError(
+                f"the weights of {component} are larger than the memory limit of {limit} bytes, and its engine can't stream "
+                "them: run `omnigen2 build --weight-streaming`, or raise the limit"
+            )
+        budget = min(limit, streamable)
+        engine.weight_streaming_budget_v2 = budget
+        if int(engine.weight_streaming_budget_v2) != budget:
+            raise BackendError(f"TensorRT refused a budget of {budget} bytes for {component}: {self.take_errors()}")
+
+
+def _graph_file(bundle: Bundle, record: EngineRecord, spec: GraphSpec) -> Path:
+    """The graph that an engine was built from."""
+    if record.key["rope"] == "native" and spec.inlined is not None:
+        return bundle.path / spec.inlined
+    return bundle.path / spec.file

@@ -1,0 +1,20 @@
+"""`omnigen2 demo`: the model that ships, without a bundle's name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from omnigen2_rt.nano.demo import SHOWN
+from tests.commands.command import Command
+
+
+def test_demo_command_leaves_its_sheet(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("omnigen2_rt.nano.demo.SHOWN", SHOWN[:1])
+    finished = command("demo", "--out", tmp_path / "sheet.png", "--backend", "ort-cpu")
+    assert (finished.code, finished.out) == (0, f"{tmp_path / 'sheet.png'}\n")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > 128
+    assert "must end in .png" in command.fails("demo", "--out", tmp_path / "sheet.jpg")

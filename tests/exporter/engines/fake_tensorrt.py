@@ -1,0 +1,190 @@
+"""Doubles of TensorRT's runtime, specified by the real classes: an unknown name or method fails, and so does a wrong order.
+
+Imported only where `import tensorrt` works, with stub libraries (`tests/tensorrt_stubs.py`). An engine reads and writes the
+addresses that it was given. What the headers ask for (NvInferRuntime.h of 11.1) is asserted: the profile before the shapes, sizes
+inside the profile, enough scratch, an address for every tensor, a plain run before a capture, and a captured context that nobody
+touches afterwards.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import create_autospec
+
+import numpy as np
+import tensorrt as trt
+
+from omnigen2_rt.runtime.backends.tensorrt.cuda import numpy_dtype
+from omnigen2_rt.runtime.backends.tensorrt.session import TENSOR_NAMES
+from tests.exporter.engines.fake_cuda import FakeCuda
+from tests.exporter.engines.made_bundle import HIDDEN
+
+Shape = tuple[int, ...]
+Arrays = Mapping[str, np.ndarray]
+DTYPES = {name: getattr(trt.DataType, member) for member, name in TENSOR_NAMES.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What an engine takes and does. inputs: each profile's smallest, typical and largest shape; scratch: by profile."""
+
+    dtype: str
+    inputs: Mapping[str, list[tuple[Shape, Shape, Shape]]]
+    outputs: Mapping[str, Callable[[Arrays], np.ndarray]]
+    scratch: tuple[int, ...] = (1000, 5000)
+
+
+TRANSFORMER = Plan(
+    dtype="float16",
+    inputs={
+        "references": [
+            ((1, 0, HIDDEN), (1, 0, HIDDEN), (1, 0, HIDDEN)),
+            ((1, 1, HIDDEN), (1, 4, HIDDEN), (1, 9, HIDDEN)),
+        ],
+        "image_tokens": [((1, 1, HIDDEN), (1, 4, HIDDEN), (2, 9, HIDDEN))] * 2,
+    },
+    outputs={"hidden_states": lambda given: given["image_tokens"] * 2},
+)
+LANGUAGE_MODEL = Plan(
+    dtype="float16",
+    inputs={
+        "past": [((1, 1, 0, 2), (1, 1, 0, 2), (1, 1, 0, 2)), ((1, 1, 1, 2), (1, 1, 4, 2), (1, 1, 9, 2))],
+        "new": [((1, 1, 1, 2), (1, 1, 4, 2), (1, 1, 9, 2)), ((1, 1, 1, 2), (1, 1, 1, 2), (1, 1, 1, 2))],
+    },
+    outputs={"present": lambda given: np.concatenate([given["past"], given["new"]], 2)},
+)
+"""The cache of one layer, with profiles for a prompt and for a generated token."""
+
+
+class Engine:
+    """`double` is what the backend sees; the rest is what a test reads."""
+
+    def __init__(self, cuda: FakeCuda, plan: Plan = TRANSFORMER, streamable: int = 0) -> None:
+        self.cuda = cuda
+        self.plan = plan
+        self.contexts: list[Context] = []
+        self.executed: list[int] = []
+        self.fails = False
+        self.uncapturable = False
+        names = [*plan.inputs, *plan.outputs]
+        double = create_autospec(trt.ICudaEngine, instance=True)
+        double.num_io_tensors = len(names)
+        double.num_optimization_profiles = len(plan.scratch)
+        double.streamable_weights_size = streamable
+        double.weight_streaming_budget_v2 = streamable
+        double.get_tensor_name.side_effect = names.__getitem__
+        double.get_tensor_dtype.return_value = DTYPES[plan.dtype]
+        double.get_tensor_location.return_value = trt.TensorLocation.DEVICE
+        double.get_tensor_profile_shape.side_effect = lambda name, profile: plan.inputs[name][profile]
+        double.get_device_memory_size_for_profile_v2.side_effect = plan.scratch.__getitem__
+        double.create_execution_context.side_effect = self.context
+        self.double = double
+
+    def context(self, strategy: Any) -> Any:
+        assert strategy == trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        self.contexts.append(Context(self))
+        return self.contexts[-1].double
+
+
+class Context:
+    """An execution context: what was set on it, and how often anything was."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.profile: int | None = None
+        self.shapes: dict[str, Shape] = {}
+        self.addresses: dict[str, int] = {}
+        self.scratch = (0, 0)
+        self.changes = 0
+        self.ran_at = -1
+        double = create_autospec(trt.IExecutionContext, instance=True)
+        double.set_optimization_profile_async.side_effect = self.set_profile
+        double.set_input_shape.side_effect = self.set_shape
+        double.infer_shapes.side_effect = self.infer_shapes
+        double.get_tensor_shape.side_effect = self.output_shape
+        double.set_tensor_address.side_effect = self.set_address
+        double.set_device_memory.side_effect = self.set_scratch
+        double.execute_async_v3.side_effect = self.execute
+        self.double = double
+
+    def set_profile(self, profile: int, stream: int) -> bool:
+        assert stream == FakeCuda.STREAM
+        self.profile, self.changes = profile, self.changes + 1
+        return True
+
+    def set_shape(self, name: str, shape: Shape) -> bool:
+        assert self.profile is not None, "TensorRT wants the profile before the shapes"
+        least, _, most = self.engine.plan.inputs[name][self.profile]
+        assert all(a <= size <= b for a, size, b in zip(least, shape, most, strict=True))
+        self.shapes[name], self.changes = shape, self.changes + 1
+        return True
+
+    def infer_shapes(self) -> list[str]:
+        return [name for name in self.engine.plan.inputs if name not in self.shapes]
+
+    def output_shape(self, name: str) -> Shape:
+        given = {name: np.zeros(shape, np.float32) for name, shape in self.shapes.items()}
+        return self.engine.plan.outputs[name](given).shape
+
+    def set_scratch(self, address: int, size: int) -> None:
+        self.scratch, self.changes = (address, size), self.changes + 1
+
+    def set_address(self, name: str, address: int) -> bool:
+        self.addresses[name], self.changes = address, self.changes + 1
+        return True
+
+    def execute(self, stream: int) -> bool:
+        engine = self.engine
+        assert stream == FakeCuda.STREAM
+        capturing = engine.cuda.capturing
+        if engine.fails or (capturing is not None and engine.uncapturable):
+            self.double.error_recorder.report_error(trt.ErrorCodeTRT.FAILED_EXECUTION, "the test\nsays no")
+            return False
+        assert self.profile is not None and self.scratch[0] in engine.cuda.memory
+        assert self.scratch[1] >= engine.plan.scratch[self.profile]
+        engine.executed.append(stream)
+        if capturing is None:
+            self.ran_at = self.changes
+            self.compute()
+        else:
+            assert self.ran_at == self.changes, "a capture needs a plain run after the last change"
+            capturing.append(self.replayed)
+        return True
+
+    def replayed(self) -> None:
+        assert self.ran_at == self.changes, "the context of a capture was touched"
+        self.compute()
+
+    def compute(self) -> None:
+        engine = self.engine
+        assert self.addresses.keys() == {*engine.plan.inputs, *engine.plan.outputs}
+        assert all(address in engine.cuda.memory for address in self.addresses.values())
+        given = {name: self.array(name, shape) for name, shape in self.shapes.items()}
+        for name, compute in engine.plan.outputs.items():
+            result = compute(given)
+            self.array(name, result.shape)[...] = result
+
+    def array(self, name: str, shape: Shape) -> np.ndarray:
+        dtype = numpy_dtype(self.engine.plan.dtype)
+        size = math.prod(shape) * dtype.itemsize
+        if not size:
+            return np.zeros(shape, dtype)
+        memory = (ctypes.c_char * size).from_address(self.addresses[name])
+        return np.frombuffer(memory, dtype).reshape(shape)
+
+
+def fake_runtime(engines: Mapping[bytes, Engine]) -> Any:
+    """A `trt.Runtime` class whose objects give the engine of a plan's bytes."""
+    made = create_autospec(trt.Runtime, instance=True)
+    made.deserialize_cuda_engine.side_effect = lambda plan: engines[bytes(plan)].double
+
+    def create(logger: Any) -> Any:
+        assert isinstance(logger, trt.ILogger)
+        return made
+
+    create.made = made  # type: ignore[attr-defined]
+    return create

@@ -1,0 +1,232 @@
+"""The engine cache: each ingredient counts, and no build that went wrong leaves an engine that loads."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import errno
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from omnigen2_rt.exporter.engines import cache as engine_cache
+from omnigen2_rt.exporter.engines.cache import build_lock, list_engines, prune, store_engine, stored_engine
+from omnigen2_rt.plugins import omni_rope
+from omnigen2_rt.runtime.backends.tensorrt.engines import (
+    FOLDER,
+    PLUGIN_FILES,
+    Machine,
+    differences,
+    digest,
+    engine_name,
+    find_engine,
+    make_key,
+)
+from omnigen2_rt.runtime.bundle import Bundle
+from omnigen2_rt.runtime.errors import BackendError, ExportError
+from tests.exporter.engines.made_bundle import MACHINE, make_bundle, make_test_key
+
+PLAN = b"a plan" * 1000
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return make_bundle(tmp_path / "bundle")
+
+
+CHANGES = {
+    "graph": "0" * 64,
+    "weights": "1" * 64,
+    "profiles": [{"name": "other"}],
+    "precision": "bf16",
+    "plugin": "2" * 64,
+    "triton": "0.1",
+    "rope": "native",
+    "tensorrt": "11.3.0.1",
+    "gpu": "NVIDIA Test 2",
+    "compute_capability": "8.9",
+    "driver": "570.9",
+    "options": {"optimization_level": 5},
+    "component": "vae_decoder",
+    "format": 0,
+}
+
+
+def test_key_changes_cover_every_ingredient(bundle: Bundle) -> None:
+    assert CHANGES.keys() == make_test_key(bundle).keys()
+
+
+@pytest.mark.parametrize("ingredient", CHANGES)
+def test_key_with_another_ingredient_is_another_engine_and_says_which(bundle: Bundle, ingredient: str) -> None:
+    key = make_test_key(bundle)
+    changed = {**key, ingredient: CHANGES[ingredient]}
+    store_engine(bundle.path, key, PLAN, {})
+    assert stored_engine(bundle.path, key) is not None
+    assert stored_engine(bundle.path, changed) is None
+    assert [line.split(":")[0].split(" ")[0].split(".")[0] for line in differences(key, changed)] == [ingredient]
+
+
+def test_key_follows_graph_bytes_and_weights(tmp_path: Path) -> None:
+    bundles = [
+        make_bundle(tmp_path / "a"),
+        make_bundle(tmp_path / "b", scale=2.0),
+        make_bundle(tmp_path / "c", weights=b"others!"),
+    ]
+    assert len({digest(make_test_key(bundle)) for bundle in bundles}) == 3
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Machine)])
+def test_engine_of_another_machine_is_not_found_and_the_message_names_the_part(bundle: Bundle, field: str) -> None:
+    store_engine(bundle.path, make_test_key(bundle), PLAN, {})
+    assert find_engine(bundle, "transformer", "fp16", MACHINE).size_bytes == len(PLAN)
+    elsewhere = dataclasses.replace(MACHINE, **{field: "12.0"})
+    with pytest.raises(BackendError, match=f"{field}: built with .*, here 12.0.*omnigen2 build"):
+        find_engine(bundle, "transformer", "fp16", elsewhere)
+
+
+def test_engine_for_several_gpus_is_found_on_another(bundle: Bundle) -> None:
+    key = make_test_key(bundle, options={"hardware_compatibility": "ampere_plus"})
+    store_engine(bundle.path, key, PLAN, {})
+    elsewhere = dataclasses.replace(MACHINE, gpu="NVIDIA Test 2", compute_capability="8.0", driver="1.0")
+    find_engine(bundle, "transformer", "fp16", elsewhere)
+    with pytest.raises(BackendError, match="tensorrt: built with 11.4.0.106, here 11.3.0"):
+        find_engine(bundle, "transformer", "fp16", dataclasses.replace(elsewhere, tensorrt="11.3.0"))
+
+
+def test_engine_of_an_older_plugin_is_not_found(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    store_engine(bundle.path, make_test_key(bundle), PLAN, {})
+    monkeypatch.setattr("omnigen2_rt.runtime.backends.tensorrt.engines.plugin_identity", lambda: "new")
+    with pytest.raises(BackendError, match="plugin"):
+        find_engine(bundle, "transformer", "fp16", MACHINE)
+
+
+def test_engine_runs_where_its_kernels_compiler_is_another_or_missing(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It carries the compiled kernel. Built again here, it would be another engine."""
+    key = make_test_key(bundle, triton="0.1")
+    store_engine(bundle.path, key, PLAN, {})
+    monkeypatch.setattr("omnigen2_rt.runtime.backends.tensorrt.engines.triton_version", lambda: None)
+    assert find_engine(bundle, "transformer", "fp16", MACHINE).key == key
+    assert stored_engine(bundle.path, make_test_key(bundle)) is None
+
+
+def test_plugin_identity_covers_every_source_that_the_kernel_comes_from() -> None:
+    folder = Path(omni_rope.__file__).parent
+    imported = {
+        f"{node.module or '__init__'}.py"
+        for name in PLUGIN_FILES
+        for node in ast.walk(ast.parse((folder / name).read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.level == 1
+    }
+    assert imported <= set(PLUGIN_FILES)
+
+
+def test_engine_never_built_says_how_to_build(bundle: Bundle) -> None:
+    with pytest.raises(BackendError, match="has no TensorRT engine of transformer in fp16: run `omnigen2 build"):
+        find_engine(bundle, "transformer", "fp16", MACHINE)
+
+
+@pytest.mark.parametrize("content", [PLAN[:-1], b"", PLAN[:-1] + b"?"], ids=["truncated", "empty", "changed"])
+def test_engine_with_a_damaged_plan_is_never_found(bundle: Bundle, content: bytes) -> None:
+    key = make_test_key(bundle)
+    record = store_engine(bundle.path, key, PLAN, {})
+    (bundle.path / FOLDER / record.plan).write_bytes(content)
+    assert stored_engine(bundle.path, key) is None
+    with pytest.raises(BackendError, match=r"transformer\.fp16\.[0-9a-f]{16}\.plan has"):
+        find_engine(bundle, "transformer", "fp16", MACHINE)
+
+
+def test_engine_with_an_edited_record_is_never_found(bundle: Bundle) -> None:
+    """A record whose key was changed by hand no longer has the name that its key gives."""
+    record = store_engine(bundle.path, make_test_key(bundle), PLAN, {})
+    path = bundle.path / FOLDER / f"{record.name}.json"
+    path.write_text(path.read_text().replace(MACHINE.gpu, "NVIDIA Test 2"))
+    with pytest.raises(BackendError, match="no TensorRT engine"):
+        find_engine(bundle, "transformer", "fp16", dataclasses.replace(MACHINE, gpu="NVIDIA Test 2"))
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from omnigen2_rt.exporter.engines import cache as engine_cache
+from tests.exporter.engines.made_bundle import make_test_key
+from omnigen2_rt.runtime.bundle import Bundle
+bundle = Bundle.open(sys.argv[1])
+real, calls = os.replace, []
+def replace(source, target):
+    calls.append(target)
+    if len(calls) == int(sys.argv[2]):
+        os._exit(9)
+    real(source, target)
+engine_cache.os.replace = replace
+engine_cache.store_engine(bundle.path, make_test_key(bundle), b"a plan" * 1000, {})
+"""
+
+
+@pytest.mark.parametrize("rename", [1, 2], ids=["before the plan", "before the record"])
+def test_build_killed_while_writing_leaves_no_engine_and_prune_cleans_up(bundle: Bundle, rename: int) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-c", KILLED, str(bundle.path), str(rename)], capture_output=True, text=True
+    )
+    assert finished.returncode == 9, finished.stderr
+    assert list_engines(bundle.path) == []
+    assert stored_engine(bundle.path, make_test_key(bundle)) is None
+    removed, freed = prune(bundle.path, lambda record: True)
+    assert len(removed) == rename
+    assert freed >= len(PLAN)
+    assert [path for path in (bundle.path / FOLDER).iterdir() if path.suffix != ".lock"] == []
+
+
+def test_build_on_a_full_disk_leaves_nothing(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(engine_cache.os, "fsync", full)
+    with pytest.raises(ExportError, match="No space left on device"):
+        store_engine(bundle.path, make_test_key(bundle), PLAN, {})
+    assert list((bundle.path / FOLDER).iterdir()) == []
+
+
+def test_lock_lets_one_builder_in_and_the_other_wait(bundle: Bundle) -> None:
+    order = []
+    waiting = threading.Event()
+
+    def second() -> None:
+        with build_lock(bundle.path, "x", waiting.set):
+            order.append("second")
+
+    with build_lock(bundle.path, "x"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert waiting.wait(10)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]
+
+
+def test_lock_of_another_builder_can_be_given_up(bundle: Bundle) -> None:
+    with build_lock(bundle.path, "x"):
+        with pytest.raises(ExportError, match="gave up waiting"):
+            with build_lock(bundle.path, "x", lambda: False):
+                pass
+
+
+def test_prune_keeps_what_is_wanted_and_what_is_being_built(bundle: Bundle) -> None:
+    keys = [make_test_key(bundle, driver=str(number)) for number in range(3)]
+    names = [store_engine(bundle.path, key, PLAN, {}).name for key in keys]
+    with build_lock(bundle.path, names[2]):
+        removed, freed = prune(bundle.path, lambda record: record.name == names[0])
+    assert sorted(removed) == [f"{names[1]}.json", f"{names[1]}.plan"]
+    assert freed > len(PLAN)
+    assert {record.name for record, _ in list_engines(bundle.path)} == {names[0], names[2]}
+
+
+def test_engine_name_is_component_precision_and_digest(bundle: Bundle) -> None:
+    graph = bundle.graph("transformer", "fp16")
+    key = make_key(bundle, graph, MACHINE, rope="native", profiles=[], options={})
+    assert engine_name(key) == f"transformer.fp16.{digest(key)}"
+    assert key["plugin"] is None

@@ -1,0 +1,229 @@
+"""Products in the shapes that OpenVINO is quick at give what they gave before."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from omnigen2_rt import load
+from omnigen2_rt.runtime.backends import open_backend
+from omnigen2_rt.runtime.backends.openvino import backend as openvino
+from omnigen2_rt.runtime.backends.openvino import compiled
+from omnigen2_rt.runtime.backends.openvino import products as openvino_products
+from omnigen2_rt.runtime.backends.openvino.backend import OF_PICTURES, OpenVINOSession, core
+from omnigen2_rt.runtime.backends.openvino.products import SLICE_COLUMNS, align_products, split_feed_forward
+from omnigen2_rt.runtime.bundle import Bundle
+from omnigen2_rt.runtime.request import Request
+
+RNG = np.random.default_rng(0)
+TOKENS = 7
+
+
+def weight(columns: int, width: int) -> np.ndarray:
+    """(N, K) float32, that bfloat16 holds exactly."""
+    return RNG.standard_normal((columns, width), np.float32).astype(ml_dtypes.bfloat16).astype(np.float32)
+
+
+def constant(values: np.ndarray, kind: str = "f32") -> Any:
+    import openvino
+
+    stored = values if kind == "f32" else values.astype(ml_dtypes.bfloat16).view(np.float16)
+    return openvino.op.Constant(openvino.Tensor(stored, list(stored.shape), getattr(openvino.Type, kind)), shared_memory=False)
+
+
+def product(x: Any, stored: Any) -> Any:
+    from openvino import opset13 as ops
+
+    cast = stored if stored.get_element_type().to_string() == "f32" else ops.convert(stored, "f32")
+    return ops.matmul(x, ops.transpose(cast, np.array([1, 0])), False, False)
+
+
+def feed_forward(x: Any, gate: Any, up: Any) -> Any:
+    """silu(x @ gate) * (x @ up)."""
+    from openvino import opset13 as ops
+
+    gated = product(x, gate)
+    return ops.multiply(ops.multiply(gated, ops.sigmoid(gated)), product(x, up))
+
+
+def model(result: Any, *inputs: Any) -> Any:
+    import openvino
+
+    return openvino.Model([result], list(inputs))
+
+
+def tokens(width: int) -> Any:
+    from openvino import opset13 as ops
+
+    return ops.parameter([1, -1, width], np.float32)
+
+
+def kinds(graph: Any) -> list[str]:
+    return [node.get_type_name() for node in graph.get_ordered_ops()]
+
+
+def computed(graph: Any, width: int) -> np.ndarray:
+    """What a model makes of the same input every time."""
+    values = np.random.default_rng(1).standard_normal((1, TOKENS, width), np.float32)
+    given: np.ndarray = core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(values)[0]
+    return given
+
+
+@pytest.mark.parametrize("kind", ["f32", "bf16"])
+@pytest.mark.parametrize(("columns", "pieces"), [(2 * SLICE_COLUMNS, 2), (2 * SLICE_COLUMNS + 8, 3)])
+def test_feed_forward_in_pieces_gives_the_same(kind: str, columns: int, pieces: int) -> None:
+    x = tokens(32)
+    gate, up = (constant(weight(columns, 32), kind) for _ in range(2))
+    graph = model(feed_forward(x, gate, up), x)
+    expected = computed(graph, 32)
+    shared = split_feed_forward(graph)
+    assert [node.get_name() for node in shared] == [gate.get_name(), up.get_name()]
+    assert kinds(graph).count("MatMul") == 2 * pieces
+    np.testing.assert_allclose(computed(graph, 32), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["f32", "bf16"])
+def test_feed_forward_in_pieces_reads_the_same_memory(kind: str) -> None:
+    x = tokens(32)
+    gate, up = (constant(weight(2 * SLICE_COLUMNS, 32), kind) for _ in range(2))
+    graph = model(feed_forward(x, gate, up), x)
+    split_feed_forward(graph)
+    starts = {node.data.ctypes.data for node in graph.get_ordered_ops() if node.get_type_name() == "Constant"}
+    for whole in (gate, up):
+        first = whole.data.ctypes.data
+        assert {first, first + whole.data.nbytes // 2} <= starts
+
+
+def test_feed_forward_that_looks_different_stays() -> None:
+    from openvino import opset13 as ops
+
+    x, other = tokens(32), tokens(32)
+    one, narrow, gate, up = (constant(weight(columns, 32)) for columns in (1, SLICE_COLUMNS, 1024, 1024))
+    a, b = product(x, gate), product(x, up)
+    for result in (
+        feed_forward(x, narrow, narrow),
+        feed_forward(x, gate, one),
+        ops.multiply(ops.multiply(a, ops.sigmoid(a)), product(other, up)),  # of another x
+        ops.multiply(ops.multiply(a, ops.sigmoid(b)), b),  # not a silu
+        ops.multiply(ops.multiply(a, ops.tanh(a)), b),
+        ops.multiply(a, b),
+    ):
+        assert split_feed_forward(model(result, x, other)) == []
+
+
+@pytest.mark.parametrize("kind", ["f32", "bf16"])
+def test_aligned_products_give_the_same(kind: str) -> None:
+    from openvino import opset13 as ops
+
+    x = tokens(40)
+    graph = model(ops.concat([product(x, constant(weight(columns, 40), kind)) for columns in (24, 8)], -1), x)
+    expected = computed(graph, 40)
+    assert align_products(graph) == 2
+    assert kinds(graph).count("Pad") == 1
+    assert align_products(graph) == 0
+    np.testing.assert_allclose(computed(graph, 40), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_products_that_need_no_alignment_stay() -> None:
+    from openvino import opset13 as ops
+
+    x, vector = tokens(64), ops.parameter([-1, 40], np.float32)
+    assert align_products(model(product(x, constant(weight(24, 64))), x)) == 0
+    assert align_products(model(product(vector, constant(weight(24, 40))), vector)) == 0  # a few rows are no work
+
+
+def test_products_stay_where_the_copies_would_be_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = tokens(40)
+    graph = model(product(x, constant(weight(24, 40))), x)
+    monkeypatch.setattr(openvino_products, "LARGEST_COPY_BYTES", 2 * 24 * 64 - 1)
+    assert align_products(graph) == 0
+    monkeypatch.setattr(openvino_products, "LARGEST_COPY_BYTES", 2 * 24 * 64)
+    assert align_products(graph) == 1
+
+
+@pytest.fixture
+def narrow_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Config A's transformer, whose rows of 96 values are aligned, is rewritten too."""
+    monkeypatch.setattr(openvino_products, "SLICE_COLUMNS", 64)
+    monkeypatch.setattr(openvino_products, "ALIGNED_VALUES", 64)
+
+
+SIZES = {"batch": 1, "text_tokens": 3, "reference_tokens": 0, "image_tokens": 4, "joint_tokens": 7}
+SIZES |= {"latent_height": 4, "latent_width": 4}
+
+
+@pytest.mark.usefixtures("narrow_lines")
+@pytest.mark.parametrize("graphs", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", ["latent_embedder", "transformer"])
+def test_rewritten_graphs_of_a_bundle_give_the_same(bundles: dict[str, Path], name: str, graphs: str) -> None:
+    bundle = Bundle.open(bundles["A"])
+    backend = open_backend(bundle, "openvino", "fp32", threads=1)
+    rng = np.random.default_rng(0)
+    feeds = {}
+    for each, tensor in bundle.graph(name, graphs).inputs.items():
+        shape = [size if isinstance(size, int) else SIZES[size] for size in tensor.shape]
+        feeds[each] = backend.to_device(rng.standard_normal(shape, np.float32), tensor.dtype)
+    given = []
+    for rewrites in (False, True):
+        graph = core().read_model(bundles["A"] / f"{name}.{graphs}.inlined.onnx")
+        layers = kinds(graph).count("ScaledDotProductAttention")
+        if rewrites:
+            assert align_products(graph) == 6 * layers
+            shared = split_feed_forward(graph)
+            assert len(shared) == 2 * layers > 0
+        request = core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
+        for each, values in feeds.items():
+            request.set_tensor(each, values)
+        request.infer()
+        given.append(backend.to_host(request.get_output_tensor()))
+    np.testing.assert_allclose(given[1], given[0], atol=2e-5 if graphs == "fp32" else 2e-2, rtol=1e-4)
+
+
+def rewritten(session: Any) -> tuple[int, int]:
+    """How many feed-forward pieces and padded inputs a session's model has."""
+    found = kinds(session._source)
+    return found.count("Sigmoid"), found.count("Pad")
+
+
+@pytest.mark.usefixtures("narrow_lines")
+@pytest.mark.parametrize("name", ["context_refiner", *sorted(OF_PICTURES)])
+def test_only_what_is_of_pictures_is_rewritten_and_only_in_bf16(
+    bundles: dict[str, Path], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled.CompiledModels, "load", lambda self, key: None)
+    monkeypatch.setattr(compiled.CompiledModels, "store", lambda self, key, model: None)
+    bundle = Bundle.open(bundles["A"])
+    plain = open_backend(bundle, "openvino", "fp32", threads=2).open(name)
+    limited = open_backend(bundle, "openvino", "bf16", 2, memory_limit_bytes=1 << 40).open(name)
+    free = open_backend(bundle, "openvino", "bf16", 2).open(name)
+    (sigmoids, pads), (pieces, no_pads), (same_pieces, padded) = (rewritten(each) for each in (plain, limited, free))
+    assert pads == no_pads == 0
+    if name == "context_refiner":
+        assert (pieces, same_pieces, padded) == (sigmoids, sigmoids, 0)
+    else:
+        assert pieces == same_pieces > sigmoids and padded > 0
+        layers = padded // 3
+        assert isinstance(free, OpenVINOSession) and isinstance(free._memory, list) and len(free._memory) == 2 * layers
+
+
+@pytest.mark.usefixtures("narrow_lines")
+def test_rewritten_picture_is_the_same_from_disk_and_near_what_it_was(
+    bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(bundles["A"], copy, ignore=shutil.ignore_patterns(compiled.FOLDER))
+    request = Request(prompt="a red cube", height_px=64, width_px=64, steps=2)
+    drawn = []
+    for as_exported in (False, False, True):
+        if as_exported:
+            monkeypatch.setattr(openvino, "OF_PICTURES", frozenset())
+            shutil.rmtree(copy / compiled.FOLDER)
+        with load(copy, backend="openvino", precision="bf16", threads=2) as pipeline:
+            drawn.append(pipeline.generate(request).latents)
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert np.linalg.norm(drawn[0] - drawn[2]) < 3e-2 * np.linalg.norm(drawn[2])  # sums in another order, in bf16

@@ -1,0 +1,447 @@
+"""Looking and talking against the original's recorded answers, through the exported graphs and the torch-free runtime."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from omnigen2_rt import ChatResult, load
+from omnigen2_rt.runtime.bundle import Bundle, ChatFacts
+from omnigen2_rt.runtime.chat.generation import Chooser, Sampling, Writing, write
+from omnigen2_rt.runtime.errors import BundleError, RequestError
+from omnigen2_rt.runtime.images.loading import load_image
+from omnigen2_rt.runtime.mllm.language_model import Context
+from omnigen2_rt.runtime.pipeline import Pipeline
+from omnigen2_rt.runtime.request import Request
+from omnigen2_rt.runtime.rope import chat_positions
+from tests.runtime.goldens import CONFIGS, CPU_BACKENDS, GOLDENS, arguments, arrays, recordings
+
+LATENTS = 1e-3
+HIDDEN = 3e-4
+CALLS = recordings("chat_call_")
+DRAWN = [case for case in CALLS if "step_index" in arrays(*case)]
+WORDS = [case for case in CALLS if case not in DRAWN]
+DRAW = "Draw a red cube on a wooden table."
+SMALL = Request(prompt="", width_px=64, height_px=64, steps=1)
+
+
+@pytest.fixture(scope="module")
+def talkers(bundles: dict[str, Path]) -> dict[str, Pipeline]:
+    return {name: load(bundle, backend="ort-cpu", precision="fp32", threads=1) for name, bundle in bundles.items()}
+
+
+@pytest.fixture(scope="module", params=CPU_BACKENDS)
+def recorded_talkers(request: pytest.FixtureRequest, bundles: dict[str, Path]) -> dict[str, Pipeline]:
+    """Each backend in turn, for what was recorded; how a conversation goes is the same on all of them."""
+    return {name: load(bundle, backend=request.param, precision="fp32", threads=1) for name, bundle in bundles.items()}
+
+
+def pictures(config: str, files: Any) -> list[Path]:
+    return [GOLDENS / config / "golden" / file for file in files or ()]
+
+
+def read(pipeline: Pipeline, config: str, text: str, files: Any) -> tuple[list[int], np.ndarray, Context]:
+    model = pipeline._language_model
+    seen = [model.look(load_image(path)) for path in pictures(config, files)]
+    ids = model.expand(pipeline._prompts.tokenizer.encode(text), seen)
+    return ids, *model.read(Context(), ids, seen)
+
+
+def runs_of(pipeline: Pipeline, component: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The new tokens of every run from now on."""
+    lengths: list[int] = []
+    run = pipeline.sessions.run
+
+    def counting(name: str, feeds: Any) -> Any:
+        if name == component:
+            lengths.append(feeds["cos"].shape[1])
+        return run(name, feeds)
+
+    monkeypatch.setattr(pipeline.sessions, "run", counting)
+    return lengths
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("case", ["chat1", "chat2"])
+def test_vision_features_equal_the_original(recorded_talkers: dict[str, Pipeline], config: str, case: str) -> None:
+    files = arguments(config, "mllm")[case]["images"]
+    seen = [recorded_talkers[config]._language_model.look(load_image(path)) for path in pictures(config, files)]
+    features = np.concatenate([picture.embeds for picture in seen])
+    np.testing.assert_allclose(features, arrays(config, "mllm")[f"{case}_visual"], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("case", ["chat0", "chat1", "chat2"])
+def test_hidden_states_of_a_turn_equal_the_original(recorded_talkers: dict[str, Pipeline], config: str, case: str) -> None:
+    args, recorded = arguments(config, "mllm")[case], arrays(config, "mllm")
+    pipeline = recorded_talkers[config]
+    ids, hidden, _ = read(pipeline, config, args["text"], args["images"])
+    assert ids == recorded[f"{case}_ids"][0].tolist()
+    np.testing.assert_allclose(hidden, recorded[f"{case}_hidden_full"][0], rtol=0, atol=HIDDEN)
+    logits = pipeline._language_model.logits(hidden[-1])
+    np.testing.assert_allclose(logits, recorded[f"{case}_logits_last"][0], rtol=0, atol=HIDDEN)
+    if args["images"]:
+        states = pipeline.encode_prompt(args["prompt"], pictures(config, args["images"]))
+        np.testing.assert_allclose(states, recorded[f"{case}_hidden_text"][0], rtol=0, atol=HIDDEN)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("case", ["chat0", "chat1", "chat2"])
+def test_positions_equal_the_original(config: str, case: str) -> None:
+    recorded = arrays(config, "mllm")
+    is_image = recorded[f"{case}_ids"][0] == {"A": 612, "B": 572}[config]
+    grids = [(rows // 2, columns // 2) for _, rows, columns in recorded.get(f"{case}_grid", ())]
+    assert np.array_equal(chat_positions(0, is_image.tolist(), grids), recorded[f"{case}_pos"][:, 0])
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("case", ["gen0", "gen1", "gen2"])
+@pytest.mark.parametrize(("name", "penalty"), [("rp1", 1.0), ("rp105", 1.05)])
+def test_greedy_tokens_equal_the_original(
+    recorded_talkers: dict[str, Pipeline], config: str, case: str, name: str, penalty: float
+) -> None:
+    args, recorded = arguments(config, "mllm")[case], arrays(config, "mllm")
+    pipeline = recorded_talkers[config]
+    _, hidden, context = read(pipeline, config, args["text"], args["images"])
+    logits = pipeline._language_model.logits(hidden[-1])
+    np.testing.assert_allclose(logits, recorded[f"{case}_{name}_logits0"][0], rtol=0, atol=HIDDEN)
+    ended = {"A": (602, 600), "B": (562, 560)}[config]  # the recording masked the end tokens
+    chooser = Chooser(Sampling(repetition_penalty=penalty), ended)
+    written = write(pipeline._language_model, Writing(context), hidden[-1:], [chooser], (), 16)
+    assert [token for _, token in written] == recorded[f"{case}_{name}_tokens"][0].tolist()
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_prompts_read_together_equal_the_original(recorded_talkers: dict[str, Pipeline], config: str) -> None:
+    """The original pads on the right, we on the left."""
+    recorded = arrays(config, "mllm")
+    mask = recorded["t2i_batch_mask"].astype(bool)
+    rows = [recorded[f"t2i{number}_ids"][0].tolist() for number in (0, 1)]
+    model = recorded_talkers[config]._language_model
+    states, _ = model.read_rows(Context.of_rows(len(rows)), rows)
+    for given, wanted, kept in zip(states, recorded["t2i_batch_hidden"], mask, strict=True):
+        np.testing.assert_allclose(given, wanted[kept], rtol=0, atol=HIDDEN)
+
+
+def drawing(config: str, name: str) -> Request:
+    """The recorded call's drawing."""
+    args, latents = arguments(config, name), arrays(config, name)["latents"]
+    kwargs = args["call_kwargs"]
+    return Request(
+        prompt="",
+        negative_prompt=kwargs.get("negative_prompt", ""),
+        images=pictures(config, args["images"]),
+        width_px=kwargs.get("width", 1024),
+        height_px=kwargs.get("height", 1024),
+        steps=kwargs["num_inference_steps"],
+        text_guidance=kwargs["text_guidance_scale"],
+        image_guidance=kwargs["image_guidance_scale"],
+        latents=latents,
+    )
+
+
+def call(pipeline: Pipeline, config: str, name: str) -> ChatResult:
+    args, request = arguments(config, name), drawing(config, name)
+    return pipeline.chat(args["call_kwargs"]["prompt"], request.images, request=request)
+
+
+@pytest.mark.parametrize(("config", "name"), WORDS)
+def test_answer_in_words_equals_the_original(recorded_talkers: dict[str, Pipeline], config: str, name: str) -> None:
+    answer = call(recorded_talkers[config], config, name)
+    recorded = arguments(config, name)["text"]
+    assert list(answer.token_ids) == arrays(config, name)["generated_ids"][0].tolist()
+    text = recorded_talkers[config]._prompts.tokenizer.decode(answer.token_ids, skip_special=False)
+    assert text.replace("<|im_end|>", "") == recorded
+    assert (answer.images, answer.result) == ([], None)
+
+
+@pytest.mark.parametrize(("config", "name"), DRAWN)
+def test_answer_with_a_picture_equals_the_original(recorded_talkers: dict[str, Pipeline], config: str, name: str) -> None:
+    answer, recorded = call(recorded_talkers[config], config, name), arrays(config, name)
+    assert list(answer.token_ids) == recorded["generated_ids"][0].tolist()
+    assert answer.text == "" and answer.result is not None
+    for step, expected in zip(recorded["step_index"], recorded["latents_steps"], strict=True):
+        np.testing.assert_allclose(answer.result.steps[step].latents, expected, atol=LATENTS, rtol=0)
+    shape = tuple(arguments(config, name)["output_shape"])
+    assert (len(answer.images), *np.asarray(answer.images[0]).shape) == shape
+
+
+@pytest.mark.parametrize(("config", "name"), recordings("chat_genimg"))
+def test_drawing_from_hidden_states_equals_the_original(recorded_talkers: dict[str, Pipeline], config: str, name: str) -> None:
+    args, recorded = arguments(config, name), arrays(config, name)
+    pipeline, request = recorded_talkers[config], drawing(config, name)
+    ids, hidden, _ = read(pipeline, config, args["call_kwargs"]["prompt"], args["images"])
+    states = hidden[np.array(ids) != pipeline._language_model.chat_facts.image_token_id]
+    result = pipeline.draw(request, states, request.negative_prompt)
+    for step, expected in zip(recorded["step_index"], recorded["latents_steps"], strict=True):
+        np.testing.assert_allclose(result.steps[step].latents, expected, atol=LATENTS, rtol=0)
+
+
+def test_picture_is_made_without_reading_the_prompt_again(
+    bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with load(bundles["A"], backend="ort-cpu", precision="fp32", threads=1) as pipeline:
+        lengths = runs_of(pipeline, "language_model", monkeypatch)
+        answer = call(pipeline, "A", "chat_call_draw")
+    assert answer.images
+    assert lengths == [49, 37]  # the turn, and the negative turn
+
+
+def test_second_turn_computes_only_its_own_tokens(talkers: dict[str, Pipeline], monkeypatch: pytest.MonkeyPatch) -> None:
+    """And its states are those of reading the whole conversation at once."""
+    pipeline = talkers["A"]
+    chat = pipeline.start_chat()
+    answer = chat.ask("What is in the picture?", max_new_tokens=4)
+    before = chat.read_tokens
+    lengths = runs_of(pipeline, "language_model", monkeypatch)
+    second = chat.ask("And now?", max_new_tokens=1, may_draw=False)
+    model = pipeline._language_model
+    facts, tokenizer = model.chat_facts, pipeline._prompts.tokenizer
+    ids = [
+        *tokenizer.encode(facts.first_turn.replace("{prompt}", "What is in the picture?")),
+        *answer.token_ids,
+        *tokenizer.encode(facts.next_turn.replace("{prompt}", "And now?")),
+    ]
+    assert lengths == [len(ids) - before]
+    hidden, _ = model.read(Context(), ids)
+    assert second.token_ids == (in_words(facts).choose(model.logits(hidden[-1]), ids),)
+
+
+def test_states_of_a_later_turn_are_those_of_the_whole_conversation(talkers: dict[str, Pipeline]) -> None:
+    """A picture that a later turn draws is guided by them."""
+    pipeline = talkers["A"]
+    chat = pipeline.start_chat()
+    chat.ask("What is in the picture?", max_new_tokens=4)
+    question, context = chat._read("Draw it.", [])
+    whole, _ = pipeline._language_model.read(Context(), context.ids)
+    np.testing.assert_allclose(question.states, whole[-len(question.states) :], rtol=0, atol=1e-5)
+
+
+def in_words(facts: ChatFacts) -> Chooser:
+    """What answers greedily and never with a picture."""
+    assert facts.draw_token_id is not None
+    return Chooser(Sampling(repetition_penalty=facts.repetition_penalty), [facts.draw_token_id])
+
+
+def always_draws(talker: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_token = talker._language_model.chat_facts.draw_token_id
+    monkeypatch.setattr(Chooser, "choose", lambda self, logits, ids: draw_token)
+
+
+def test_picture_that_was_made_is_edited_in_the_next_turn(
+    talkers: dict[str, Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    always_draws(talkers["A"], monkeypatch)
+    chat = talkers["A"].start_chat()
+    first = chat.ask("Draw a red cube.", request=SMALL)
+    second = chat.ask("Make it blue.", request=SMALL)
+    assert first.result is not None and second.result is not None
+    assert (first.result.request.images, second.result.request.images) == ((), tuple(first.images))
+    assert chat.images == [*first.images, *second.images]
+
+
+def test_picture_that_was_made_is_shown_in_the_next_turn(talkers: dict[str, Pipeline]) -> None:
+    chat = talkers["A"].start_chat()
+    drawn = chat.ask(DRAW, request=SMALL)
+    assert len(drawn.images) == 1 and chat.images == drawn.images
+    before = chat.read_tokens
+    chat.ask("What is in the picture?", max_new_tokens=1)
+    assert chat._context.ids[before:].count(612) == 4  # 64 px are 2×2 tokens of 28 px
+
+
+def test_cancelled_answer_leaves_a_conversation_that_goes_on(talkers: dict[str, Pipeline]) -> None:
+    chat = talkers["A"].start_chat()
+    cancelled = chat.ask("What is in the picture?", on_token=lambda text: False)
+    whole = talkers["A"].chat("What is in the picture?")
+    assert len(cancelled.token_ids) < len(whole.token_ids)
+    assert whole.text.startswith(cancelled.text) and cancelled.text
+    assert chat.ask("Please describe this image briefly.", max_new_tokens=3).token_ids
+
+
+def test_streamed_pieces_make_up_the_answer(talkers: dict[str, Pipeline]) -> None:
+    heard: list[str] = []
+    answer = talkers["A"].chat("What is in the picture?", on_token=heard.append)
+    assert "".join(heard) == answer.text and len(heard) > 1
+    stream = talkers["A"].start_chat().stream("What is in the picture?")
+    assert list(stream) == heard
+    assert (stream.result.text, stream.result.token_ids) == (answer.text, answer.token_ids)
+
+
+def test_streamed_answer_ends_with_its_picture(talkers: dict[str, Pipeline]) -> None:
+    """A stream could once only speak."""
+    chat, steps = talkers["A"].start_chat(), list[int]()
+    stream = chat.stream(DRAW, request=SMALL, on_step=lambda step: steps.append(step.index))
+    assert list(stream) == []
+    assert len(stream.result.images) == 1 and chat.images == stream.result.images and steps == [0]
+
+
+def test_result_of_a_stream_finishes_it(talkers: dict[str, Pipeline]) -> None:
+    stream = talkers["A"].start_chat().stream("What is in the picture?")
+    first = next(stream)
+    assert stream.result.text.startswith(first)
+    assert list(stream) == [] and len(stream.result.token_ids) > 2
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_stream_that_is_left_early_keeps_what_was_said(talkers: dict[str, Pipeline], closes: bool) -> None:
+    """Without a close, the turn after it once built on a conversation that the stream then overwrote."""
+    pipeline = talkers["A"]
+    chat = pipeline.start_chat()
+    stream = chat.stream("What is in the picture?")
+    said = next(stream) + next(stream)
+    if closes:
+        stream.close()
+    second = chat.ask("And now?", max_new_tokens=1, may_draw=False)
+    assert stream.result.text == said and list(stream) == []
+    facts, tokenizer = pipeline._language_model.chat_facts, pipeline._prompts.tokenizer
+    told = [
+        *tokenizer.encode(facts.first_turn.replace("{prompt}", "What is in the picture?")),
+        *stream.result.token_ids,
+        *tokenizer.encode(facts.next_turn.replace("{prompt}", "And now?")),
+    ]
+    assert list(chat._context.ids) == told
+    hidden, _ = pipeline._language_model.read(Context(), told)
+    logits = pipeline._language_model.logits(hidden[-1])
+    assert second.token_ids == (in_words(facts).choose(logits, told),)
+
+
+@pytest.mark.parametrize("prompt", ["What is in the picture?", "Draw a red cube on a wooden table."])
+def test_interrupted_answer_keeps_what_was_said(
+    talkers: dict[str, Pipeline], prompt: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = talkers["A"].start_chat()
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(talkers["A"], "draw", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            chat.ask(prompt, request=SMALL, on_token=interrupt)
+    assert chat.ask("And now?", max_new_tokens=1, may_draw=False).token_ids
+    assert chat.images == [] and chat.read_tokens > 50
+
+
+def test_turn_that_fails_leaves_the_conversation_as_it_was(
+    talkers: dict[str, Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = talkers["A"].start_chat()
+    chat.ask("What is in the picture?", max_new_tokens=2)
+    before = chat.read_tokens
+    always_draws(talkers["A"], monkeypatch)
+    stream = chat.stream("Put all of these together.", [Image.new("RGB", (32, 32))] * 6, request=SMALL)
+    with pytest.raises(RequestError, match="6 images were given"):
+        next(stream)
+    with pytest.raises(RequestError, match="this answer failed"):
+        _ = stream.result
+    assert (chat.read_tokens, chat.images) == (before, [])
+    monkeypatch.undo()
+    assert chat.ask("And now?", max_new_tokens=1, may_draw=False).token_ids
+
+
+def test_questions_answered_together_get_the_answers_of_each_alone(talkers: dict[str, Pipeline]) -> None:
+    """Words, words about a picture, a drawing and an edit, of different lengths."""
+    picture = GOLDENS / "A" / "golden" / "inputs" / "chat_edit.png"
+    asked = [
+        ("What is in the picture?", []),
+        (DRAW, []),
+        ("Please describe this image briefly.", [picture.with_name("chat_desc.png")]),
+        ("Change the background to a classroom.", [picture]),
+    ]
+    prompts, images = [prompt for prompt, _ in asked], [given for _, given in asked]
+    request = replace(SMALL, image_guidance=2.0)
+    together = talkers["A"].chat_batch(prompts, images, request=request, max_new_tokens=20)
+    for (prompt, given), answer in zip(asked, together, strict=True):
+        alone = talkers["A"].chat(prompt, given, request=request, max_new_tokens=20)
+        assert (answer.text, answer.token_ids, len(answer.images)) == (alone.text, alone.token_ids, len(alone.images))
+        if alone.result is not None and answer.result is not None:
+            np.testing.assert_allclose(answer.result.latents, alone.result.latents, rtol=0, atol=1e-5)
+    assert [len(answer.images) for answer in together] == [0, 1, 0, 1]
+
+
+def test_stop_texts_end_each_answer_of_several(talkers: dict[str, Pipeline]) -> None:
+    prompts = ["What is in the picture?", "Please describe this image briefly."]
+    whole = talkers["A"].chat(prompts[0]).text
+    settings: Any = {"stop": [whole[3:6]], "max_new_tokens": 12, "may_draw": False}
+    together = talkers["A"].chat_batch(prompts, **settings)
+    assert [answer.text for answer in together] == [talkers["A"].chat(prompt, **settings).text for prompt in prompts]
+    assert together[0].text == whole[: whole.index(whole[3:6])]
+
+
+def test_no_questions_get_no_answers_and_missing_images_are_named(talkers: dict[str, Pipeline]) -> None:
+    assert talkers["A"].chat_batch([]) == []
+    with pytest.raises(RequestError, match="1 lists of images were given for 2 prompts"):
+        talkers["A"].chat_batch(["a", "b"], [[]])
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_embeddings_reach_the_host_in_float32(bundles: dict[str, Path], precision: str) -> None:
+    """bfloat16 arrays of a GPU had to be read as numpy arrays where a picture was shown."""
+    bundle = Bundle.open(bundles["A"])
+    assert bundle.graph("vision_encoder", precision).outputs["image_embeds"].dtype == "float32"
+    assert bundle.graph("token_embedding", precision).outputs["inputs_embeds"].dtype == "float32"
+    assert bundle.graph("language_model", precision).inputs["inputs_embeds"].dtype == "float32"
+
+
+def test_half_precision_reads_a_turn_with_pictures_as_the_original(bundles: dict[str, Path]) -> None:
+    args, recorded = arguments("A", "mllm")["chat2"], arrays("A", "mllm")
+    with load(bundles["A"], backend="ort-cpu", precision="fp16", threads=1) as pipeline:
+        _, hidden, _ = read(pipeline, "A", args["text"], args["images"])
+    wanted = recorded["chat2_hidden_full"][0]
+    assert np.linalg.norm(hidden - wanted) / np.linalg.norm(wanted) < 1e-2
+
+
+def test_stop_text_ends_the_answer_before_it(talkers: dict[str, Pipeline]) -> None:
+    whole = talkers["A"].chat("What is in the picture?").text
+    chat = talkers["A"].start_chat()
+    assert chat.ask("What is in the picture?", stop=[whole[3:6]]).text == whole[: whole.index(whole[3:6])]
+
+
+def test_image_token_without_an_image_is_refused_and_the_conversation_goes_on(talkers: dict[str, Pipeline]) -> None:
+    chat = talkers["A"].start_chat()
+    with pytest.raises(RequestError, match="holds 1 image tokens, without an image"):
+        chat.ask("<|image_pad|> what?")
+    assert chat.ask("What is in the picture?", max_new_tokens=1).token_ids
+
+
+def test_conversation_beyond_the_context_is_refused(bundles: dict[str, Path]) -> None:
+    bundle = Bundle.open(bundles["A"])
+    assert bundle.manifest.chat is not None
+    short = replace(bundle.manifest, chat=replace(bundle.manifest.chat, max_context_tokens=40))
+    with load(bundles["A"], backend="ort-cpu", precision="fp32", threads=1) as opened:
+        pipeline = Pipeline(replace(bundle, manifest=short), opened.backend)
+        with pytest.raises(RequestError, match="has 44 tokens; this model reads at most 40"):
+            pipeline.chat("What is in the picture?")
+
+
+@pytest.mark.parametrize(("field", "message"), [("vision", "can't look at pictures"), ("chat", "can only draw")])
+def test_bundle_without_eyes_or_voice_says_so(bundles: dict[str, Path], field: str, message: str) -> None:
+    bundle = Bundle.open(bundles["A"])
+    manifest = replace(bundle.manifest, **{field: None})
+    with load(bundles["A"], backend="ort-cpu", precision="fp32", threads=1) as opened, pytest.raises(BundleError, match=message):
+        image = GOLDENS / "A" / "golden" / "inputs" / "chat_edit.png"
+        Pipeline(replace(bundle, manifest=manifest), opened.backend).chat("What?", [image])
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens=0 is below"),
+        ({"temperature": -1.0}, "temperature=-1.0 is out of range"),
+        ({"top_p": 0.0}, "top_p=0.0 is out of range"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty=0.0 is out of range"),
+        ({"top_k": -1}, "top_k=-1 is out of range"),
+        ({"seed": -1}, "seed=-1 is out of range"),
+        ({"stop": ["a", ""]}, "is not a list of texts"),
+        ({"stop": "a"}, "is not a list of texts"),
+        ({"max_tokens": 5}, "a chat has no setting 'max_tokens'; it has request, max_new_tokens"),
+    ],
+)
+def test_settings_out_of_range_are_refused(talkers: dict[str, Pipeline], setting: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        talkers["A"].chat("What?", **setting)

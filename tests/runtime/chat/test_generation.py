@@ -1,0 +1,53 @@
+"""Choosing words against transformers' own logits processors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from transformers.generation.logits_process import (
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from omnigen2_rt.runtime.chat.generation import Chooser, Sampling, penalised, probabilities
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (5, 1.0), (0, 0.7), (8, 0.9), (1, 0.5)])
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 1.7])
+def test_probabilities_equal_those_of_transformers(temperature: float, top_k: int, top_p: float) -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, 40).astype(np.float32)
+    ids = [3, 7, 7, 30]
+    warpers = [RepetitionPenaltyLogitsProcessor(1.3), TemperatureLogitsWarper(temperature)]
+    warpers += [TopKLogitsWarper(top_k)] if top_k else []
+    warpers += [TopPLogitsWarper(top_p)] if top_p < 1 else []
+    scores = LogitsProcessorList(warpers)(torch.tensor([ids]), torch.from_numpy(logits[None].copy()))
+    wanted = torch.softmax(scores, -1)[0].numpy()
+    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
+    np.testing.assert_allclose(probabilities(penalised(logits, ids, 1.3), sampling), wanted, rtol=0, atol=1e-6)
+
+
+def test_sampling_with_the_same_seed_gives_the_same_tokens() -> None:
+    logits = np.random.default_rng(1).normal(0, 1, 50).astype(np.float32)
+
+    def draws(seed: int) -> list[int]:
+        chooser = Chooser(Sampling(temperature=1.0, seed=seed))
+        return [chooser.choose(logits, []) for _ in range(20)]
+
+    assert draws(3) == draws(3)
+    assert draws(3) != draws(4)
+
+
+def test_sampling_follows_the_probabilities() -> None:
+    logits = np.log(np.array([0.5, 0.3, 0.2], np.float32))
+    chooser = Chooser(Sampling(temperature=1.0))
+    counts = np.bincount([chooser.choose(logits, []) for _ in range(4000)], minlength=3)
+    np.testing.assert_allclose(counts / 4000, [0.5, 0.3, 0.2], atol=0.03)
+
+
+def test_banned_token_is_never_chosen() -> None:
+    assert Chooser(Sampling(), [1]).choose(np.array([0.0, 5.0, 1.0], np.float32), []) == 2
