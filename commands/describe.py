@@ -12,9 +12,10 @@ from typing import Any
 
 from ..runtime.backends import BACKENDS, choose_backend, choose_graphs, choose_precision
 from ..runtime.backends.tensorrt.library import build_problem
-from ..runtime.bundle import MANIFEST, Bundle
+from ..runtime.bundle import Bundle
 from ..runtime.errors import BundleError, RequestError
 from ..runtime.images.png import read_parameters
+from ..runtime.manifest import MANIFEST
 from .memory_plan import memory_plan
 
 PACKAGES = (

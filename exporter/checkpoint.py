@@ -18,8 +18,8 @@ from ..reference.transformer import Transformer, TransformerConfig
 from ..reference.vae import VAE, VAEConfig
 from ..reference.vision import VisionConfig
 from ..reference.weights import mllm_parameter_name, read_config, tensor_locations
-from ..runtime.bundle import MANIFEST
 from ..runtime.errors import ExportError
+from ..runtime.manifest import MANIFEST
 from .components import Component
 
 STORED_DTYPES = ("F32", "F16", "BF16")

@@ -23,18 +23,11 @@ import onnx_ir as ir
 
 from ..plugins.omni_rope.torch_export import emit
 from ..reference.safetensors_header import TensorLocation
-from ..runtime.bundle import (
-    CALIBRATION,
-    MANIFEST,
-    PRECISIONS,
-    FileSpec,
-    GraphSpec,
-    Manifest,
-    TensorSpec,
-    file_hash,
-    header_hash,
-)
+from ..runtime.bundle import CALIBRATION
+from ..runtime.dtypes import PRECISIONS
 from ..runtime.errors import BundleError, ExportError
+from ..runtime.files import file_hash, header_hash
+from ..runtime.manifest import MANIFEST, FileSpec, GraphSpec, Manifest, TensorSpec
 from .checkpoint import PARTS, Checkpoint
 from .components import COMPONENTS, Component, Tensor
 from .manifest import TOKENIZER, make_manifest, write_tokenizer
@@ -285,6 +278,9 @@ def _graph_spec(checkpoint: Checkpoint, component: Component, precision: str, st
         resident_bytes=sum(tensor.size for tensor in weights) * int(ONNX_DTYPES[compute].itemsize),
         inlined=twin,
         inlined_sha256=None if twin is None else file_hash(staging / twin),
+        keeps_float32=component.keeps_float32,
+        picture_rows=component.picture_rows,
+        repeats_shapes=component.repeats_shapes,
     )
 
 

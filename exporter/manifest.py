@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..runtime.bundle import (
+from ..runtime.manifest import (
     FORMAT_VERSION,
     FileSpec,
     GraphSpec,
     Manifest,
-    MLLMFacts,
+    MLLMParameters,
     Prompts,
-    SchedulerFacts,
-    TransformerFacts,
-    VAEFacts,
+    SchedulerParameters,
+    TransformerParameters,
+    VAEParameters,
 )
 from .checkpoint import Checkpoint, drawing_template
 from .processor import chat_facts, vision_facts
@@ -41,7 +41,7 @@ def make_manifest(
         format_version=FORMAT_VERSION,
         source=Path(checkpoint.name).name,
         tools=dict(tools),
-        transformer=TransformerFacts(
+        transformer=TransformerParameters(
             hidden_size=transformer.hidden_size,
             latent_channels=transformer.in_channels,
             patch_size=transformer.patch_size,
@@ -50,13 +50,13 @@ def make_manifest(
             max_references=transformer.max_references,
             teacache_coefficients=TEACACHE_COEFFICIENTS,
         ),
-        vae=VAEFacts(
+        vae=VAEParameters(
             downscale=vae.pixels_per_latent,
             scaling_factor=vae.scaling_factor,
             shift_factor=vae.shift_factor or 0.0,
             sample_px=vae.sample_size,
         ),
-        mllm=MLLMFacts(
+        mllm=MLLMParameters(
             hidden_size=mllm.hidden_size,
             layers=mllm.num_hidden_layers,
             kv_heads=mllm.num_key_value_heads,
@@ -64,7 +64,7 @@ def make_manifest(
             rope_theta=mllm.rope_theta,
             mrope_section=mllm.mrope_section,
         ),
-        scheduler=SchedulerFacts(dynamic_time_shift=checkpoint.dynamic_time_shift),
+        scheduler=SchedulerParameters(dynamic_time_shift=checkpoint.dynamic_time_shift),
         prompts=Prompts(drawing=drawing_template(checkpoint.path)),
         tokenizer=TOKENIZER,
         graphs=tuple(graphs),

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from ..runtime.bundle import ChatFacts, ReflectionPrompts, VisionFacts, VisionParameters
 from ..runtime.errors import BundleError, ExportError
+from ..runtime.manifest import ChatParameters, ImageProcessorParameters, ReflectionPrompts, VisionParameters
 from .checkpoint import PLACEHOLDER, Checkpoint, read_json, render_turns
 from .tokenizer import tokenizer_json
 
@@ -39,7 +39,7 @@ REFLECTION_FILE = "reflection.json"
 """Beside model_index.json: what a checkpoint that was trained to reflect is to be asked, under the names of ReflectionPrompts."""
 
 
-def chat_facts(checkpoint: Checkpoint) -> ChatFacts:
+def chat_facts(checkpoint: Checkpoint) -> ChatParameters:
     """The manifest's `chat`. Raises ExportError where the checkpoint's files don't tell."""
     tokens = _special_tokens(checkpoint)
     generation = _optional_json(checkpoint, "generation_config.json")
@@ -48,7 +48,7 @@ def chat_facts(checkpoint: Checkpoint) -> ChatFacts:
     stops = [tokens[name] for name in STOP_TOKENS if name in tokens] + (eos if isinstance(eos, list) else [eos])
     config = read_json(checkpoint.path / "mllm" / "config.json")
     context = {**config, **config.get("text_config", {})}.get("max_position_embeddings", 32768)
-    return ChatFacts(
+    return ChatParameters(
         first_turn=render_turns(checkpoint.path, [PLACEHOLDER], answer_next=True),
         next_turn=_next_turn(checkpoint),
         image_tag=IMAGE_TAG,
@@ -80,18 +80,18 @@ def reflection_prompts(checkpoint: Checkpoint) -> ReflectionPrompts:
         raise ExportError(f"{path}: {error}") from error
 
 
-def vision_facts(checkpoint: Checkpoint) -> VisionFacts:
+def vision_facts(checkpoint: Checkpoint) -> VisionParameters:
     """The manifest's `vision`. Raises ExportError where preprocessor_config.json lacks a number."""
     stored = read_json(checkpoint.path / "processor" / "preprocessor_config.json")
     size = stored.get("size") or {}
     stored.setdefault("min_pixels", size.get("shortest_edge"))
     stored.setdefault("max_pixels", size.get("longest_edge"))
-    numbers: dict[str, Any] = {name: stored.get(name) for name in VisionParameters.__dataclass_fields__}
+    numbers: dict[str, Any] = {name: stored.get(name) for name in ImageProcessorParameters.__dataclass_fields__}
     if missing := [name for name, value in numbers.items() if value is None]:
         raise ExportError(f"processor/preprocessor_config.json lacks {', '.join(missing)}")
     lists = {name: tuple(value) for name, value in numbers.items() if isinstance(value, list)}
-    return VisionFacts(
-        processor=VisionParameters(**{**numbers, **lists}),
+    return VisionParameters(
+        processor=ImageProcessorParameters(**{**numbers, **lists}),
         head_width=checkpoint.vision.head_width,
         window_px=checkpoint.vision.window_size,
     )

@@ -12,11 +12,12 @@ from typing import Any, Protocol, Unpack
 
 import numpy as np
 
-from ..runtime.bundle import Bundle, Manifest
+from ..runtime.bundle import Bundle
 from ..runtime.caches import CachePolicy
 from ..runtime.chat.conversation import ChatSettings
 from ..runtime.errors import BundleError, RequestError
 from ..runtime.images.loading import ImageSource
+from ..runtime.manifest import Manifest
 from ..runtime.pipeline import bundle_path
 from ..runtime.request import Request, Result
 from . import drawing_tasks, talking_tasks

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from .backends import Backend, DeviceArray
 from .backends.sessions import Sessions
-from .bundle import TransformerFacts
 from .caches import BranchCache
 from .errors import BackendError
 from .guidance import branches, combine, sees_references
+from .manifest import TransformerParameters
 from .request import Request, Step
 from .rope import RequestRotary, Rotary, request_rotary
 from .schedulers import SCHEDULERS
@@ -43,7 +43,7 @@ class Denoiser:
         self,
         sessions: Sessions,
         backend: Backend,
-        facts: TransformerFacts,
+        facts: TransformerParameters,
         request: Request,
         conditions: Conditions,
         timesteps: NDArray[np.float32],

@@ -19,7 +19,7 @@ from PIL import Image
 
 from .backends import Backend, open_backend
 from .backends.sessions import Sessions
-from .bundle import MANIFEST, Bundle
+from .bundle import Bundle
 from .chat.batch import ask_together
 from .chat.conversation import Chat, ChatResult, ChatSettings, OnToken, question_ids
 from .chat.reflection import OnRound, Reflection, reflect
@@ -36,6 +36,7 @@ from .images.loading import (
     to_images,
     to_pixels,
 )
+from .manifest import MANIFEST
 from .mllm.language_model import Context, LanguageModel
 from .mllm.prompt_encoder import PromptEncoder
 from .noise import gaussian_noise

@@ -113,7 +113,7 @@ CHECKPOINT_DAMAGES: Damages = {
 }
 
 BUNDLE_DAMAGES: Damages = {
-    "newer": (edit(lambda m: m.update(format_version=99)), "has format version 99; this release reads up to 1: upgrade"),
+    "newer": (edit(lambda m: m.update(format_version=99)), "has format version 99; this release reads up to 2: upgrade"),
     "no version": (edit(lambda m: m.pop("format_version")), "has no format_version: it is not a bundle's manifest"),
     "unknown key": (edit(lambda m: m.update(colour="red")), r"unknown \['colour'\]"),
     "missing key": (edit(lambda m: m.pop("vae")), r"missing \['vae'\]"),

@@ -15,7 +15,8 @@ from omnigen2_rt.exporter.export import Lora, export_bundle
 from omnigen2_rt.reference.mllm import MLLMConfig
 from omnigen2_rt.reference.vision import VisionConfig
 from omnigen2_rt.reference.weights import mllm_parameter_name, read_config, tensor_locations
-from omnigen2_rt.runtime.bundle import MANIFEST, Bundle, GraphSpec
+from omnigen2_rt.runtime.bundle import Bundle
+from omnigen2_rt.runtime.manifest import MANIFEST, GraphSpec
 
 GOLDENS = Path(__file__).resolve().parent / "data" / "goldens"
 

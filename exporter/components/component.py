@@ -38,6 +38,7 @@ class Component:
     `sizes` are example values of the dynamic sizes, each at least 2 so that export keeps it dynamic, and consistent with
     one another. `draw` overrides how an input of the sample is drawn (default: a standard normal). `tolerance` is the
     largest relative error (of the L2 norm) to the reference in float32, by precision.
+    keeps_float32, picture_rows, repeats_shapes: as in the manifest's `GraphSpec`.
     """
 
     name: str
@@ -49,6 +50,9 @@ class Component:
     sizes: Mapping[str, int]
     draw: Mapping[str, Draw] = field(default_factory=dict)
     tolerance: Mapping[str, float] = field(default_factory=lambda: {"fp32": 1e-4, "fp16": 1e-2, "bf16": 3e-2})
+    keeps_float32: bool = False
+    picture_rows: bool = False
+    repeats_shapes: bool = False
 
     def sample(self, config: Any, seed: int = 0, **sizes: int) -> dict[str, np.ndarray]:
         """Random inputs of the example sizes (or of `sizes`): float32, int64 or bool arrays by input name."""

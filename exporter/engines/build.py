@@ -13,8 +13,9 @@ from typing import Any
 from ...runtime.backends.tensorrt import library as tensorrt_library
 from ...runtime.backends.tensorrt.cuda import Device
 from ...runtime.backends.tensorrt.engines import FOLDER, EngineRecord, Key, Machine, engine_name, make_key, mismatches
-from ...runtime.bundle import Bundle, GraphSpec
+from ...runtime.bundle import Bundle
 from ...runtime.errors import BackendError, BundleError, ExportError
+from ...runtime.manifest import GraphSpec
 from .builder import Progress, build_engine
 from .cache import build_lock, list_engines, prune, store_engine, stored_engine
 from .graph_shapes import load_graph

@@ -14,7 +14,7 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto, NodeProto
 
-from ...runtime.bundle import GraphSpec
+from ...runtime.manifest import GraphSpec
 from .graph_shapes import Types, load_graph, tensor_types
 
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "bool": 1}

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...runtime.bundle import GraphSpec, Manifest
 from ...runtime.errors import ExportError
+from ...runtime.manifest import GraphSpec, Manifest
 from .options import SMALLEST_PX, Limits
 
 Range = tuple[int, int, int]

@@ -17,8 +17,10 @@ import onnx
 import onnx.inliner
 import onnx_ir as ir
 
-from ...runtime.bundle import MANIFEST, Bundle, FileSpec, GraphSpec, Manifest, file_hash, header_hash
+from ...runtime.bundle import Bundle
 from ...runtime.errors import ExportError
+from ...runtime.files import file_hash, header_hash
+from ...runtime.manifest import MANIFEST, FileSpec, GraphSpec, Manifest
 from ..weights.placement import place
 from ..weights.tensor_file import NewTensor, write_tensors
 from .calibration import PRECISION, Calibration, Progress, calibration_of, observe_inputs

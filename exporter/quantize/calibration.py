@@ -17,8 +17,10 @@ import onnx_ir as ir
 
 from ...runtime.backends import Backend, open_backend
 from ...runtime.backends.machine import usable_memory_bytes
-from ...runtime.bundle import CALIBRATION, Bundle, GraphSpec, TensorSpec, file_hash
+from ...runtime.bundle import CALIBRATION, Bundle
 from ...runtime.errors import ExportError
+from ...runtime.files import file_hash
+from ...runtime.manifest import GraphSpec, TensorSpec
 from ...runtime.pipeline import Pipeline, check_limits
 from ...runtime.request import Request
 from .linears import InputStatistics, find_linears

@@ -20,7 +20,8 @@ from ...exporter.processor import IMAGE_TAG
 from ...reference.mllm import MLLMConfig, mrope_tables
 from ...reference.vision import VisionEncoder, Windows
 from ...reference.weights import read_config
-from ...runtime.mllm.image_processor import VisionParameters, vision_patches
+from ...runtime.manifest import ImageProcessorParameters
+from ...runtime.mllm.image_processor import vision_patches
 from ...runtime.mllm.tokenizer import Tokenizer
 from ...runtime.mllm.vision_tables import vision_tables
 from ...runtime.rope import chat_positions
@@ -60,8 +61,8 @@ class Reader:
         self.image_token = self.tokenizer.token_id("<|image_pad|>")
         self.model = MLLMConfig.from_json(read_config(checkpoint / "mllm"))
         stored = read_json(checkpoint / "processor" / "preprocessor_config.json")
-        names = VisionParameters.__dataclass_fields__
-        self.processor = VisionParameters(**{name: stored[name] for name in names})
+        names = ImageProcessorParameters.__dataclass_fields__
+        self.processor = ImageProcessorParameters(**{name: stored[name] for name in names})
         _, self.grid = vision_patches(Image.new("RGB", (128, 128)), self.processor)
         self.tokens_a_side = self.grid[1] // self.processor.merge_size
         side = self.grid[1] * self.processor.patch_size

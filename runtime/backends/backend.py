@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..bundle import GraphSpec
 from ..errors import BackendError
+from ..manifest import GraphSpec
 
 VALUE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 

@@ -12,8 +12,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from ..bundle import Bundle, GraphSpec
+from ..bundle import Bundle
 from ..errors import BackendError
+from ..manifest import GraphSpec
 from .backend import DeviceArray, check_names
 
 ONNX_BFLOAT16 = 16  # TensorProto.BFLOAT16

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..bundle import ChatFacts
 from ..denoiser import OnStep
 from ..errors import RequestError
 from ..images.loading import ImageSource, load_image
+from ..manifest import ChatParameters
 from ..mllm.language_model import Context, LanguageModel
 from ..mllm.tokenizer import Tokenizer
 from ..request import Request, Result
@@ -216,7 +216,7 @@ class Chat:
 
 
 def question_ids(
-    facts: ChatFacts, tokenizer: Tokenizer, template: str, prompt: str, image_numbers: Sequence[int]
+    facts: ChatParameters, tokenizer: Tokenizer, template: str, prompt: str, image_numbers: Sequence[int]
 ) -> list[int]:
     """The ids of a turn, one image token for each image before its text. Raises RequestError for others in the text."""
     tags = "".join(facts.image_tag.replace("{number}", str(number)) for number in image_numbers)
@@ -227,7 +227,7 @@ def question_ids(
     return ids
 
 
-def new_chooser(facts: ChatFacts, settings: ChatSettings) -> Chooser:
+def new_chooser(facts: ChatParameters, settings: ChatSettings) -> Chooser:
     """What picks the tokens of one answer. Raises RequestError for a sampling setting out of range."""
     stored: dict[str, Any] = {name: getattr(facts, name) for name in SAMPLING}
     wanted = {name: value for name, value in settings.items() if name in SAMPLING and value is not None}

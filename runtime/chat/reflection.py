@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from ..bundle import ReflectionPrompts
 from ..denoiser import OnStep
 from ..errors import RequestError
 from ..images.loading import ImageSource
+from ..manifest import ReflectionPrompts
 from ..request import Request, Result
 from .conversation import Chat
 

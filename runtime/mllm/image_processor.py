@@ -7,7 +7,6 @@ the bundle, which takes them from the checkpoint's preprocessor_config.json.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,33 +14,15 @@ from PIL import Image
 
 from ..errors import RequestError
 from ..images.loading import Size
+from ..manifest import ImageProcessorParameters
 
 _LARGEST_ASPECT = 200
-
-
-@dataclass(frozen=True, kw_only=True)
-class VisionParameters:
-    """The numbers of the image processor, named as in preprocessor_config.json.
-
-    A patch is patch_size² pixels of temporal_patch_size frames (a still picture is repeated); merge_size² patches
-    become one token. min_pixels, max_pixels: the area a picture is brought to. resample: PIL's number for the filter.
-    """
-
-    patch_size: int
-    temporal_patch_size: int
-    merge_size: int
-    min_pixels: int
-    max_pixels: int
-    image_mean: tuple[float, float, float]
-    image_std: tuple[float, float, float]
-    rescale_factor: float
-    resample: int
 
 
 Patches = tuple[NDArray[np.float32], tuple[int, int, int]]
 
 
-def vision_patches(image: Image.Image, parameters: VisionParameters) -> Patches:
+def vision_patches(image: Image.Image, parameters: ImageProcessorParameters) -> Patches:
     """An RGB image as patches (N, channels · temporal · patch²) float32, and its grid (frames, rows, columns).
 
     N = rows · columns. The patches that merge into one token follow each other; tokens go row by row.
@@ -62,7 +43,7 @@ def vision_patches(image: Image.Image, parameters: VisionParameters) -> Patches:
     return frames.reshape(rows * columns, -1), (1, rows, columns)
 
 
-def patch_multiple_size(width_px: int, height_px: int, parameters: VisionParameters) -> Size:
+def patch_multiple_size(width_px: int, height_px: int, parameters: ImageProcessorParameters) -> Size:
     """The nearest size of whole tokens whose area lies within the limits ("smart_resize" in the original)."""
     if max(width_px, height_px) > _LARGEST_ASPECT * min(width_px, height_px):
         raise RequestError(

@@ -17,8 +17,9 @@ from PIL import Image
 
 from ..backends import Backend, DeviceArray
 from ..backends.sessions import Sessions
-from ..bundle import Bundle, ChatFacts, VisionFacts
+from ..bundle import Bundle
 from ..errors import BundleError, RequestError
+from ..manifest import ChatParameters, VisionParameters
 from ..rope import Grid, chat_positions, mrope_tables, text_positions
 from .image_processor import vision_patches
 from .vision_tables import vision_tables
@@ -72,7 +73,7 @@ class LanguageModel:
         self._facts = bundle.manifest.mllm
 
     @property
-    def chat_facts(self) -> ChatFacts:
+    def chat_facts(self) -> ChatParameters:
         """The bundle's `chat`. Raises BundleError if it has none."""
         if self._bundle.manifest.chat is None:
             raise BundleError(f"the bundle {str(self._bundle.path)!r} can only draw; export its checkpoint again to chat")
@@ -191,7 +192,7 @@ class LanguageModel:
         empty = np.zeros((rows, self._facts.kv_heads, 0, self._facts.head_width), np.float32)
         return {f"past_{kind}_{k}": empty for kind in ("key", "value") for k in range(self._facts.layers)}
 
-    def _vision_facts(self) -> VisionFacts:
+    def _vision_facts(self) -> VisionParameters:
         if self._bundle.manifest.vision is None:
             raise BundleError(f"the bundle {str(self._bundle.path)!r} can't look at pictures: it has no vision encoder")
         return self._bundle.manifest.vision

@@ -17,7 +17,7 @@ import pytest
 from omnigen2_rt.exporter.checkpoint import Checkpoint
 from omnigen2_rt.exporter.quantize.bundle import quantize_bundle
 from omnigen2_rt.exporter.quantize.calibration import Calibration
-from omnigen2_rt.runtime.bundle import GraphSpec
+from omnigen2_rt.runtime.manifest import GraphSpec
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "tests/data/goldens/A/checkpoint"

@@ -14,7 +14,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "__main__": ("cli",),
     "cli": ("commands", "runtime.errors"),
     "commands": ("commands", "exporter", "nano", "runtime"),
-    "exporter": ("exporter", "plugins", "reference", "runtime.backends", "runtime.bundle", "runtime.errors"),
+    "exporter": (
+        "exporter", "plugins", "reference", "runtime.backends", "runtime.bundle", "runtime.dtypes", "runtime.errors",
+        "runtime.files", "runtime.manifest", "runtime.progress",
+    ),  # fmt: skip
     "exporter.quantize": ("exporter", "reference", "runtime"),  # it draws with a bundle, to calibrate and to compare
     "exporter.verify": ("exporter", "reference", "runtime"),  # it draws with a bundle and with the reference
     "nano": ("nano", "runtime"),

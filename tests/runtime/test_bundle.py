@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from omnigen2_rt.runtime.bundle import Bundle, Manifest
+from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.errors import BundleError
+from omnigen2_rt.runtime.manifest import MANIFEST, Manifest
 from tests.damages import BUNDLE_DAMAGES, flip
 from tests.exporter.checkpoints import TRANSFORMER
+
+TRAITS = ("keeps_float32", "picture_rows", "repeats_shapes")
 
 
 @pytest.fixture
@@ -54,6 +58,15 @@ def test_folder_that_is_no_bundle_is_told_apart_from_a_checkpoint(tmp_path: Path
 def test_manifest_survives_its_text(bundles: dict[str, Path]) -> None:
     manifest = Bundle.open(bundles["A"]).manifest
     assert Manifest.from_json(manifest.to_json(), "here") == manifest
+
+
+def test_bundle_of_format_1_opens_with_the_traits_that_it_left_out(bundle: Path) -> None:
+    """Format 1 had no such fields: the backends knew components by name."""
+    newest = json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))
+    graphs = [{name: value for name, value in graph.items() if name not in TRAITS} for graph in newest["graphs"]]
+    older = {**newest, "format_version": 1, "graphs": graphs}
+    (bundle / MANIFEST).write_text(json.dumps(older), encoding="utf-8")
+    assert Bundle.open(bundle).manifest == Manifest.from_json(json.dumps(newest), "here")
 
 
 def test_graph_that_the_bundle_lacks_says_what_it_holds(bundles: dict[str, Path]) -> None:

@@ -19,8 +19,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from ...bundle import Bundle, GraphSpec
+from ...bundle import Bundle
 from ...errors import BackendError
+from ...manifest import GraphSpec
 from ..backend import DeviceArray, check_names
 from ..machine import usable_cores
 from .compiled import CompiledModels, make_key
@@ -32,11 +33,6 @@ from .weights import keep_stored_weights
 GRAPHS = {"bf16": ("fp32", "bf16")}
 DEVICE = "CPU"
 HINTS = {"fp32": "f32", "bf16": "bf16"}
-EXACT = frozenset({"timestep_embedding", "velocity_head"})
-"""Computed in fp32 all the same: they take no time, and in bf16 they alone made the latents' error 10 times as large (0.033
-instead of 0.003 after 4 steps at 256 px, on the random weights of benchmarks/configuration)."""
-OF_PICTURES = frozenset({"latent_embedder", "reference_embedder", "transformer"})
-"""Their products are of all tokens of a picture; those of a few tokens gain nothing from another shape."""
 PAGE = mmap.PAGESIZE
 TENSOR_TYPES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "int64": "i64", "bool": "boolean"}
 
@@ -128,8 +124,8 @@ class OpenVINOBackend:
     def open(self, component: str) -> OpenVINOSession:
         """See Backend.open."""
         spec = self._bundle.graph(component, self.graph_precision)
-        options = {**self._options, "INFERENCE_PRECISION_HINT": HINTS["fp32" if component in EXACT else self.precision]}
-        rewrites = {"pads": self._pads} if self._reshapes(component) else {}
+        options = {**self._options, "INFERENCE_PRECISION_HINT": HINTS["fp32" if spec.keeps_float32 else self.precision]}
+        rewrites = {"pads": self._pads} if self._reshapes(spec) else {}
         key = make_key(self._bundle, spec, engine=self.openvino.get_version(), cpu=cpu(), options=options | rewrites)
         kept = self._compiled.load(key)
         compiled = None if kept is None else self._import(kept, options)
@@ -152,9 +148,9 @@ class OpenVINOBackend:
         host = _view(array)
         return np.array(host, np.float32 if host.dtype.itemsize == 2 else host.dtype)
 
-    def _reshapes(self, component: str) -> bool:
-        """Whether a component's products get other shapes."""
-        return self.precision == "bf16" and component in OF_PICTURES
+    def _reshapes(self, spec: GraphSpec) -> bool:
+        """Whether a graph's products get other shapes; products of a few rows gain nothing from it."""
+        return self.precision == "bf16" and spec.picture_rows
 
     def _compile(self, spec: GraphSpec, options: Mapping[str, Any]) -> tuple[Any, Any, list[Any]]:
         """The compiled model, the one that it was compiled from, and constants whose memory both read."""
@@ -163,7 +159,7 @@ class OpenVINOBackend:
         try:
             model = core().read_model(path)
             rotate_by_products(model)
-            if self._reshapes(spec.component):
+            if self._reshapes(spec):
                 if self._pads:
                     align_products(model)
                 shared = split_feed_forward(model)

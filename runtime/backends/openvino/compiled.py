@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from ...bundle import Bundle, GraphSpec
+from ...bundle import Bundle
+from ...manifest import GraphSpec
 from ..tensorrt.engines import Key, digest, weight_identity
 
 FOLDER = "compiled"

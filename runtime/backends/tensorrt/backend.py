@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ...bundle import Bundle, GraphSpec
+from ...bundle import Bundle
 from ...errors import BackendError
+from ...manifest import GraphSpec
 from ..backend import DeviceArray
 from .cuda import Device, DeviceTensor
 from .engines import FOLDER, EngineRecord, find_engine

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from .... import plugins
-from ...bundle import Bundle, GraphSpec, file_hash
+from ...bundle import Bundle
 from ...errors import BackendError
+from ...files import file_hash
+from ...manifest import GraphSpec
 
 FOLDER = "engines"
 FORMAT_VERSION = 1

@@ -12,13 +12,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ...bundle import GraphSpec
 from ...errors import BackendError
+from ...manifest import GraphSpec
 from ..backend import DeviceArray, check_names
 from .cuda import Device, DeviceTensor
 
-CAPTURED = frozenset({"transformer"})
-"""Components that run often with the same shapes: a shape that comes back becomes a CUDA graph."""
 MOST_CAPTURES = 8
 TENSOR_NAMES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "INT64": "int64", "BOOL": "bool"}
 
@@ -50,7 +48,7 @@ class TensorRTSession:
         self._seen: set[Shapes] = set()
         self._captures: dict[Shapes, _Capture] = {}
         # TensorRT: an engine that streams its weights can't be captured.
-        self._may_capture = spec.component in CAPTURED and not streams_weights(engine)
+        self._may_capture = spec.repeats_shapes and not streams_weights(engine)
         self.capture_problem: str | None = None
         """Why shapes are not captured although they could be, or None."""
         self._check_tensors()

@@ -9,19 +9,19 @@ import onnx
 from onnx import TensorProto, helper
 
 from omnigen2_rt.runtime.backends.tensorrt.engines import Key, Machine
-from omnigen2_rt.runtime.bundle import (
+from omnigen2_rt.runtime.bundle import Bundle
+from omnigen2_rt.runtime.manifest import (
     FORMAT_VERSION,
     MANIFEST,
-    Bundle,
     FileSpec,
     GraphSpec,
     Manifest,
-    MLLMFacts,
+    MLLMParameters,
     Prompts,
-    SchedulerFacts,
+    SchedulerParameters,
     TensorSpec,
-    TransformerFacts,
-    VAEFacts,
+    TransformerParameters,
+    VAEParameters,
 )
 
 MACHINE = Machine(tensorrt="11.4.0.106", gpu="NVIDIA Test 1", compute_capability="9.0", driver="580.1")
@@ -71,7 +71,7 @@ def make_bundle(
         format_version=FORMAT_VERSION,
         source="made by a test",
         tools={},
-        transformer=TransformerFacts(
+        transformer=TransformerParameters(
             hidden_size=HIDDEN,
             latent_channels=16,
             patch_size=2,
@@ -80,9 +80,9 @@ def make_bundle(
             max_references=3,
             teacache_coefficients=(1.0,),
         ),
-        vae=VAEFacts(downscale=8, scaling_factor=1.0, shift_factor=0.0),
-        mllm=MLLMFacts(hidden_size=8, layers=1, kv_heads=1, head_width=8, rope_theta=1e4, mrope_section=(1, 1, 2)),
-        scheduler=SchedulerFacts(dynamic_time_shift=False),
+        vae=VAEParameters(downscale=8, scaling_factor=1.0, shift_factor=0.0),
+        mllm=MLLMParameters(hidden_size=8, layers=1, kv_heads=1, head_width=8, rope_theta=1e4, mrope_section=(1, 1, 2)),
+        scheduler=SchedulerParameters(dynamic_time_shift=False),
         prompts=Prompts(drawing="{prompt}"),
         tokenizer="tokenizer.json",
         graphs=tuple(_write_graph(folder, component, scale) for component in components),

@@ -8,8 +8,9 @@ import pytest
 
 from omnigen2_rt.exporter.components import COMPONENTS
 from omnigen2_rt.exporter.engines.profiles import EngineProfile, Limits, engine_profiles
-from omnigen2_rt.runtime.bundle import Bundle, GraphSpec
+from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.errors import ExportError
+from omnigen2_rt.runtime.manifest import GraphSpec
 from tests.exporter.engines.made_bundle import make_bundle
 
 

@@ -22,8 +22,9 @@ from omnigen2_rt.exporter.quantize.calibration import Calibration
 from omnigen2_rt.exporter.quantize.rewrite import SPLIT
 from omnigen2_rt.exporter.quantize.schemes import DRAWING, LANGUAGE, SCHEMES
 from omnigen2_rt.runtime.backends import resident_bytes
-from omnigen2_rt.runtime.bundle import MANIFEST, Bundle
+from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.errors import BundleError, ExportError
+from omnigen2_rt.runtime.manifest import MANIFEST
 from omnigen2_rt.runtime.mllm.language_model import Context
 from tests.runtime.goldens import CPU_BACKENDS, arguments, arrays
 

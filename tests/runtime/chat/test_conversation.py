@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from omnigen2_rt import ChatResult, load
-from omnigen2_rt.runtime.bundle import Bundle, ChatFacts
+from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.chat.generation import Chooser, Sampling, Writing, write
 from omnigen2_rt.runtime.errors import BundleError, RequestError
 from omnigen2_rt.runtime.images.loading import load_image
+from omnigen2_rt.runtime.manifest import ChatParameters
 from omnigen2_rt.runtime.mllm.language_model import Context
 from omnigen2_rt.runtime.pipeline import Pipeline
 from omnigen2_rt.runtime.request import Request
@@ -222,7 +223,7 @@ def test_states_of_a_later_turn_are_those_of_the_whole_conversation(talkers: dic
     np.testing.assert_allclose(question.states, whole[-len(question.states) :], rtol=0, atol=1e-5)
 
 
-def in_words(facts: ChatFacts) -> Chooser:
+def in_words(facts: ChatParameters) -> Chooser:
     """What answers greedily and never with a picture."""
     assert facts.draw_token_id is not None
     return Chooser(Sampling(repetition_penalty=facts.repetition_penalty), [facts.draw_token_id])

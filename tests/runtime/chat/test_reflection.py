@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from omnigen2_rt import load
-from omnigen2_rt.runtime.bundle import ReflectionPrompts
 from omnigen2_rt.runtime.chat.conversation import ChatResult
 from omnigen2_rt.runtime.chat.reflection import grade_in, reflect
 from omnigen2_rt.runtime.errors import RequestError
+from omnigen2_rt.runtime.manifest import ReflectionPrompts
 from omnigen2_rt.runtime.request import Request, Result
 
 PROMPTS = ReflectionPrompts(critique="wrong? {prompt}", edit="fix {critique}", judge="grade {prompt}", content="Nothing")

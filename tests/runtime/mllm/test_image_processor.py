@@ -12,13 +12,14 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 
 from omnigen2_rt.runtime.errors import RequestError
 from omnigen2_rt.runtime.images.loading import Size, load_image
-from omnigen2_rt.runtime.mllm.image_processor import VisionParameters, patch_multiple_size, vision_patches
+from omnigen2_rt.runtime.manifest import ImageProcessorParameters
+from omnigen2_rt.runtime.mllm.image_processor import patch_multiple_size, vision_patches
 from tests.runtime.goldens import CONFIGS, GOLDENS, arguments, arrays
 
 
-def parameters(config: str) -> VisionParameters:
+def parameters(config: str) -> ImageProcessorParameters:
     stored = json.loads((GOLDENS / config / "checkpoint" / "processor" / "preprocessor_config.json").read_text())
-    return VisionParameters(**{name: stored[name] for name in VisionParameters.__dataclass_fields__})
+    return ImageProcessorParameters(**{name: stored[name] for name in ImageProcessorParameters.__dataclass_fields__})
 
 
 @pytest.mark.parametrize("case", ["proc0", "proc1", "proc2"])

@@ -18,13 +18,14 @@ from omnigen2_rt.runtime.backends.sessions import Sessions
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.chat.generation import Chooser, Sampling, Writing, write
 from omnigen2_rt.runtime.errors import RequestError
-from omnigen2_rt.runtime.mllm.image_processor import VisionParameters, vision_patches
+from omnigen2_rt.runtime.manifest import ImageProcessorParameters
+from omnigen2_rt.runtime.mllm.image_processor import vision_patches
 from omnigen2_rt.runtime.mllm.language_model import Context, LanguageModel, Seen
 from tests.exporting import exported_mllm
 
 START, END, IMAGE = 90, 91, 92
 UNSAYABLE = [START, END, IMAGE, 93]
-PROCESSOR = VisionParameters(
+PROCESSOR = ImageProcessorParameters(
     patch_size=14, temporal_patch_size=2, merge_size=2, min_pixels=28 * 28, max_pixels=12845056,
     image_mean=(0.5, 0.5, 0.5), image_std=(0.25, 0.25, 0.25), rescale_factor=1 / 255, resample=3,
 )  # fmt: skip

@@ -1,0 +1,52 @@
+"""Files that are written whole or not at all, and their hashes. Knows nothing of what they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+PARTIAL = ".partial-"
+"""The beginning of a temporary file's name."""
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A new file to write into, which replaces `path` at the end of the block; after an error `path` is as it was.
+
+    The content reaches the disk before the name does. Raises OSError.
+    """
+    partial = path.with_name(f"{PARTIAL}{secrets.token_hex(8)}")
+    try:
+        with partial.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def write_whole(path: Path, content: bytes | memoryview | str) -> None:
+    """Write a file, text as UTF-8, through `atomic_file`. Raises OSError."""
+    with atomic_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def header_hash(path: Path) -> str:
+    """SHA-256 of a safetensors file's header (its 8-byte length and the JSON after it), hexadecimal."""
+    with path.open("rb") as file:
+        length = file.read(8)
+        return hashlib.sha256(length + file.read(int.from_bytes(length, "little"))).hexdigest()

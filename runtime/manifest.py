@@ -1,0 +1,285 @@
+"""The manifest of a bundle, `bundle.json`: its form, and how it is read and checked.
+
+Every number about the model that the runtime needs stands in it; none stands in the code. Knows nothing of the files beside it,
+of the tools that wrote it or of the engines that will run it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from .errors import BundleError
+
+MANIFEST = "bundle.json"
+FORMAT_VERSION = 2
+TRAITS_BEFORE_2: dict[str, dict[str, bool]] = {
+    "timestep_embedding": {"keeps_float32": True},
+    "velocity_head": {"keeps_float32": True},
+    "latent_embedder": {"picture_rows": True},
+    "reference_embedder": {"picture_rows": True},
+    "transformer": {"picture_rows": True, "repeats_shapes": True},
+}
+"""Fields of `GraphSpec` that format 1 left out, by component."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorSpec:
+    """An input or output of a graph: a numpy dtype's name (or "bfloat16") and its sizes, where a name is a dynamic size."""
+
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphSpec:
+    """One graph file: a component in a precision.
+
+    weight_bytes: its weights as stored.
+    resident_bytes: its weights in the type that it computes in, as a runtime may hold them.
+    inlined: the same graph without local functions, where it has any.
+    rounded_bytes: the part of resident_bytes that are quantized weights and their scales: stored so in every precision.
+    keeps_float32: computed in float32 whatever the precision: it is cheap, and its rounding error reaches every step.
+    picture_rows: its products have a row for each token of a picture, hundreds or more.
+    repeats_shapes: a drawing runs it many times with the same shapes.
+    """
+
+    component: str
+    precision: str
+    file: str
+    sha256: str
+    inputs: dict[str, TensorSpec]
+    outputs: dict[str, TensorSpec]
+    weight_bytes: int
+    resident_bytes: int
+    inlined: str | None = None
+    inlined_sha256: str | None = None
+    rounded_bytes: int = 0
+    keeps_float32: bool = False
+    picture_rows: bool = False
+    repeats_shapes: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileSpec:
+    """A file of the bundle that isn't a graph. `header_sha256` covers a safetensors file's header, `sha256` every byte."""
+
+    file: str
+    size_bytes: int
+    sha256: str
+    header_sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerParameters:
+    """The diffusion transformer's numbers. `rope_axes` are head widths by axis; `teacache_coefficients` highest power first."""
+
+    hidden_size: int
+    latent_channels: int
+    patch_size: int
+    rope_axes: tuple[int, ...]
+    rope_theta: float
+    max_references: int
+    teacache_coefficients: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAEParameters:
+    """`downscale`: pixels to a latent pixel. Latents the transformer sees are (latents - shift) * scaling.
+
+    sample_px: the side of the pictures that the model was made for, and draws unless told otherwise.
+    """
+
+    downscale: int
+    scaling_factor: float
+    shift_factor: float
+    sample_px: int = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLLMParameters:
+    """The language model's numbers: what its cache and its rope tables need."""
+
+    hidden_size: int
+    layers: int
+    kv_heads: int
+    head_width: int
+    rope_theta: float
+    mrope_section: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchedulerParameters:
+    """`dynamic_time_shift`: whether the schedule depends on the latents' size."""
+
+    dynamic_time_shift: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompts:
+    """Templates with `{prompt}` where the text goes, rendered from the checkpoint's own chat template."""
+
+    drawing: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageProcessorParameters:
+    """The numbers of the image processor, named as in preprocessor_config.json.
+
+    A patch is patch_size² pixels of temporal_patch_size frames (a still picture is repeated); merge_size² patches
+    become one token. min_pixels, max_pixels: the area a picture is brought to. resample: PIL's number for the filter.
+    """
+
+    patch_size: int
+    temporal_patch_size: int
+    merge_size: int
+    min_pixels: int
+    max_pixels: int
+    image_mean: tuple[float, float, float]
+    image_std: tuple[float, float, float]
+    rescale_factor: float
+    resample: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionParameters:
+    """The MLLM's eyes: its image processor, and what its window and rope tables need. `window_px`: a window's side."""
+
+    processor: ImageProcessorParameters
+    head_width: int
+    window_px: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReflectionPrompts:
+    """What the model is asked about its own picture; `{prompt}` is the request, `{critique}` what it found wrong.
+
+    A critique that starts with `content`, in any case of letters, says that nothing is.
+    judge: asks for a grade, a number, higher being better. Raises BundleError for a text that can't serve.
+    """
+
+    critique: str
+    edit: str
+    judge: str
+    content: str
+
+    def __post_init__(self) -> None:
+        for name in ("critique", "judge"):
+            if "{prompt}" not in getattr(self, name):
+                raise BundleError(f"the reflection prompt {name!r} does not hold {{prompt}}")
+        if "{prompt}" not in self.edit and "{critique}" not in self.edit:
+            raise BundleError("the reflection prompt 'edit' holds neither {critique} nor {prompt}")
+        if not self.content.strip():
+            raise BundleError("the reflection prompt 'content' is empty: every critique would count as content")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatParameters:
+    """How to talk with the MLLM: its templates, its special tokens and its generation_config.json.
+
+    first_turn, next_turn: end where the answer begins and hold `{prompt}` once; next_turn starts after the answer's last
+    word. image_tag: stands for an image; holds `{number}` and the image token. draw_token_id: an answer that starts with
+    it asks for a picture (None: this model never does). A temperature of 0 is greedy; top_k 0 and top_p 1 cut nothing.
+    """
+
+    first_turn: str
+    next_turn: str
+    image_tag: str
+    image_token_id: int
+    draw_token_id: int | None
+    stop_token_ids: tuple[int, ...]
+    max_context_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    repetition_penalty: float
+    reflection: ReflectionPrompts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """All of `bundle.json`. Without `chat` it only draws; without `vision` it can't look at pictures."""
+
+    format_version: int
+    source: str
+    tools: dict[str, str]
+    transformer: TransformerParameters
+    vae: VAEParameters
+    mllm: MLLMParameters
+    scheduler: SchedulerParameters
+    prompts: Prompts
+    tokenizer: str
+    graphs: tuple[GraphSpec, ...]
+    files: tuple[FileSpec, ...]
+    chat: ChatParameters | None = None
+    vision: VisionParameters | None = None
+
+    def to_json(self) -> str:
+        """The manifest as the text of `bundle.json`."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> Manifest:
+        """Parse and check. Raises BundleError for anything that isn't a manifest of this version."""
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise BundleError(f"{where} is not JSON ({error}): export the bundle again") from None
+        version = data.get("format_version") if isinstance(data, dict) else None
+        if not isinstance(version, int):
+            raise BundleError(f"{where} has no format_version: it is not a bundle's manifest")
+        if version > FORMAT_VERSION:
+            raise BundleError(
+                f"{where} has format version {version}; this release reads up to {FORMAT_VERSION}: upgrade omnigen2-rt"
+            )
+        manifest: Manifest = _parse(cls, _upgraded(data) if version < FORMAT_VERSION else data, where)
+        return manifest
+
+
+def _upgraded(data: dict[str, Any]) -> dict[str, Any]:
+    """A manifest of an earlier format as one of this format, without a check: `_parse` follows."""
+    graphs = data.get("graphs")
+    if not isinstance(graphs, list):
+        return data
+    upgraded = [
+        {**TRAITS_BEFORE_2.get(str(graph.get("component")), {}), **graph} if isinstance(graph, dict) else graph
+        for graph in graphs
+    ]
+    return {**data, "format_version": FORMAT_VERSION, "graphs": upgraded}
+
+
+def _parse(kind: Any, data: Any, where: str) -> Any:
+    """`data` as `kind` (a dataclass, tuple, dict, union or plain type), or BundleError with the place that is wrong."""
+    origin = get_origin(kind)
+    if is_dataclass(kind):
+        return _parse_dataclass(kind, data, where)
+    if origin is tuple and isinstance(data, list):
+        return tuple(_parse(get_args(kind)[0], item, f"{where}[{k}]") for k, item in enumerate(data))
+    if origin is dict and isinstance(data, dict):
+        return {str(key): _parse(get_args(kind)[1], value, f"{where}.{key}") for key, value in data.items()}
+    if origin in (Union, UnionType):
+        allowed: tuple[type, ...] = get_args(kind)
+        nested = [option for option in allowed if is_dataclass(option)]
+        if nested and data is not None:
+            return _parse_dataclass(nested[0], data, where)
+        if isinstance(data, allowed):
+            return data
+    elif kind is float and isinstance(data, int | float) and not isinstance(data, bool):
+        return float(data)
+    elif isinstance(kind, type) and type(data) is kind:
+        return data
+    raise BundleError(f"{where} is {data!r}, not {getattr(kind, '__name__', kind)}: export the bundle again")
+
+
+def _parse_dataclass(kind: Any, data: Any, where: str) -> Any:
+    if not isinstance(data, dict):
+        raise BundleError(f"{where} is {data!r}, not an object: export the bundle again")
+    known = {item.name: item for item in fields(kind)}
+    required = {name for name, item in known.items() if item.default is MISSING and item.default_factory is MISSING}
+    missing, unknown = sorted(required - data.keys()), sorted(data.keys() - known.keys())
+    if missing or unknown:
+        raise BundleError(f"{where}: missing {missing}, unknown {unknown}: export the bundle again with this release")
+    hints = get_type_hints(kind)
+    return kind(**{name: _parse(hints[name], value, f"{where}.{name}") for name, value in data.items()})
