@@ -12,7 +12,10 @@ This file holds the public names and nothing else. Importing it loads neither an
 __version__ = "0.1.0"
 
 from .runtime.caches import TaylorSeer, TeaCache
-from .runtime.chat.conversation import ChatResult
+from .runtime.chat.conversation import Conversation, Turn
+from .runtime.chat.exchange import ChatResult
+from .runtime.chat.settings import ChatSettings
+from .runtime.drawing import Drawing
 from .runtime.errors import BackendError, BundleError, ExportError, OmniGen2Error, RequestError
 from .runtime.pipeline import load
 from .runtime.request import Request, Result, Step
@@ -21,6 +24,9 @@ __all__ = [
     "BackendError",
     "BundleError",
     "ChatResult",
+    "ChatSettings",
+    "Conversation",
+    "Drawing",
     "ExportError",
     "OmniGen2Error",
     "Request",
@@ -29,6 +35,7 @@ __all__ = [
     "Step",
     "TaylorSeer",
     "TeaCache",
+    "Turn",
     "__version__",
     "load",
 ]

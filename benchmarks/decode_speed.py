@@ -30,8 +30,9 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.generation.streamers import BaseStreamer
 
 import omnigen2_rt as og
-from omnigen2_rt.runtime.chat.generation import Chooser, Sampling, Writing, write
-from omnigen2_rt.runtime.mllm.language_model import Context
+from omnigen2_rt.runtime.chat.generation import GenerationState, generate_tokens
+from omnigen2_rt.runtime.chat.sampling import Sampler, Sampling
+from omnigen2_rt.runtime.mllm.language_model import Tokens
 from omnigen2_rt.runtime.pipeline import Pipeline
 
 HERE = Path(__file__).parent
@@ -96,14 +97,14 @@ class Ours:
         self._pipeline: Pipeline = og.load(bundle, backend="ort-cpu", precision="fp32", threads=threads)
 
     def write(self, ids: Sequence[int], new_tokens: int) -> Run:
-        model = self._pipeline._language_model
-        banned = model.chat_facts.stop_token_ids
+        model = self._pipeline.language_model
+        sampler = Sampler(Sampling(), model.chat.stop_token_ids)
         started = time.perf_counter()
-        hidden, context = model.read(Context(), ids)
-        writing, times = Writing(context), []
-        for _ in write(model, writing, hidden[-1:], [Chooser(Sampling(), banned)], (), new_tokens):
+        hidden, cache = model.read(Tokens.text(ids))
+        state, times = GenerationState(cache), []
+        for _ in generate_tokens(model, state, hidden[-1:], [sampler], (), new_tokens):
             times.append(time.perf_counter())
-        return Run(prefill_s=times[0] - started, decode_s=times[-1] - times[0], tokens=writing.answers[0])
+        return Run(prefill_s=times[0] - started, decode_s=times[-1] - times[0], tokens=state.answers[0])
 
 
 def make_checkpoint(folder: Path) -> Path:

@@ -69,10 +69,10 @@ def run_graph(bundle: Path, feeds: dict[str, np.ndarray]) -> tuple[np.ndarray, d
 
     started = time.monotonic()
     with load(bundle, backend="ort-cpu", precision="fp32", memory_limit_bytes=1 << 30) as pipeline:
-        outputs = pipeline.sessions.run("transformer", feeds)
+        outputs = pipeline.components.sessions.run("transformer", feeds)
         first = time.monotonic() - started
         started = time.monotonic()
-        pipeline.sessions.run("transformer", feeds)
+        pipeline.components.sessions.run("transformer", feeds)
         second = time.monotonic() - started
         hidden = pipeline.backend.to_host(outputs["hidden_states"])
     return hidden, {"open_and_first_s": first, "second_s": second, **_memory()}

@@ -53,12 +53,12 @@ def draw(settings: dict[str, Any], size_px: int, steps: int) -> dict[str, Any]:
 def step_memory(settings: dict[str, Any], size_px: int, references: int) -> dict[str, Any]:
     """The transformer's peak at a size, above what it holds after a run at 64 × 64 pixels."""
     with og.load(**settings) as pipeline:
-        pipeline.sessions.run("transformer", transformer_inputs(pipeline, 64, 0))
+        pipeline.components.sessions.run("transformer", transformer_inputs(pipeline, 64, 0))
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
         before = memory("VmRSS")
         feeds = transformer_inputs(pipeline, size_px, references)
         started = time.perf_counter()
-        pipeline.sessions.run("transformer", feeds)
+        pipeline.components.sessions.run("transformer", feeds)
         seconds = time.perf_counter() - started
         return {"seconds": seconds, "resident_bytes_before": before, "bytes_above": memory("VmHWM") - before}
 

@@ -30,8 +30,8 @@ class Transformer:
         self.feeds: dict[tuple[tuple[int, ...], ...], dict[str, np.ndarray]] = {}
         self.keeps_feeds = False
         self._pipeline = pipeline
-        self._run = pipeline.sessions.run
-        pipeline.sessions.run = self.run  # type: ignore[method-assign]
+        self._run = pipeline.components.sessions.run
+        pipeline.components.sessions.run = self.run  # type: ignore[method-assign]
 
     def run(self, component: str, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """Sessions.run."""
@@ -50,7 +50,7 @@ class Transformer:
 
 def draw(pipeline: Pipeline, transformer: Transformer, job: dict[str, Any], turns: Turns) -> dict[str, Any]:
     """One drawing, a turn a step. job: the request's numbers and the files of pictures, noise and final latents."""
-    pipeline._prompts._remembered.clear()  # the original encodes its prompts every time
+    pipeline.prompts.forget()  # the original encodes its prompts every time
     transformer.seconds = 0.0
     result = pipeline.generate(request(job), on_step=lambda step: turns.end_step())
     np.save(job["latents"], result.latents)

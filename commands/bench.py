@@ -113,12 +113,12 @@ def table(cases: list[Case]) -> str:
 def opened_components(pipeline: Pipeline) -> dict[str, Any]:
     """Each component in the order of its first opening: how often it was opened, in how many seconds; and the most weights
     that were open at once. With a memory limit, this is what the limit costs."""
-    openings = pipeline.sessions.openings
+    openings = pipeline.components.sessions.openings
     spent: dict[str, list[float]] = {}
     for opening in openings:
         spent.setdefault(opening.component, []).append(opening.seconds)
     told = {name: {"opened": len(seconds), "seconds": round(sum(seconds), 3)} for name, seconds in spent.items()}
-    return {"in order": told, "most open bytes": pipeline.sessions.most_bytes}
+    return {"in order": told, "most open bytes": pipeline.components.sessions.most_bytes}
 
 
 def opened_line(pipeline: Pipeline) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..runtime.chat.settings import ChatSettings
 from ..runtime.errors import OmniGen2Error
 from ..runtime.request import Request
 from .arguments import picture_names
@@ -29,7 +30,7 @@ def chat(
     prompt: Annotated[str | None, typer.Argument(help="Ask this and end; without it, a conversation.")] = None,
     bundle: BundleName = "nano",
     image: Annotated[list[Path] | None, typer.Option(help="A picture to show with the prompt; may be repeated.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="The longest answer.")] = 256,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens of the longest answer.")] = ChatSettings.max_new_tokens,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy; by default the checkpoint's own.")] = None,
     height: Height = None,
     width: Width = None,

@@ -6,12 +6,11 @@ the very rule that a drawing follows. Knows that order; computes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
-from ..runtime.backends import DeviceArray, needs_streaming
+from ..runtime.backends import needs_streaming
+from ..runtime.backends.fake import FakeBackend
 from ..runtime.backends.sessions import Opening, Sessions
 from ..runtime.bundle import Bundle
 
@@ -24,28 +23,6 @@ STEP = ("timestep_embedding", "reference_embedder", "latent_embedder", *BRANCH, 
 PICTURE = ("vae_decoder",)
 
 
-class _Pretending:
-    """A backend, and its sessions, that take no memory and do nothing."""
-
-    name = "none"
-
-    def __init__(self, precision: str, graph_precision: str) -> None:
-        self.precision = precision
-        self.graph_precision = graph_precision
-
-    def open(self, component: str) -> _Pretending:
-        return self
-
-    def run(self, feeds: Mapping[str, DeviceArray | np.ndarray]) -> dict[str, DeviceArray]:
-        return {}
-
-    def to_device(self, array: np.ndarray, dtype: str = "float32") -> DeviceArray:
-        return array
-
-    def to_host(self, array: DeviceArray) -> np.ndarray:
-        return np.asarray(array)
-
-
 def memory_plan(
     bundle: Bundle, precision: str, graphs: str, memory_limit_bytes: int | None, steps: int
 ) -> dict[str, Any]:
@@ -53,7 +30,7 @@ def memory_plan(
 
     Guided by text throughout, so two guidance branches a step. graphs: which of the bundle's graphs run in `precision`.
     """
-    sessions = Sessions(bundle, _Pretending(precision, graphs), memory_limit_bytes)
+    sessions = Sessions(bundle, FakeBackend(precision, graphs), memory_limit_bytes)
     stages = {"prompt": PROMPT, "reference": REFERENCES, "before the steps": BEFORE_STEPS, "first step": STEP}
     plan: dict[str, Any] = {name: _told(_openings(sessions, components)) for name, components in stages.items()}
     further = [_openings(sessions, STEP) for _ in range(steps - 1)]

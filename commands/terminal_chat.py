@@ -10,13 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..runtime.chat.conversation import Chat, ChatResult
+from ..runtime.chat.conversation import Conversation
+from ..runtime.chat.exchange import ChatResult
 from ..runtime.chat.reflection import Reflection, Round
-from ..runtime.denoiser import OnStep
 from ..runtime.errors import OmniGen2Error
 from ..runtime.images.captions import sheet_of
 from ..runtime.images.png import save_png
-from ..runtime.request import Request
+from ..runtime.request import OnStep, Request
 from .terminal import ProgressLine
 
 Say = Callable[[str], object]
@@ -46,7 +46,7 @@ def line_reader() -> Callable[[], str]:
 
 
 def converse(
-    start_chat: Callable[[], Chat],
+    start_chat: Callable[[], Conversation],
     request: Request,
     folder: Path,
     ask_line: Callable[[], str],
@@ -95,7 +95,7 @@ def _show(shown: list[Path], file: Path, say: Say) -> list[Path]:
 
 
 def _answer(
-    chat: Chat, line: str, shown: list[Path], request: Request, folder: Path, say: Say, settings: dict[str, Any]
+    chat: Conversation, line: str, shown: list[Path], request: Request, folder: Path, say: Say, settings: dict[str, Any]
 ) -> None:
     bar = ProgressLine()
     try:

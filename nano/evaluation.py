@@ -8,13 +8,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol, Unpack
+from typing import Any, Protocol
 
 import numpy as np
 
 from ..runtime.bundle import Bundle
 from ..runtime.caches import CachePolicy
-from ..runtime.chat.conversation import ChatSettings
 from ..runtime.errors import BundleError, RequestError
 from ..runtime.images.loading import ImageSource
 from ..runtime.manifest import Manifest
@@ -72,7 +71,7 @@ class Subject(Protocol):
     def reflect(self, request: Request) -> Reflected: ...
 
     def chat_batch(
-        self, prompts: Sequence[str], images: Sequence[Sequence[ImageSource]] = (), **settings: Unpack[ChatSettings]
+        self, prompts: Sequence[str], images: Sequence[Sequence[ImageSource]] = (), **settings: Any
     ) -> Sequence[Answered]: ...
 
 

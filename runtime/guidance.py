@@ -16,35 +16,32 @@ from numpy.typing import NDArray
 
 BRANCHES = ("cond", "ref", "uncond")
 
+Plan = tuple[tuple[str, ...], ...]
+"""The branches of each step of a drawing, in the order in which they run."""
 
-def sees_references(branch: str) -> bool:
-    """Whether a branch is shown the input images."""
+
+def has_references(branch: str) -> bool:
+    """Whether a branch is conditioned on the input images."""
     return branch != "uncond"
 
 
-def uses_negative_prompt(branch: str) -> bool:
-    """Whether a branch is shown the negative prompt instead of the prompt."""
+def has_negative_prompt(branch: str) -> bool:
+    """Whether a branch is conditioned on the negative prompt instead of the prompt."""
     return branch != "cond"
 
 
-def branches(
-    step_index: int,
-    steps: int,
-    *,
-    text_guidance: float,
-    image_guidance: float,
-    cfg_range: tuple[float, float],
-    has_images: bool,
-) -> tuple[str, ...]:
-    """The branches that step `step_index` of `steps` runs, in order: three, two, or only "cond".
+def plan_branches(
+    steps: int, *, text_guidance: float, image_guidance: float, cfg_range: tuple[float, float], has_images: bool
+) -> Plan:
+    """The branches of every step: three, two, or only "cond".
 
-    Outside `cfg_range` (inclusive, on step_index / steps), and whenever text_guidance <= 1, there is one: the image
-    scale alone guides nothing. Without images "ref" would equal "uncond" and is left out.
+    Outside `cfg_range` (inclusive, on index / steps), and whenever text_guidance <= 1, there is one: the image scale alone
+    guides nothing. Without images "ref" would equal "uncond" and is left out.
     """
     first, last = cfg_range
-    if text_guidance <= 1 or not first <= step_index / steps <= last:
-        return ("cond",)
-    return ("cond", "ref", "uncond") if has_images and image_guidance > 1 else ("cond", "uncond")
+    guided = ("cond", "ref", "uncond") if has_images and image_guidance > 1 else ("cond", "uncond")
+    is_guided = (text_guidance > 1 and first <= index / steps <= last for index in range(steps))
+    return tuple(guided if guides else ("cond",) for guides in is_guided)
 
 
 def combine(

@@ -1,4 +1,4 @@
-"""What a caller asks for (`Request`) and what he gets (`Step`, `Result`).
+"""A drawing's parameters (`Request`) and what comes of it (`Step`, `Result`).
 
 Every default, and every rule that needs no model, stands here and nowhere else. What depends on the bundle (how many
 references it takes, the shape of its latents) is checked by the pipeline, which knows the bundle; this module does not.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
@@ -85,10 +85,10 @@ class Request:
         for name in ("prompt", "negative_prompt"):
             _check_text(name, getattr(self, name))
         for name, least, noun in _INTEGERS:
-            self._keep(name, _integer(name, getattr(self, name), least, noun))
+            self._keep(name, check_integer(name, getattr(self, name), least, noun))
         for name in ("height_px", "width_px"):
             if getattr(self, name) is not None:
-                self._keep(name, _integer(name, getattr(self, name), SMALLEST_SIZE_PX, "the smallest size"))
+                self._keep(name, check_integer(name, getattr(self, name), SMALLEST_SIZE_PX, "the smallest size"))
         for name in ("text_guidance", "image_guidance"):
             self._keep(name, _scale(name, getattr(self, name)))
         self._keep("images", _images(self.images))
@@ -112,10 +112,13 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Step:
-    """One finished step, as `on_step` sees it.
+    """One finished step, as `on_step` gets it.
 
-    index: 0-based. timestep: the time the model was asked about, 0 noise and 1 picture.
+    index: 0-based.
+    timestep: the time at which the model was evaluated, 0 noise and 1 picture.
     latents: (B, C, h, w) float32 after the step, in the model's scaled space.
+    estimate: (B, C, h, w) float32, the clean latents that the step predicts: x + (1 - t) v, where x are the latents before it, t
+        its time and v the guided velocity. Good for previews.
     computed: for each guidance branch that took part ("cond", "ref", "uncond"): True if the transformer ran, False if
         a cache predicted its output.
     """
@@ -123,15 +126,23 @@ class Step:
     index: int
     timestep: float
     latents: NDArray[np.float32]
+    estimate: NDArray[np.float32]
     computed: dict[str, bool]
+
+
+OnStep = Callable[[Step], object]
+"""Called after each step; returning False stops the drawing."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Result:
     """A finished drawing.
 
-    images: one PIL RGB image per `images_per_prompt`. latents: (B, C, h, w) float32 after the last step, in the model's
-    scaled space. steps: what happened at each step. timings: seconds spent, by stage. request: what was asked.
+    images: a PIL RGB image for each of `images_per_prompt`; none if the drawing was stopped.
+    latents: (B, C, h, w) float32 after the last step, in the model's scaled space.
+    steps: every step that was taken.
+    timings: seconds by stage: "prompt", "references", "denoising", "decoding".
+    request: the drawing's parameters.
     """
 
     images: list[Image.Image]
@@ -161,15 +172,17 @@ def _check_text(name: str, value: object) -> None:
         raise RequestError(f"{name} is not valid Unicode text at character {error.start}") from error
 
 
-def _integer(name: str, value: object, least: int, noun: str) -> int:
+def check_integer(name: str, value: object, least: int | None = None, noun: str = "") -> int:
+    """The value as an int. Raises RequestError for anything but a whole number, or one below `least`, which `noun` names."""
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise RequestError(f"{name}={value!r} is not a whole number")
-    if value < least:
+    if least is not None and value < least:
         raise RequestError(f"{name}={value} is below {noun}, {least}")
     return int(value)
 
 
-def _number(name: str, value: object) -> float:
+def check_number(name: str, value: object) -> float:
+    """The value as a float. Raises RequestError for anything but a finite number."""
     if not isinstance(value, Real) or isinstance(value, bool):
         raise RequestError(f"{name}={value!r} is not a number")
     if not math.isfinite(value):
@@ -178,7 +191,7 @@ def _number(name: str, value: object) -> float:
 
 
 def _scale(name: str, value: object) -> float:
-    number = _number(name, value)
+    number = check_number(name, value)
     if number < 0:
         raise RequestError(f"{name}={value} is below the smallest scale, 0 (1 turns guidance off)")
     return number
@@ -187,7 +200,7 @@ def _scale(name: str, value: object) -> float:
 def _numbers(name: str, values: object) -> tuple[float, ...]:
     if isinstance(values, (str, bytes)) or not isinstance(values, (Sequence, np.ndarray)):
         raise RequestError(f"{name}={values!r} is not a sequence of numbers")
-    return tuple(_number(f"{name}[{i}]", value) for i, value in enumerate(values))
+    return tuple(check_number(f"{name}[{i}]", value) for i, value in enumerate(values))
 
 
 def _cfg_range(values: object) -> tuple[float, float]:
@@ -201,12 +214,12 @@ def _cfg_range(values: object) -> tuple[float, float]:
 
 
 def _timesteps(values: object) -> tuple[float, ...]:
-    """Judged in float32, as the model will see them: 0.99999999 is 1 there."""
+    """Checked in float32, which the model computes in: 0.99999999 is 1 there."""
     numbers = _numbers("timesteps", values)
-    seen = np.asarray(numbers, np.float32)
+    rounded = np.asarray(numbers, np.float32)
     if not numbers:
         raise RequestError("timesteps is empty; give at least one, or None for the scheduler's own")
-    if seen[0] < 0 or seen[-1] >= 1 or np.any(np.diff(seen) <= 0):
+    if rounded[0] < 0 or rounded[-1] >= 1 or np.any(np.diff(rounded) <= 0):
         raise RequestError("timesteps must increase from step to step and lie in [0, 1), 0 being noise (in float32)")
     return numbers
 
@@ -223,8 +236,8 @@ def _images(sources: object) -> tuple[ImageSource, ...]:
 
 def _latents(values: object, images_per_prompt: int) -> NDArray[np.float32]:
     if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
-        found = f"{values.dtype} array" if isinstance(values, np.ndarray) else type(values).__name__
-        raise RequestError(f"latents must be a floating-point numpy array, not {found}")
+        kind = f"{values.dtype} array" if isinstance(values, np.ndarray) else type(values).__name__
+        raise RequestError(f"latents must be a floating-point numpy array, not {kind}")
     if values.ndim != 4:
         raise RequestError(f"latents has shape {values.shape}; it needs 4 axes, (B, C, h, w)")
     if values.shape[0] != images_per_prompt:

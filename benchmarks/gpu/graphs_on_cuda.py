@@ -98,7 +98,7 @@ class Case:
 
 def graph_step(pipeline: Any, case: Case) -> Callable[[], np.ndarray]:
     """A step through the bundle's components. The prompt's context is made once, as in a drawing."""
-    sessions, backend = pipeline.sessions, pipeline.backend
+    sessions, backend = pipeline.components.sessions, pipeline.backend
     dtype = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}[backend.precision]
     placed = {
         name: {"cos": backend.to_device(table.cos), "sin": backend.to_device(table.sin)}

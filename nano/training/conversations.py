@@ -22,9 +22,9 @@ from ...reference.vision import VisionEncoder, Windows
 from ...reference.weights import read_config
 from ...runtime.manifest import ImageProcessorParameters
 from ...runtime.mllm.image_processor import vision_patches
+from ...runtime.mllm.mrope import chat_positions
 from ...runtime.mllm.tokenizer import Tokenizer
 from ...runtime.mllm.vision_tables import vision_tables
-from ...runtime.rope import chat_positions
 from ..render import render
 from ..world import Scene
 

@@ -12,6 +12,7 @@ from ..errors import BackendError
 from . import ort
 from .backend import Backend, DeviceArray, Session, resident_bytes
 from .openvino import backend as openvino_backend
+from .sessions import Opening, Sessions
 from .tensorrt import backend as tensorrt_backend
 from .tensorrt import library as tensorrt_library
 
@@ -20,7 +21,9 @@ __all__ = [
     "Backend",
     "BackendEntry",
     "DeviceArray",
+    "Opening",
     "Session",
+    "Sessions",
     "choose_backend",
     "choose_graphs",
     "choose_precision",

@@ -1,7 +1,6 @@
-"""What a backend is: it opens a bundle's graphs as sessions and holds the arrays that flow between them.
+"""The protocol of backends: they open a bundle's graphs as sessions and hold the arrays that flow between them.
 
-The pipeline sees only this. An array on a backend's device is opaque to it; numpy arrays go in anywhere, and `to_host` gives
-them back.
+An array on a backend's device is opaque to everything else; numpy arrays go in anywhere, and `to_host` returns them.
 """
 
 from __future__ import annotations
@@ -11,10 +10,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..dtypes import PRECISIONS
 from ..errors import BackendError
 from ..manifest import GraphSpec
-
-VALUE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 
 DeviceArray = Any
 """An array on the backend's device, of the backend's own type. Only that backend looks into it."""
@@ -33,8 +31,9 @@ class Session(Protocol):
 class Backend(Protocol):
     """Opens graphs of one bundle in one precision, on one device.
 
-    precision: what it computes in. graph_precision: which of the bundle's graphs it opens, and so the type of what goes in and
-    comes out; an engine may compute a graph in fewer bits than the graph states.
+    precision: what it computes in.
+    graph_precision: which of the bundle's graphs it opens, and so the type of inputs and outputs; an engine may compute a graph
+        in fewer bits than the graph states.
     """
 
     name: str
@@ -59,6 +58,6 @@ def check_names(graph: GraphSpec, feeds: Mapping[str, Any]) -> None:
 
 
 def resident_bytes(graph: GraphSpec, precision: str) -> int:
-    """A graph's weights as a backend holds them that computes in `precision`."""
+    """The bytes of a graph's weights in a backend that computes in `precision`."""
     computed = graph.resident_bytes - graph.rounded_bytes
-    return graph.rounded_bytes + computed * VALUE_BYTES[precision] // VALUE_BYTES[graph.precision]
+    return graph.rounded_bytes + computed * PRECISIONS[precision].itemsize // PRECISIONS[graph.precision].itemsize

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..bundle import Bundle
-from . import Backend, DeviceArray, Session, resident_bytes
+from .backend import Backend, DeviceArray, Session, resident_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class Sessions:
         """Run a component, opening it if need be. Raises BundleError or BackendError where that can't be done."""
         session = self._open.pop(component, None)
         if session is None:
-            session = self._opened(component)
+            session = self._opening(component)
         self._open[component] = session
         return session.run(feeds)
 
@@ -55,16 +55,11 @@ class Sessions:
         self._open.clear()
 
     @property
-    def opened(self) -> int:
-        """How often a component was opened so far."""
-        return len(self.openings)
-
-    @property
     def open_components(self) -> tuple[str, ...]:
         """The open components, least recently used first."""
         return tuple(self._open)
 
-    def _opened(self, component: str) -> Session:
+    def _opening(self, component: str) -> Session:
         started = time.perf_counter()
         closed = self._make_room(component)
         session = self._backend.open(component)

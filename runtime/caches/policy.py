@@ -37,9 +37,8 @@ class BranchCache(Protocol):
 class CachePolicy(Protocol):
     """What the user chooses; a frozen value."""
 
-    @property
-    def needs_change(self) -> bool:
-        """Whether its branch caches need the cache signal (so the bundle must have that graph)."""
+    def check(self, most_blended: int) -> None:
+        """Raises RequestError where a prediction may need more states than the bundle blends, `most_blended`."""
 
     def start(self, coefficients: Sequence[float]) -> BranchCache:
         """The state for one branch of one request.

@@ -22,7 +22,8 @@ class TaylorSeer:
 
     warmup_steps: runs before the first prediction, 1 or more; more are safer and slower.
     interval: after the warm-up, every how many steps it runs; 1 or more, 1 never predicts.
-    order: the highest derivative used, 0 (repeat the last output) or more. Keeps order + 1 outputs a branch in memory.
+    order: the highest derivative used, 0 (repeat the last output) or more; a bundle says how high it may be, 4 for those made by
+        `omnigen2 export`. Keeps order + 1 outputs a branch in memory.
     """
 
     warmup_steps: int = 5
@@ -35,10 +36,10 @@ class TaylorSeer:
             if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
                 raise RequestError(f"TaylorSeer {name}={value!r} is not a whole number of {least} or more")
 
-    @property
-    def needs_change(self) -> bool:
-        """False: it decides by counting."""
-        return False
+    def check(self, most_blended: int) -> None:
+        """Raises RequestError for an order that needs more states than a bundle blends."""
+        if self.order >= most_blended:
+            raise RequestError(f"TaylorSeer order={self.order} is too high for this bundle; it allows 0 to {most_blended - 1}")
 
     def start(self, coefficients: Sequence[float] = ()) -> TaylorSeerBranch:
         """The state for one branch of one request. coefficients: not used."""
@@ -46,7 +47,7 @@ class TaylorSeer:
 
 
 class TaylorSeerBranch:
-    """Counts the branch's own steps, and keeps its last outputs and the derivatives' weights over them."""
+    """The number of the branch's own steps, its last outputs, and the derivatives' weights over them."""
 
     needs_change = False
 

@@ -14,6 +14,8 @@ from numbers import Real
 from ..errors import RequestError
 from .policy import DeviceArray
 
+PREDICTION_STATES = 3
+
 
 @dataclass(frozen=True, kw_only=True)
 class TeaCache:
@@ -29,10 +31,10 @@ class TeaCache:
         if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value) or value < 0:
             raise RequestError(f"TeaCache threshold={value!r} is not a number of 0 or more; 0.05 is usual")
 
-    @property
-    def needs_change(self) -> bool:
-        """True: it decides by the cache signal."""
-        return True
+    def check(self, most_blended: int) -> None:
+        """Raises RequestError where a bundle blends fewer than the three states of a prediction."""
+        if most_blended < PREDICTION_STATES:
+            raise RequestError(f"TeaCache needs a bundle that blends {PREDICTION_STATES} states; this one blends {most_blended}")
 
     def start(self, coefficients: Sequence[float]) -> TeaCacheBranch:
         """The state for one branch of one request. coefficients: the bundle's polynomial, highest power first."""

@@ -1,96 +1,60 @@
-"""Talking: turns of a conversation, each answered in words or with a picture.
+"""A conversation of several turns, each answered in words or with a picture.
 
-An answer that starts with the draw token makes a picture from the hidden states that reading the turn already gave.
-What was read stays in the cache between turns, so a turn costs only its own tokens. Knows the bundle's templates and
-asks the pipeline to draw.
+The KV cache keeps what was read, so a turn costs only its own tokens. A conversation can be resumed from its turns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypedDict, Unpack
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from ..denoiser import OnStep
 from ..errors import RequestError
 from ..images.loading import ImageSource, load_image
-from ..manifest import ChatParameters
-from ..mllm.language_model import Context, LanguageModel
-from ..mllm.tokenizer import Tokenizer
-from ..request import Request, Result
-from .detokenizer import Words
-from .generation import Chooser, Sampling, Writing, write
+from ..mllm.language_model import KVCache
+from ..mllm.prompt_encoder import PromptEncoder
+from ..request import OnStep
+from .exchange import ChatResult, Exchange, Question, Segment, question_ids
+from .settings import ChatSettings
 
 OnToken = Callable[[str], object]
-SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty")
-MAX_NEW_TOKENS = 256
+"""Called with each piece of an answer; returning False cancels the answer."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ChatResult:
-    """An answer.
+class Turn:
+    """A past turn of a conversation. Raises RequestError for a prompt or an answer that is no text.
 
-    text: its words, without special tokens; empty where it is a picture. token_ids: as generated, stop token included.
-    images: the pictures it made. result: their drawing, or None.
+    prompt: the question's text.
+    images: the pictures that were given with it, as for `Request.images`.
+    answer: the answer's words; empty if it was a picture.
+    answer_images: the answer's pictures.
+    token_ids: the answer's tokens as generated. Without them the words are tokenized anew, which can give other tokens.
     """
-
-    text: str
-    token_ids: tuple[int, ...]
-    images: list[Image.Image]
-    result: Result | None
-
-
-class ChatSettings(TypedDict, total=False):
-    """How an answer is made; each may be left out.
-
-    request: how to draw, if the answer is a picture; its prompt and images are the conversation's. max_new_tokens: 256
-    if left out. temperature (0 is greedy), top_p, top_k, repetition_penalty: None, as if left out, is the checkpoint's
-    own. seed: where the choice of words comes from. stop: texts that end an answer, not said themselves. may_draw:
-    False lets it answer in words only. on_step(step): called while drawing; returning False stops that.
-    """
-
-    request: Request | None
-    max_new_tokens: int
-    temperature: float | None
-    top_p: float | None
-    top_k: int | None
-    repetition_penalty: float | None
-    seed: int
-    stop: Sequence[str]
-    may_draw: bool
-    on_step: OnStep | None
-
-
-class Painter(Protocol):
-    """What a chat needs of the pipeline in order to draw."""
-
-    def draw(self, request: Request, cond: NDArray[np.float32], negative: str, on_step: OnStep | None) -> Result:
-        """Draw `request` guided by the hidden states `cond` (T, Dt), against a negative turn of this text."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Question:
-    """A question that was read: its text, its pictures, and the hidden states (T, Dt) of its tokens without the pictures'."""
 
     prompt: str
-    images: list[Image.Image]
-    states: NDArray[np.float32]
+    images: Sequence[ImageSource] = ()
+    answer: str = ""
+    answer_images: Sequence[ImageSource] = ()
+    token_ids: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("prompt", "answer"):
+            if not isinstance(getattr(self, name), str):
+                raise RequestError(f"{name} must be text (str), not {type(getattr(self, name)).__name__}")
 
 
-class Answer(Iterator[str]):
-    """An answer as it comes: iterate it for its words, then take its `result`, with the picture if it is one.
+class AnswerStream(Iterator[str]):
+    """An answer as it is generated: iterate over its text, then call `finish`.
 
-    A picture is drawn before the iterator ends. `close()` cancels; the conversation keeps what was said until then.
+    A picture is drawn before the iterator ends. `close()` cancels; the conversation keeps what was generated until then.
     """
 
-    def __init__(self, words: Iterator[str], finish: Callable[[str, bool], ChatResult]) -> None:
-        self._words = words
+    def __init__(self, pieces: Iterator[tuple[int, str]], finish: Callable[[bool], ChatResult]) -> None:
+        self._pieces = pieces
         self._finish = finish
-        self._said = ""
         self._result: ChatResult | None = None
         self._failed = False
 
@@ -98,166 +62,161 @@ class Answer(Iterator[str]):
         if self._failed or self._result is not None:
             raise StopIteration
         try:
-            part = self._advance()
+            piece = next(self._pieces, None)
+            if piece is None:
+                self._result = self._finish(True)
         except KeyboardInterrupt:
             self.close()
             raise
         except Exception:
             self._failed = True
             raise
-        if part is None:
+        if piece is None:
             raise StopIteration
-        return part
+        return piece[1]
 
     def close(self) -> None:
-        """Cancel what is left of it."""
+        """Cancel what is left of the answer."""
         if not self._failed and self._result is None:
-            self._result = self._finish(self._said, False)
+            self._result = self._finish(False)
 
-    @property
-    def result(self) -> ChatResult:
-        """The whole answer, which is finished first if need be; what there was of it if it was cancelled."""
+    def finish(self) -> ChatResult:
+        """The whole answer, generated to its end; as far as it came if it was cancelled. Raises RequestError if it failed."""
         for _ in self:
             pass
         if self._result is None:
             raise RequestError("this answer failed; ask again")
         return self._result
 
-    def _advance(self) -> str | None:
-        """The next words; at their end the result is made and there are none."""
-        part = next(self._words, None)
-        if part is None:
-            self._result = self._finish(self._said, True)
-        else:
-            self._said += part
-        return part
 
+class Conversation:
+    """A conversation. Made by `Pipeline.start_chat`.
 
-class Chat:
-    """A conversation. A turn that fails leaves it as it was; one that is cancelled keeps what was said until then."""
+    A turn that fails leaves it as it was; one that is cancelled keeps what was generated until then. images: every picture of the
+    conversation, given or drawn, in the order of their numbers.
+    """
 
-    def __init__(self, model: LanguageModel, tokenizer: Tokenizer, painter: Painter) -> None:
-        self._model = model
-        self._tokenizer = tokenizer
-        self._painter = painter
-        self._context = Context()
-        self._unread: list[int] = []
-        self._made: list[Image.Image] = []
-        self._answer: Answer | None = None
+    def __init__(self, prompts: PromptEncoder, turns: Sequence[Turn] = ()) -> None:
+        self._prompts = prompts
+        self._cache = KVCache()
+        self._history: list[Segment] = []
+        self._unread = Segment(())
+        self._shown_next: list[Image.Image] = []
+        self._turns: list[Turn] = []
+        self._stream: AnswerStream | None = None
         self.images: list[Image.Image] = []
-        """Every picture of the conversation, given or made, in the order of their numbers."""
+        for turn in turns:
+            self._resume(turn)
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The turns so far: `start_chat(turns=…)` goes on from them, in another process too."""
+        return tuple(self._turns)
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """The ids of all tokens in the KV cache, a picture's repeated for each of its embeddings."""
+        return self._cache.rows[0]
 
     def ask(
         self,
         prompt: str,
         images: Sequence[ImageSource] = (),
+        settings: ChatSettings | None = None,
         *,
         on_token: OnToken | None = None,
-        **settings: Unpack[ChatSettings],
+        on_step: OnStep | None = None,
+        **changes: Any,
     ) -> ChatResult:
-        """One turn. A picture that the turn before made is shown along with `images`, to be asked about or edited.
+        """One turn. A picture that the turn before drew is shown along with `images`, to be asked about or edited.
 
-        on_token(text): called as the answer comes; returning False cancels. settings: see ChatSettings. Raises
-        RequestError or BundleError.
+        settings: how the answer is generated; changes: fields of it by name. on_token(text): called as the answer is generated;
+        returning False cancels. on_step(step): called while drawing; returning False stops that. Raises RequestError or
+        BundleError.
         """
-        answer = self.stream(prompt, images, **settings)
-        for part in answer:
-            if on_token is not None and on_token(part) is False:
+        answer = self.stream(prompt, images, settings, on_step=on_step, **changes)
+        for piece in answer:
+            if on_token is not None and on_token(piece) is False:
                 answer.close()
-        return answer.result
+        return answer.finish()
 
     def stream(
-        self, prompt: str, images: Sequence[ImageSource] = (), **settings: Unpack[ChatSettings]
-    ) -> Answer:
-        """One turn whose words come out of an iterator; its `result` is what `ask` gives. The next turn closes it."""
-        facts, most = self._model.chat_facts, longest(settings)
-        chooser, words = new_chooser(facts, settings), Words(self._tokenizer, settings.get("stop", ()))
-        if self._answer is not None:
-            self._answer.close()
-        question, context = self._read(prompt, [load_image(image) for image in images])
-        writing = Writing(context)
-        tokens = write(self._model, writing, question.states[-1:], [chooser], facts.stop_token_ids, most)
+        self,
+        prompt: str,
+        images: Sequence[ImageSource] = (),
+        settings: ChatSettings | None = None,
+        *,
+        on_step: OnStep | None = None,
+        **changes: Any,
+    ) -> AnswerStream:
+        """One turn whose text comes out of an iterator. See `ask`. The next turn closes it."""
+        chosen = (settings or ChatSettings()).changed(changes)
+        if self._stream is not None:
+            self._stream.close()
+        pictures = [load_image(image) for image in images]
+        question = self._question(prompt, pictures)
+        exchange = Exchange(self._prompts, [question], chosen, self._cache)
 
-        def finish(text: str, whole: bool) -> ChatResult:
-            ids = writing.answers[0]
-            draws = whole and ids[:1] == [facts.draw_token_id]
-            drawn = draw_answer(self._painter, question, settings) if draws else None
-            self._keep(question, writing, drawn)
-            return ChatResult(text=text, token_ids=tuple(ids), images=drawn.images if drawn else [], result=drawn)
+        def finish(is_complete: bool) -> ChatResult:
+            result = exchange.result(0, on_step, may_draw=is_complete)
+            self._keep(prompt, pictures, result)
+            self._cache, self._history = exchange.state.cache, []
+            self._unread = self._unread_segment(exchange.state.unread())
+            return result
 
-        self._answer = Answer(_said((token for _, token in tokens), words), finish)
-        return self._answer
+        self._stream = AnswerStream(exchange.pieces(), finish)
+        return self._stream
 
-    @property
-    def read_tokens(self) -> int:
-        """How many tokens of the conversation are in the cache."""
-        return len(self._context.ids)
+    def _question(self, prompt: str, pictures: Sequence[Image.Image]) -> Question:
+        """The next question: the pictures that the last turn drew are shown again, under the numbers that they have."""
+        shown = [*self._shown_next, *pictures]
+        chat = self._prompts.model.chat
+        template = chat.next_turn if self._turns else chat.first_turn
+        first = len(self.images) - len(self._shown_next) + 1
+        ids = question_ids(self._prompts, template, prompt, range(first, first + len(shown)))
+        return Question(
+            prompt=prompt, images=shown, segments=[self._unread, Segment(ids, shown)], history=tuple(self._history)
+        )
 
-    def _read(self, prompt: str, given: list[Image.Image]) -> tuple[Question, Context]:
-        facts = self._model.chat_facts
-        images = [*self._made, *given]
-        template = facts.next_turn if self._context.ids else facts.first_turn
-        first = len(self.images) - len(self._made) + 1
-        ids = question_ids(facts, self._tokenizer, template, prompt, range(first, first + len(images)))
-        seen = [self._model.look(image) for image in images]
-        expanded = [*self._unread, *self._model.expand(ids, seen)]
-        states, context = self._model.read(self._context, expanded, seen)
-        return Question(prompt=prompt, images=images, states=states[np.array(expanded) != facts.image_token_id]), context
+    def _resume(self, turn: Turn) -> None:
+        """Takes a past turn in; the next question's run reads it."""
+        pictures = [load_image(image) for image in turn.images]
+        question = self._question(turn.prompt, pictures)
+        answer = list(turn.token_ids) or self._answer_ids(turn)
+        result = ChatResult(
+            text=turn.answer,
+            token_ids=tuple(answer),
+            images=[load_image(image) for image in turn.answer_images],
+            result=None,
+        )
+        self._keep(turn.prompt, pictures, result)
+        self._history += [*question.segments, Segment(answer[:-1])]
+        self._unread = self._unread_segment(answer[-1:])
 
-    def _keep(self, question: Question, writing: Writing, drawn: Result | None) -> None:
-        """The turn becomes part of the conversation. Its last token waits to be read, unless the template will say it."""
-        given = question.images[len(self._made) :]
-        self._made = list(drawn.images) if drawn else []
-        self.images += [*given, *self._made]
-        self._context = writing.context
-        unread = writing.unread()
-        template = self._model.chat_facts.next_turn
-        self._unread = [] if template.startswith(self._tokenizer.decode(unread, skip_special=False)) else unread
+    def _answer_ids(self, turn: Turn) -> list[int]:
+        """The tokens of an answer that is known by its words or pictures. Raises RequestError where the model never draws."""
+        draw_token = self._prompts.model.chat.draw_token_id
+        if not turn.answer_images:
+            return self._prompts.tokenizer.encode(turn.answer)
+        if draw_token is None:
+            raise RequestError("a turn was answered with pictures, but this bundle's model never draws in a chat")
+        return [draw_token]
 
+    def _keep(self, prompt: str, pictures: Sequence[Image.Image], result: ChatResult) -> None:
+        """Adds a turn and its pictures."""
+        self._shown_next = list(result.images)
+        self.images += [*pictures, *result.images]
+        self._turns.append(
+            Turn(
+                prompt=prompt,
+                images=tuple(pictures),
+                answer=result.text,
+                answer_images=tuple(result.images),
+                token_ids=result.token_ids,
+            )
+        )
 
-def question_ids(
-    facts: ChatParameters, tokenizer: Tokenizer, template: str, prompt: str, image_numbers: Sequence[int]
-) -> list[int]:
-    """The ids of a turn, one image token for each image before its text. Raises RequestError for others in the text."""
-    tags = "".join(facts.image_tag.replace("{number}", str(number)) for number in image_numbers)
-    ids = tokenizer.encode(template.replace("{prompt}", tags + prompt))
-    extra = sum(number == facts.image_token_id for number in ids) - len(image_numbers)
-    if extra > 0:
-        raise RequestError(f"the prompt itself holds {extra} image tokens, without an image; give images apart from the text")
-    return ids
-
-
-def new_chooser(facts: ChatParameters, settings: ChatSettings) -> Chooser:
-    """What picks the tokens of one answer. Raises RequestError for a sampling setting out of range."""
-    stored: dict[str, Any] = {name: getattr(facts, name) for name in SAMPLING}
-    wanted = {name: value for name, value in settings.items() if name in SAMPLING and value is not None}
-    banned = [] if settings.get("may_draw", True) or facts.draw_token_id is None else [facts.draw_token_id]
-    return Chooser(Sampling(**{**stored, **wanted}, seed=settings.get("seed", 0)), banned)
-
-
-def longest(settings: ChatSettings) -> int:
-    """The most tokens of an answer. Raises RequestError for none, or for a setting that there isn't."""
-    if unknown := settings.keys() - ChatSettings.__annotations__.keys():
-        raise RequestError(f"a chat has no setting {min(unknown)!r}; it has {', '.join(ChatSettings.__annotations__)}")
-    tokens = settings.get("max_new_tokens", MAX_NEW_TOKENS)
-    if tokens < 1:
-        raise RequestError(f"max_new_tokens={tokens} is below the fewest, 1")
-    return tokens
-
-
-def draw_answer(painter: Painter, question: Question, settings: ChatSettings) -> Result:
-    """The picture that answers a question, drawn from the states of its tokens."""
-    request = settings.get("request") or Request(prompt=question.prompt)
-    wanted = replace(request, prompt=question.prompt, images=tuple(question.images))
-    return painter.draw(wanted, question.states, request.negative_prompt, settings.get("on_step"))
-
-
-def _said(tokens: Iterator[int], words: Words) -> Iterator[str]:
-    """The text of tokens as it becomes certain, up to a stop text."""
-    for token in tokens:
-        if text := words.add(token):
-            yield text
-        if words.stopped:
-            return
-    if text := words.end():
-        yield text
+    def _unread_segment(self, ids: Sequence[int]) -> Segment:
+        """The unread tokens of an answer; none if the template of the next turn begins with their text."""
+        text = self._prompts.tokenizer.decode(ids, skip_special=False)
+        return Segment(() if self._prompts.model.chat.next_turn.startswith(text) else tuple(ids))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import RequestError
-from ..images.loading import Size
+from ..images.pixels import Size
 from ..manifest import ImageProcessorParameters
 
 _LARGEST_ASPECT = 200

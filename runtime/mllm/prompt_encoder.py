@@ -8,11 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ..bundle import Bundle
-from .language_model import LanguageModel
+from .language_model import LanguageModel, States
 from .tokenizer import Tokenizer
 
 REMEMBERED_PROMPTS = 16
@@ -22,25 +18,27 @@ REMEMBERED_PROMPTS = 16
 class PromptEncoder:
     """Hidden states of drawing prompts, (T, Dt) float32 each, in the order of their tokens."""
 
-    def __init__(self, bundle: Bundle, model: LanguageModel) -> None:
-        self._manifest = bundle.manifest
-        self._model = model
+    def __init__(self, model: LanguageModel) -> None:
+        bundle = model.components.bundle
+        self.model = model
         self.tokenizer = Tokenizer(bundle.path / bundle.manifest.tokenizer)
-        self._remembered: OrderedDict[tuple[int, ...], NDArray[np.float32]] = OrderedDict()
-        self.runs = 0
-        """How often the language model ran."""
+        self._template = bundle.manifest.prompts.drawing
+        self._remembered: OrderedDict[tuple[int, ...], States] = OrderedDict()
 
     def token_ids(self, prompt: str, max_tokens: int | None = None) -> list[int]:
         """The ids of a prompt in the drawing template, cut on the right to `max_tokens`."""
-        return self.tokenizer.encode(self._manifest.prompts.drawing.replace("{prompt}", prompt))[:max_tokens]
+        return self.tokenizer.encode(self._template.replace("{prompt}", prompt))[:max_tokens]
 
-    def encode(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        """The hidden states of these tokens after the final norm: (T, Dt) float32. Not computed again if just asked for."""
+    def encode(self, ids: Sequence[int]) -> States:
+        """The hidden states of these tokens: (T, Dt) float32. Not computed again for recent ones."""
         key = tuple(ids)
         if key not in self._remembered:
-            self._remembered[key] = self._model.read_text(key)
-            self.runs += 1
+            self._remembered[key] = self.model.encode_text(key)
             if len(self._remembered) > REMEMBERED_PROMPTS:
                 self._remembered.popitem(last=False)
         self._remembered.move_to_end(key)
         return self._remembered[key]
+
+    def forget(self) -> None:
+        """Drop the remembered prompts, for measurements that include encoding."""
+        self._remembered.clear()

@@ -28,7 +28,7 @@ def test_plan_is_what_a_drawing_under_the_limit_opens(
     limit = None if room_for is None else max(max(sizes.values()), sum(sizes[name] for name in room_for))
     with load(bundles["A"], backend="ort-cpu", precision="fp32", threads=1, memory_limit_bytes=limit) as pipeline:
         pipeline.generate(EDIT)
-        openings, most = pipeline.sessions.openings, pipeline.sessions.most_bytes
+        openings, most = pipeline.components.sessions.openings, pipeline.components.sessions.most_bytes
     plan = memory_plan(Bundle.open(bundles["A"]), "fp32", "fp32", limit, EDIT.steps)
     told = plan["opened in order"]
     listed = [*(part for stage in list(told)[:-2] for part in told[stage].split("; ")), *told["picture"].split("; ")]
@@ -48,8 +48,8 @@ def test_limit_costs_openings_and_changes_no_picture(bundles: dict[str, Path], s
     for bytes_ in (None, limit):
         with load(bundles["A"], backend="ort-cpu", precision="fp32", threads=1, memory_limit_bytes=bytes_) as pipeline:
             latents.append(pipeline.generate(EDIT).latents)
-            opened.append(len(pipeline.sessions.openings))
-            assert bytes_ is None or pipeline.sessions.most_bytes <= limit
+            opened.append(len(pipeline.components.sessions.openings))
+            assert bytes_ is None or pipeline.components.sessions.most_bytes <= limit
     assert np.array_equal(*latents) and opened[0] < opened[1]
 
 

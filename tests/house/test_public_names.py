@@ -15,6 +15,9 @@ PUBLIC = [
     "BackendError",
     "BundleError",
     "ChatResult",
+    "ChatSettings",
+    "Conversation",
+    "Drawing",
     "ExportError",
     "OmniGen2Error",
     "Request",
@@ -23,6 +26,7 @@ PUBLIC = [
     "Step",
     "TaylorSeer",
     "TeaCache",
+    "Turn",
     "__version__",
     "load",
 ]

@@ -145,11 +145,32 @@ def test_taylorseer_prediction_weights_sum_to_one() -> None:
             assert kept[0] == f"output {step - 1 if (step - 5) % 3 == 0 else step - 2}"
 
 
-def test_cache_policies_say_whether_they_need_the_change() -> None:
-    for policy in CACHES.values():
-        assert policy().needs_change == policy().start(COEFFICIENTS).needs_change
-    assert TeaCache().needs_change
-    assert not TaylorSeer().needs_change
+def test_teacache_alone_needs_the_change() -> None:
+    assert {name: policy().start(COEFFICIENTS).needs_change for name, policy in CACHES.items()} == {
+        "teacache": True,
+        "taylorseer": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("policy", "most_blended", "message"),
+    [
+        (TaylorSeer(order=5), 5, "TaylorSeer order=5 is too high for this bundle; it allows 0 to 4"),
+        (TaylorSeer(order=40), 5, "TaylorSeer order=40 is too high for this bundle; it allows 0 to 4"),
+        (TeaCache(), 2, "TeaCache needs a bundle that blends 3 states; this one blends 2"),
+    ],
+    ids=str,
+)
+def test_cache_policy_that_needs_more_states_than_the_bundle_blends_is_refused(
+    policy: Any, most_blended: int, message: str
+) -> None:
+    with pytest.raises(RequestError, match=f"^{message}$"):
+        policy.check(most_blended)
+
+
+def test_cache_policy_that_needs_as_many_states_as_the_bundle_blends_is_allowed() -> None:
+    TaylorSeer(order=4).check(5)
+    TeaCache().check(3)
 
 
 @pytest.mark.parametrize(

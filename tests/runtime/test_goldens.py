@@ -128,9 +128,9 @@ def test_resized_pictures_equal_the_original(pipelines: dict[str, Pipeline], con
 @pytest.mark.parametrize(("config", "name"), [case for case in DRAWINGS if "decoded_pool8" in arrays(*case)])
 def test_decoded_pixels_equal_the_original(pipelines: dict[str, Pipeline], config: str, name: str) -> None:
     pipeline, result = pipelines[config], _result(pipelines[config], config, name)
-    facts = pipeline.bundle.manifest.vae
-    feeds = {"latents": result.latents / np.float32(facts.scaling_factor) + np.float32(facts.shift_factor)}
-    pixels = pipeline.backend.to_host(pipeline.sessions.run("vae_decoder", feeds)["pixels"])
+    vae = pipeline.bundle.manifest.vae
+    unscaled = result.latents / np.float32(vae.scaling_factor) + np.float32(vae.shift_factor)
+    pixels = pipeline.components.decode_latents(unscaled)
     batch, channels, height, width = pixels.shape
     pooled = pixels.reshape(batch, channels, height // 8, 8, width // 8, 8).mean(axis=(3, 5))
     np.testing.assert_allclose(pooled, arrays(config, name)["decoded_pool8"], atol=LATENTS, rtol=0)
@@ -178,7 +178,7 @@ def test_prompt_token_ids_equal_the_original(pipelines: dict[str, Pipeline], con
     prompts = {key: args["prompt"] for key, args in arguments(config, "mllm").items() if key.startswith("t2i")}
     assert len(prompts) == 4
     for key, prompt in prompts.items():
-        assert pipelines[config]._prompts.token_ids(prompt) == recorded[f"{key}_ids"][0].tolist()
+        assert pipelines[config].prompts.token_ids(prompt) == recorded[f"{key}_ids"][0].tolist()
         np.testing.assert_allclose(
             pipelines[config].encode_prompt(prompt), recorded[f"{key}_hidden"][0], atol=HIDDEN, rtol=0
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from omnigen2_rt.runtime.guidance import BRANCHES, branches, combine, sees_references, uses_negative_prompt
+from omnigen2_rt.runtime.guidance import BRANCHES, combine, has_negative_prompt, has_references, plan_branches
 from tests.runtime.goldens import arguments, calls_by_step, recordings
 
 
@@ -14,27 +14,23 @@ def test_branches_of_every_step_equal_the_recorded_calls(config: str, name: str)
     args = arguments(config, name)
     options = args["call_kwargs"]
     calls = calls_by_step(config, name)
-    for i, called in enumerate(calls):
-        expected = branches(
-            i,
-            len(calls),
-            text_guidance=options.get("text_guidance_scale", 4.0),
-            image_guidance=options.get("image_guidance_scale", 1.0),
-            cfg_range=tuple(options.get("cfg_range", (0.0, 1.0))),
-            has_images=bool(args["images"]),
-        )
-        assert expected == tuple(called)
+    plan = plan_branches(
+        len(calls),
+        text_guidance=options.get("text_guidance_scale", 4.0),
+        image_guidance=options.get("image_guidance_scale", 1.0),
+        cfg_range=tuple(options.get("cfg_range", (0.0, 1.0))),
+        has_images=bool(args["images"]),
+    )
+    assert plan == tuple(map(tuple, calls))
 
 
 def test_branches_at_the_ends_of_cfg_range_are_guided() -> None:
-    def count(i: int) -> int:
-        return len(branches(i, 10, text_guidance=4, image_guidance=2, cfg_range=(0.2, 0.6), has_images=True))
-
-    assert [count(i) for i in range(10)] == [1, 1, 3, 3, 3, 3, 3, 1, 1, 1]
+    plan = plan_branches(10, text_guidance=4, image_guidance=2, cfg_range=(0.2, 0.6), has_images=True)
+    assert [*map(len, plan)] == [1, 1, 3, 3, 3, 3, 3, 1, 1, 1]
 
 
-def test_branches_see_references_and_prompts_as_documented() -> None:
-    assert {b: (sees_references(b), uses_negative_prompt(b)) for b in BRANCHES} == {
+def test_branches_have_references_and_prompts_as_documented() -> None:
+    assert {b: (has_references(b), has_negative_prompt(b)) for b in BRANCHES} == {
         "cond": (True, False),
         "ref": (True, True),
         "uncond": (False, True),

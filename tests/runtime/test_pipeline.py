@@ -15,7 +15,9 @@ from PIL import Image
 
 from omnigen2_rt import BackendError, BundleError, Request, RequestError, TaylorSeer, TeaCache, load
 from omnigen2_rt.reference.weights import load_transformer
+from omnigen2_rt.runtime.autoencoder import encode_image
 from omnigen2_rt.runtime.bundle import Bundle
+from omnigen2_rt.runtime.images.pixels import Size
 from omnigen2_rt.runtime.pipeline import Pipeline
 from tests.exporting import GOLDENS
 from tests.pictures import CAT, CUP, KINDS, over_white
@@ -35,13 +37,14 @@ def pipe(bundles: dict[str, Path]) -> Iterator[Pipeline]:
 def runs(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts how often each component runs."""
     counts: Counter[str] = Counter()
-    original = pipe.sessions.run
+    sessions = pipe.components.sessions
+    original = sessions.run
 
     def counted(component: str, feeds: Any) -> Any:
         counts[component] += 1
         return original(component, feeds)
 
-    monkeypatch.setattr(pipe.sessions, "run", counted)
+    monkeypatch.setattr(sessions, "run", counted)
     return counts
 
 
@@ -57,8 +60,8 @@ def test_shared_tokens_give_the_velocity_of_each_branch_alone(pipe: Pipeline) ->
                       image_guidance=2.0, text_guidance=3.0)  # fmt: skip
     result = pipe.generate(request)
     network = load_transformer(GOLDENS / "A" / "checkpoint")
-    noise = torch.from_numpy(pipe._noise(request, pipe._sizes(request, [picture()])[0]))
-    reference = torch.from_numpy(pipe._encode_image(picture(), request))
+    noise = torch.from_numpy(pipe.start(request).latents)
+    reference = torch.from_numpy(encode_image(pipe.components, picture(), Size(48, 32)))
     cond, negative = (torch.from_numpy(pipe.encode_prompt(t))[None] for t in (request.prompt, request.negative_prompt))
     time = torch.tensor([0.0])
     with torch.no_grad():
@@ -70,14 +73,13 @@ def test_shared_tokens_give_the_velocity_of_each_branch_alone(pipe: Pipeline) ->
     np.testing.assert_allclose(result.latents, wanted.numpy(), atol=2e-5, rtol=0)
 
 
-def test_prompt_that_was_just_encoded_is_not_encoded_again(pipe: Pipeline) -> None:
-    before = pipe._prompts.runs
+def test_prompt_that_was_just_encoded_is_not_encoded_again(pipe: Pipeline, runs: Counter[str]) -> None:
     for _ in range(2):
         pipe.generate(Request(**{**SMALL, "prompt": "a new one", "steps": 1}))
-    assert pipe._prompts.runs - before <= 2  # the prompt, and the empty one unless a test before asked for it
-    again = pipe._prompts.runs
+    assert runs["language_model"] <= 2  # the prompt, and the empty one unless a test before asked for it
+    before = runs["language_model"]
     pipe.encode_prompt("a new one")
-    assert pipe._prompts.runs == again
+    assert runs["language_model"] == before
 
 
 def test_steps_share_what_does_not_depend_on_branch_or_step(pipe: Pipeline, runs: Counter[str]) -> None:
@@ -120,7 +122,7 @@ def test_memory_limit_closes_components_and_changes_nothing(
     drawn = []
     for most in (1 if streams else largest, None):
         with load(bundles["A"], backend=backend, precision=precision, threads=1, memory_limit_bytes=most) as pipeline:
-            drawn.append((pipeline.generate(request).latents, pipeline.sessions.opened))
+            drawn.append((pipeline.generate(request).latents, len(pipeline.components.sessions.openings)))
     (limited, often), (free, once) = drawn
     assert often > once
     np.testing.assert_allclose(limited, free, atol=tolerance, rtol=0)
@@ -174,7 +176,7 @@ def test_seed_gives_the_same_picture_and_another_seed_another(pipe: Pipeline) ->
 
 def test_images_per_prompt_are_drawn_together_as_alone(pipe: Pipeline) -> None:
     pair = pipe.generate(Request(**SMALL, images_per_prompt=2))
-    noise = pipe._noise(pair.request, pipe._sizes(pair.request, [])[0])
+    noise = pipe.start(pair.request).latents
     alone = pipe.generate(Request(**SMALL, latents=noise[1:]))
     assert len(pair.images) == 2
     np.testing.assert_allclose(pair.latents[1:], alone.latents, atol=2e-5)
@@ -210,8 +212,7 @@ def test_prompt_of_any_kind_is_drawn(prompt: str, pipe: Pipeline) -> None:
     """Each is told from the others, and what is beyond the limit is cut off."""
     result = pipe.generate(Request(**{**ONE_BRANCH, "prompt": prompt, "steps": 1}))
     assert result.images[0].size == (48, 32)
-    states = pipe._prompt_states(result.request, "cond")
-    assert len(states) == min(len(pipe._prompts.token_ids(prompt)), 1024)
+    assert len(pipe.prompts.token_ids(prompt, result.request.max_prompt_tokens)) <= 1024
     other = pipe.generate(Request(**{**ONE_BRANCH, "prompt": f"x{prompt}", "steps": 1}))
     assert np.abs(result.latents - other.latents).max() > 1e-4
 

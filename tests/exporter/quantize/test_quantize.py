@@ -25,7 +25,7 @@ from omnigen2_rt.runtime.backends import resident_bytes
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.errors import BundleError, ExportError
 from omnigen2_rt.runtime.manifest import MANIFEST
-from omnigen2_rt.runtime.mllm.language_model import Context
+from omnigen2_rt.runtime.mllm.language_model import Tokens
 from tests.runtime.goldens import CPU_BACKENDS, arguments, arrays
 
 SMALL = Calibration(prompts=("a red cube", "two cats on a sofa", "rain at night"), size_px=64, steps=2, threads=1)
@@ -105,8 +105,8 @@ def test_hidden_states_and_logits_stay_near_the_original(quantized: dict[tuple[s
     """Against the recordings of the original: 8-bit weights alone are 2 to 4 % here, 8-bit activations 1.5 % more."""
     args, recorded = arguments(config, "mllm")["chat0"], arrays(config, "mllm")
     with load(quantized["int8-weights", config], backend="ort-cpu", precision="fp32", threads=1) as pipeline:
-        model = pipeline._language_model
-        hidden, _ = model.read(Context(), pipeline._prompts.tokenizer.encode(args["text"]))
+        model = pipeline.language_model
+        hidden, _ = model.read(Tokens.text(pipeline.prompts.tokenizer.encode(args["text"])))
         logits = model.logits(hidden[-1])
     for given, wanted in ((hidden, recorded["chat0_hidden_full"][0]), (logits, recorded["chat0_logits_last"][0])):
         error = float(np.linalg.norm(given - wanted) / np.linalg.norm(wanted))

@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from omnigen2_rt.runtime.backends.fake import FakeBackend
 from omnigen2_rt.runtime.backends.sessions import Sessions
 from omnigen2_rt.runtime.bundle import Bundle
-
-
-class Fake:
-    """A backend whose sessions do nothing."""
-
-    name = "fake"
-    precision = graph_precision = "fp32"
-
-    def __init__(self) -> None:
-        self.opened: list[str] = []
-
-    def open(self, component: str) -> Fake:
-        self.opened.append(component)
-        return self
-
-    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
-        return {}
 
 
 @pytest.fixture
@@ -40,8 +22,8 @@ def run(sessions: Sessions, *components: str) -> None:
 
 
 def test_sessions_without_a_limit_open_each_component_once(bundle: Bundle) -> None:
-    backend = Fake()
-    sessions = Sessions(bundle, backend)  # type: ignore[arg-type]
+    backend = FakeBackend()
+    sessions = Sessions(bundle, backend)
     run(sessions, "vae_encoder", "transformer", "vae_encoder")
     assert backend.opened == ["vae_encoder", "transformer"]
     assert sessions.open_components == ("transformer", "vae_encoder")
@@ -51,8 +33,8 @@ def test_sessions_without_a_limit_open_each_component_once(bundle: Bundle) -> No
 
 def test_sessions_under_a_limit_close_the_least_recently_used(bundle: Bundle) -> None:
     sizes = {name: bundle.graph(name, "fp32").resident_bytes for name in ("vae_encoder", "vae_decoder", "transformer")}
-    backend = Fake()
-    sessions = Sessions(bundle, backend, sum(sizes.values()) - 1)  # type: ignore[arg-type]
+    backend = FakeBackend()
+    sessions = Sessions(bundle, backend, sum(sizes.values()) - 1)
     run(sessions, "vae_encoder", "vae_decoder", "vae_encoder", "transformer")
     assert sessions.open_components == ("vae_encoder", "transformer")
     run(sessions, "vae_encoder")
@@ -62,6 +44,6 @@ def test_sessions_under_a_limit_close_the_least_recently_used(bundle: Bundle) ->
 
 
 def test_sessions_under_a_tiny_limit_hold_one_component(bundle: Bundle) -> None:
-    sessions = Sessions(bundle, Fake(), 1)  # type: ignore[arg-type]
+    sessions = Sessions(bundle, FakeBackend(), 1)
     run(sessions, "vae_encoder", "transformer")
     assert sessions.open_components == ("transformer",)

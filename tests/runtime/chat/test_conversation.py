@@ -10,16 +10,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from omnigen2_rt import ChatResult, load
+from omnigen2_rt import ChatResult, Conversation, Turn, load
 from omnigen2_rt.runtime.bundle import Bundle
-from omnigen2_rt.runtime.chat.generation import Chooser, Sampling, Writing, write
+from omnigen2_rt.runtime.chat.exchange import draw_from_states
+from omnigen2_rt.runtime.chat.generation import GenerationState, generate_tokens
+from omnigen2_rt.runtime.chat.sampling import Sampler, Sampling
 from omnigen2_rt.runtime.errors import BundleError, RequestError
 from omnigen2_rt.runtime.images.loading import load_image
 from omnigen2_rt.runtime.manifest import ChatParameters
-from omnigen2_rt.runtime.mllm.language_model import Context
+from omnigen2_rt.runtime.mllm.language_model import KVCache, States, Tokens
+from omnigen2_rt.runtime.mllm.mrope import chat_positions
 from omnigen2_rt.runtime.pipeline import Pipeline
 from omnigen2_rt.runtime.request import Request
-from omnigen2_rt.runtime.rope import chat_positions
 from tests.runtime.goldens import CONFIGS, CPU_BACKENDS, GOLDENS, arguments, arrays, recordings
 
 LATENTS = 1e-3
@@ -46,24 +48,25 @@ def pictures(config: str, files: Any) -> list[Path]:
     return [GOLDENS / config / "golden" / file for file in files or ()]
 
 
-def read(pipeline: Pipeline, config: str, text: str, files: Any) -> tuple[list[int], np.ndarray, Context]:
-    model = pipeline._language_model
-    seen = [model.look(load_image(path)) for path in pictures(config, files)]
-    ids = model.expand(pipeline._prompts.tokenizer.encode(text), seen)
-    return ids, *model.read(Context(), ids, seen)
+def read(pipeline: Pipeline, config: str, text: str, files: Any) -> tuple[Tokens, States, KVCache]:
+    model = pipeline.language_model
+    features = [model.encode_image(load_image(path)) for path in pictures(config, files)]
+    tokens = model.expand(pipeline.prompts.tokenizer.encode(text), features)
+    return tokens, *model.read(tokens, features)
 
 
 def runs_of(pipeline: Pipeline, component: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The new tokens of every run from now on."""
     lengths: list[int] = []
-    run = pipeline.sessions.run
+    sessions = pipeline.components.sessions
+    run = sessions.run
 
     def counting(name: str, feeds: Any) -> Any:
         if name == component:
             lengths.append(feeds["cos"].shape[1])
         return run(name, feeds)
 
-    monkeypatch.setattr(pipeline.sessions, "run", counting)
+    monkeypatch.setattr(sessions, "run", counting)
     return lengths
 
 
@@ -71,7 +74,7 @@ def runs_of(pipeline: Pipeline, component: str, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("case", ["chat1", "chat2"])
 def test_vision_features_equal_the_original(recorded_talkers: dict[str, Pipeline], config: str, case: str) -> None:
     files = arguments(config, "mllm")[case]["images"]
-    seen = [recorded_talkers[config]._language_model.look(load_image(path)) for path in pictures(config, files)]
+    seen = [recorded_talkers[config].language_model.encode_image(load_image(path)) for path in pictures(config, files)]
     features = np.concatenate([picture.embeds for picture in seen])
     np.testing.assert_allclose(features, arrays(config, "mllm")[f"{case}_visual"], rtol=0, atol=1e-4)
 
@@ -81,10 +84,10 @@ def test_vision_features_equal_the_original(recorded_talkers: dict[str, Pipeline
 def test_hidden_states_of_a_turn_equal_the_original(recorded_talkers: dict[str, Pipeline], config: str, case: str) -> None:
     args, recorded = arguments(config, "mllm")[case], arrays(config, "mllm")
     pipeline = recorded_talkers[config]
-    ids, hidden, _ = read(pipeline, config, args["text"], args["images"])
-    assert ids == recorded[f"{case}_ids"][0].tolist()
+    tokens, hidden, _ = read(pipeline, config, args["text"], args["images"])
+    assert list(tokens.ids) == recorded[f"{case}_ids"][0].tolist()
     np.testing.assert_allclose(hidden, recorded[f"{case}_hidden_full"][0], rtol=0, atol=HIDDEN)
-    logits = pipeline._language_model.logits(hidden[-1])
+    logits = pipeline.language_model.logits(hidden[-1])
     np.testing.assert_allclose(logits, recorded[f"{case}_logits_last"][0], rtol=0, atol=HIDDEN)
     if args["images"]:
         states = pipeline.encode_prompt(args["prompt"], pictures(config, args["images"]))
@@ -108,13 +111,13 @@ def test_greedy_tokens_equal_the_original(
 ) -> None:
     args, recorded = arguments(config, "mllm")[case], arrays(config, "mllm")
     pipeline = recorded_talkers[config]
-    _, hidden, context = read(pipeline, config, args["text"], args["images"])
-    logits = pipeline._language_model.logits(hidden[-1])
+    _, hidden, cache = read(pipeline, config, args["text"], args["images"])
+    logits = pipeline.language_model.logits(hidden[-1])
     np.testing.assert_allclose(logits, recorded[f"{case}_{name}_logits0"][0], rtol=0, atol=HIDDEN)
     ended = {"A": (602, 600), "B": (562, 560)}[config]  # the recording masked the end tokens
-    chooser = Chooser(Sampling(repetition_penalty=penalty), ended)
-    written = write(pipeline._language_model, Writing(context), hidden[-1:], [chooser], (), 16)
-    assert [token for _, token in written] == recorded[f"{case}_{name}_tokens"][0].tolist()
+    sampler = Sampler(Sampling(repetition_penalty=penalty), ended)
+    generated = generate_tokens(pipeline.language_model, GenerationState(cache), hidden[-1:], [sampler], (), 16)
+    assert [token for _, token in generated] == recorded[f"{case}_{name}_tokens"][0].tolist()
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -123,8 +126,8 @@ def test_prompts_read_together_equal_the_original(recorded_talkers: dict[str, Pi
     recorded = arrays(config, "mllm")
     mask = recorded["t2i_batch_mask"].astype(bool)
     rows = [recorded[f"t2i{number}_ids"][0].tolist() for number in (0, 1)]
-    model = recorded_talkers[config]._language_model
-    states, _ = model.read_rows(Context.of_rows(len(rows)), rows)
+    model = recorded_talkers[config].language_model
+    states, _ = model.extend(KVCache.empty(len(rows)), [Tokens.text(row) for row in rows])
     for given, wanted, kept in zip(states, recorded["t2i_batch_hidden"], mask, strict=True):
         np.testing.assert_allclose(given, wanted[kept], rtol=0, atol=HIDDEN)
 
@@ -156,7 +159,7 @@ def test_answer_in_words_equals_the_original(recorded_talkers: dict[str, Pipelin
     answer = call(recorded_talkers[config], config, name)
     recorded = arguments(config, name)["text"]
     assert list(answer.token_ids) == arrays(config, name)["generated_ids"][0].tolist()
-    text = recorded_talkers[config]._prompts.tokenizer.decode(answer.token_ids, skip_special=False)
+    text = recorded_talkers[config].prompts.tokenizer.decode(answer.token_ids, skip_special=False)
     assert text.replace("<|im_end|>", "") == recorded
     assert (answer.images, answer.result) == ([], None)
 
@@ -176,9 +179,8 @@ def test_answer_with_a_picture_equals_the_original(recorded_talkers: dict[str, P
 def test_drawing_from_hidden_states_equals_the_original(recorded_talkers: dict[str, Pipeline], config: str, name: str) -> None:
     args, recorded = arguments(config, name), arrays(config, name)
     pipeline, request = recorded_talkers[config], drawing(config, name)
-    ids, hidden, _ = read(pipeline, config, args["call_kwargs"]["prompt"], args["images"])
-    states = hidden[np.array(ids) != pipeline._language_model.chat_facts.image_token_id]
-    result = pipeline.draw(request, states, request.negative_prompt)
+    tokens, hidden, _ = read(pipeline, config, args["call_kwargs"]["prompt"], args["images"])
+    result = draw_from_states(pipeline.prompts, request, tokens.text_states(hidden))
     for step, expected in zip(recorded["step_index"], recorded["latents_steps"], strict=True):
         np.testing.assert_allclose(result.steps[step].latents, expected, atol=LATENTS, rtol=0)
 
@@ -198,40 +200,46 @@ def test_second_turn_computes_only_its_own_tokens(talkers: dict[str, Pipeline], 
     pipeline = talkers["A"]
     chat = pipeline.start_chat()
     answer = chat.ask("What is in the picture?", max_new_tokens=4)
-    before = chat.read_tokens
+    before = len(chat.token_ids)
     lengths = runs_of(pipeline, "language_model", monkeypatch)
     second = chat.ask("And now?", max_new_tokens=1, may_draw=False)
-    model = pipeline._language_model
-    facts, tokenizer = model.chat_facts, pipeline._prompts.tokenizer
+    model = pipeline.language_model
+    templates, tokenizer = model.chat, pipeline.prompts.tokenizer
     ids = [
-        *tokenizer.encode(facts.first_turn.replace("{prompt}", "What is in the picture?")),
+        *tokenizer.encode(templates.first_turn.replace("{prompt}", "What is in the picture?")),
         *answer.token_ids,
-        *tokenizer.encode(facts.next_turn.replace("{prompt}", "And now?")),
+        *tokenizer.encode(templates.next_turn.replace("{prompt}", "And now?")),
     ]
     assert lengths == [len(ids) - before]
-    hidden, _ = model.read(Context(), ids)
-    assert second.token_ids == (in_words(facts).choose(model.logits(hidden[-1]), ids),)
+    hidden, _ = model.read(Tokens.text(ids))
+    assert second.token_ids == (in_words(templates).sample(model.logits(hidden[-1]), ids),)
 
 
-def test_states_of_a_later_turn_are_those_of_the_whole_conversation(talkers: dict[str, Pipeline]) -> None:
-    """A picture that a later turn draws is guided by them."""
+def test_picture_of_a_later_turn_is_guided_by_the_states_of_the_whole_conversation(
+    talkers: dict[str, Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pipeline = talkers["A"]
     chat = pipeline.start_chat()
     chat.ask("What is in the picture?", max_new_tokens=4)
-    question, context = chat._read("Draw it.", [])
-    whole, _ = pipeline._language_model.read(Context(), context.ids)
-    np.testing.assert_allclose(question.states, whole[-len(question.states) :], rtol=0, atol=1e-5)
+    always_draws(pipeline, monkeypatch)
+    drawn = chat.ask("Draw it.", request=SMALL)
+    whole, _ = pipeline.language_model.read(Tokens.text(chat.token_ids))
+    turn = pipeline.prompts.tokenizer.encode(pipeline.language_model.chat.next_turn.replace("{prompt}", "Draw it."))
+    states = whole[-len(turn) - 1 :]  # the last answer's last token was not read before
+    expected = draw_from_states(pipeline.prompts, replace(SMALL, prompt="Draw it."), states)
+    assert drawn.result is not None
+    np.testing.assert_allclose(drawn.result.latents, expected.latents, rtol=0, atol=1e-4)
 
 
-def in_words(facts: ChatParameters) -> Chooser:
-    """What answers greedily and never with a picture."""
-    assert facts.draw_token_id is not None
-    return Chooser(Sampling(repetition_penalty=facts.repetition_penalty), [facts.draw_token_id])
+def in_words(chat: ChatParameters) -> Sampler:
+    """A greedy sampler that never answers with a picture."""
+    assert chat.draw_token_id is not None
+    return Sampler(Sampling(repetition_penalty=chat.repetition_penalty), [chat.draw_token_id])
 
 
 def always_draws(talker: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    draw_token = talker._language_model.chat_facts.draw_token_id
-    monkeypatch.setattr(Chooser, "choose", lambda self, logits, ids: draw_token)
+    draw_token = talker.language_model.chat.draw_token_id
+    monkeypatch.setattr(Sampler, "sample", lambda self, logits, ids: draw_token)
 
 
 def test_picture_that_was_made_is_edited_in_the_next_turn(
@@ -250,9 +258,85 @@ def test_picture_that_was_made_is_shown_in_the_next_turn(talkers: dict[str, Pipe
     chat = talkers["A"].start_chat()
     drawn = chat.ask(DRAW, request=SMALL)
     assert len(drawn.images) == 1 and chat.images == drawn.images
-    before = chat.read_tokens
+    before = len(chat.token_ids)
     chat.ask("What is in the picture?", max_new_tokens=1)
-    assert chat._context.ids[before:].count(612) == 4  # 64 px are 2×2 tokens of 28 px
+    assert chat.token_ids[before:].count(612) == 4  # 64 px are 2×2 tokens of 28 px
+
+
+def conversation(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Conversation:
+    """Words, a picture, words about it that are cut off, and a cancelled answer."""
+    chat = pipeline.start_chat()
+    chat.ask("What is in the picture?", [GOLDENS / "A" / "golden" / "inputs" / "chat_edit.png"], max_new_tokens=30)
+    with monkeypatch.context() as patch:
+        always_draws(pipeline, patch)
+        chat.ask("Draw a red cube.", request=SMALL)
+    chat.ask("And now?", max_new_tokens=5, may_draw=False)
+    chat.ask("Please describe this image briefly.", on_token=lambda text: False, may_draw=False)
+    return chat
+
+
+def test_conversation_resumed_from_its_turns_answers_as_the_living_one(
+    talkers: dict[str, Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = talkers["A"]
+    living = conversation(pipeline, monkeypatch)
+    resumed = pipeline.start_chat(living.turns)
+    assert [np.asarray(image).tobytes() for image in resumed.images] == [np.asarray(image).tobytes() for image in living.images]
+    for chat in (living, resumed):
+        chat.ask("What else?", max_new_tokens=12, may_draw=False)
+    assert living.turns[-1].token_ids == resumed.turns[-1].token_ids and living.token_ids == resumed.token_ids
+    always_draws(pipeline, monkeypatch)
+    drawn = [chat.ask("Make it blue.", request=SMALL).result for chat in (living, resumed)]
+    assert drawn[0] is not None and drawn[1] is not None
+    np.testing.assert_allclose(drawn[0].latents, drawn[1].latents, rtol=0, atol=1e-4)
+
+
+def test_picture_right_after_resuming_is_guided_as_in_the_living_conversation(
+    talkers: dict[str, Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The states of past turns guide no picture."""
+    pipeline = talkers["A"]
+    living = conversation(pipeline, monkeypatch)
+    resumed = pipeline.start_chat(living.turns)
+    always_draws(pipeline, monkeypatch)
+    drawn = [chat.ask("Make it blue.", request=SMALL).result for chat in (living, resumed)]
+    assert drawn[0] is not None and drawn[1] is not None
+    np.testing.assert_allclose(drawn[0].latents, drawn[1].latents, rtol=0, atol=1e-4)
+
+
+def test_conversation_resumed_from_texts_and_files_goes_on(talkers: dict[str, Pipeline]) -> None:
+    """A server that kept words and pictures alone has no token ids."""
+    pipeline, picture = talkers["A"], GOLDENS / "A" / "golden" / "inputs" / "chat_edit.png"
+    turns = [
+        Turn(prompt="What is in the picture?", images=[picture], answer="A cat."),
+        Turn(prompt=DRAW, answer_images=[picture]),
+    ]
+    chat = pipeline.start_chat(turns)
+    assert len(chat.images) == 2 and chat.token_ids == ()  # nothing is read before it is asked
+    chat.ask("And now?", max_new_tokens=1, may_draw=False)
+    read = pipeline.prompts.tokenizer.decode(chat.token_ids, skip_special=False)
+    assert "A cat.<|im_end|>" in read and read.count("<|img|>") == 1 and "<img2>" in read
+    assert [turn.prompt for turn in chat.turns] == ["What is in the picture?", DRAW, "And now?"]
+
+
+def test_turn_whose_prompt_is_no_text_is_refused() -> None:
+    with pytest.raises(RequestError, match=r"prompt must be text \(str\), not NoneType"):
+        Turn(prompt=None)  # type: ignore[arg-type]
+
+
+def test_image_token_that_the_model_generates_stands_for_no_picture(
+    talkers: dict[str, Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading it once looked for a picture: "generator raised StopIteration"."""
+    pipeline = talkers["A"]
+    chat, image_token = pipeline.start_chat(), pipeline.language_model.chat.image_token_id
+    with monkeypatch.context() as patch:
+        patch.setattr(Sampler, "sample", lambda self, logits, ids: image_token)
+        answer = chat.ask("What is in the picture?", max_new_tokens=4)
+    assert answer.token_ids == (image_token,) * 4
+    assert chat.ask("And now?", max_new_tokens=2, may_draw=False).token_ids
+    resumed = pipeline.start_chat(chat.turns)
+    assert resumed.ask("And then?", max_new_tokens=2, may_draw=False).token_ids
 
 
 def test_cancelled_answer_leaves_a_conversation_that_goes_on(talkers: dict[str, Pipeline]) -> None:
@@ -270,7 +354,7 @@ def test_streamed_pieces_make_up_the_answer(talkers: dict[str, Pipeline]) -> Non
     assert "".join(heard) == answer.text and len(heard) > 1
     stream = talkers["A"].start_chat().stream("What is in the picture?")
     assert list(stream) == heard
-    assert (stream.result.text, stream.result.token_ids) == (answer.text, answer.token_ids)
+    assert (stream.finish().text, stream.finish().token_ids) == (answer.text, answer.token_ids)
 
 
 def test_streamed_answer_ends_with_its_picture(talkers: dict[str, Pipeline]) -> None:
@@ -278,14 +362,14 @@ def test_streamed_answer_ends_with_its_picture(talkers: dict[str, Pipeline]) -> 
     chat, steps = talkers["A"].start_chat(), list[int]()
     stream = chat.stream(DRAW, request=SMALL, on_step=lambda step: steps.append(step.index))
     assert list(stream) == []
-    assert len(stream.result.images) == 1 and chat.images == stream.result.images and steps == [0]
+    assert len(stream.finish().images) == 1 and chat.images == stream.finish().images and steps == [0]
 
 
-def test_result_of_a_stream_finishes_it(talkers: dict[str, Pipeline]) -> None:
+def test_finish_of_a_stream_generates_the_rest(talkers: dict[str, Pipeline]) -> None:
     stream = talkers["A"].start_chat().stream("What is in the picture?")
     first = next(stream)
-    assert stream.result.text.startswith(first)
-    assert list(stream) == [] and len(stream.result.token_ids) > 2
+    assert stream.finish().text.startswith(first)
+    assert list(stream) == [] and len(stream.finish().token_ids) > 2
 
 
 @pytest.mark.parametrize("closes", [True, False])
@@ -298,17 +382,17 @@ def test_stream_that_is_left_early_keeps_what_was_said(talkers: dict[str, Pipeli
     if closes:
         stream.close()
     second = chat.ask("And now?", max_new_tokens=1, may_draw=False)
-    assert stream.result.text == said and list(stream) == []
-    facts, tokenizer = pipeline._language_model.chat_facts, pipeline._prompts.tokenizer
+    assert stream.finish().text == said and list(stream) == []
+    templates, tokenizer = pipeline.language_model.chat, pipeline.prompts.tokenizer
     told = [
-        *tokenizer.encode(facts.first_turn.replace("{prompt}", "What is in the picture?")),
-        *stream.result.token_ids,
-        *tokenizer.encode(facts.next_turn.replace("{prompt}", "And now?")),
+        *tokenizer.encode(templates.first_turn.replace("{prompt}", "What is in the picture?")),
+        *stream.finish().token_ids,
+        *tokenizer.encode(templates.next_turn.replace("{prompt}", "And now?")),
     ]
-    assert list(chat._context.ids) == told
-    hidden, _ = pipeline._language_model.read(Context(), told)
-    logits = pipeline._language_model.logits(hidden[-1])
-    assert second.token_ids == (in_words(facts).choose(logits, told),)
+    assert list(chat.token_ids) == told
+    hidden, _ = pipeline.language_model.read(Tokens.text(told))
+    logits = pipeline.language_model.logits(hidden[-1])
+    assert second.token_ids == (in_words(templates).sample(logits, told),)
 
 
 @pytest.mark.parametrize("prompt", ["What is in the picture?", "Draw a red cube on a wooden table."])
@@ -321,11 +405,11 @@ def test_interrupted_answer_keeps_what_was_said(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(talkers["A"], "draw", interrupt)
+        patch.setattr("omnigen2_rt.runtime.chat.exchange.start_drawing", interrupt)
         with pytest.raises(KeyboardInterrupt):
             chat.ask(prompt, request=SMALL, on_token=interrupt)
     assert chat.ask("And now?", max_new_tokens=1, may_draw=False).token_ids
-    assert chat.images == [] and chat.read_tokens > 50
+    assert chat.images == [] and len(chat.token_ids) > 50
 
 
 def test_turn_that_fails_leaves_the_conversation_as_it_was(
@@ -333,14 +417,14 @@ def test_turn_that_fails_leaves_the_conversation_as_it_was(
 ) -> None:
     chat = talkers["A"].start_chat()
     chat.ask("What is in the picture?", max_new_tokens=2)
-    before = chat.read_tokens
+    before = len(chat.token_ids)
     always_draws(talkers["A"], monkeypatch)
     stream = chat.stream("Put all of these together.", [Image.new("RGB", (32, 32))] * 6, request=SMALL)
     with pytest.raises(RequestError, match="6 images were given"):
         next(stream)
     with pytest.raises(RequestError, match="this answer failed"):
-        _ = stream.result
-    assert (chat.read_tokens, chat.images) == (before, [])
+        stream.finish()
+    assert (len(chat.token_ids), chat.images) == (before, [])
     monkeypatch.undo()
     assert chat.ask("And now?", max_new_tokens=1, may_draw=False).token_ids
 
@@ -429,20 +513,10 @@ def test_bundle_without_eyes_or_voice_says_so(bundles: dict[str, Path], field: s
         Pipeline(replace(bundle, manifest=manifest), opened.backend).chat("What?", [image])
 
 
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ({"max_new_tokens": 0}, "max_new_tokens=0 is below"),
-        ({"temperature": -1.0}, "temperature=-1.0 is out of range"),
-        ({"top_p": 0.0}, "top_p=0.0 is out of range"),
-        ({"repetition_penalty": 0.0}, "repetition_penalty=0.0 is out of range"),
-        ({"top_k": -1}, "top_k=-1 is out of range"),
-        ({"seed": -1}, "seed=-1 is out of range"),
-        ({"stop": ["a", ""]}, "is not a list of texts"),
-        ({"stop": "a"}, "is not a list of texts"),
-        ({"max_tokens": 5}, "a chat has no setting 'max_tokens'; it has request, max_new_tokens"),
-    ],
-)
-def test_settings_out_of_range_are_refused(talkers: dict[str, Pipeline], setting: dict[str, Any], message: str) -> None:
-    with pytest.raises(RequestError, match=message):
-        talkers["A"].chat("What?", **setting)
+def test_setting_that_is_not_allowed_is_refused_before_anything_is_read(talkers: dict[str, Pipeline]) -> None:
+    chat = talkers["A"].start_chat()
+    with pytest.raises(RequestError, match="max_new_tokens=0 is below"):
+        chat.ask("What?", max_new_tokens=0)
+    with pytest.raises(RequestError, match="a chat has no setting 'max_tokens'"):
+        talkers["A"].chat_batch(["What?"], max_tokens=3)
+    assert chat.token_ids == ()

@@ -1,4 +1,4 @@
-"""Reflection with a studio that answers by script: which pictures are made, when it stops, and which one is kept."""
+"""Reflection with scripted answers: which pictures are drawn, when it stops, and which one is kept."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from omnigen2_rt import load
-from omnigen2_rt.runtime.chat.conversation import ChatResult
-from omnigen2_rt.runtime.chat.reflection import grade_in, reflect
+from omnigen2_rt.runtime.chat.reflection import Reflection, grade_in, reflect
 from omnigen2_rt.runtime.errors import RequestError
 from omnigen2_rt.runtime.manifest import ReflectionPrompts
 from omnigen2_rt.runtime.request import Request, Result
@@ -21,59 +20,58 @@ PROMPTS = ReflectionPrompts(critique="wrong? {prompt}", edit="fix {critique}", j
 REQUEST = Request(prompt="two birds")
 
 
-class Scripted:
+class Script:
     """Draws empty pictures and gives the answers of a script in turn."""
 
     def __init__(self, *answers: str) -> None:
         self._answers: Iterator[str] = iter(answers)
-        self.drawn: list[Request] = []
-        self.asked: list[str] = []
+        self.requests: list[Request] = []
+        self.questions: list[str] = []
 
-    def generate(self, request: Request, on_step: Any = None) -> Result:
-        self.drawn.append(request)
+    def draw(self, request: Request) -> Result:
+        self.requests.append(request)
         latents = np.zeros((1, 1, 2, 2), np.float32)
         return Result(images=[Image.new("RGB", (16, 16))], latents=latents, steps=(), timings={}, request=request)
 
-    def start_chat(self) -> Any:
-        return self
+    def ask(self, question: str, picture: Image.Image) -> str:
+        self.questions.append(question)
+        return next(self._answers)
 
-    def ask(self, question: str, images: Any, may_draw: bool) -> ChatResult:
-        assert len(images) == 1 and not may_draw
-        self.asked.append(question)
-        return ChatResult(text=next(self._answers), token_ids=(), images=[], result=None)
+    def reflect(self, rounds: int, on_round: Any = None, request: Request = REQUEST) -> Reflection:
+        return reflect(request, rounds, PROMPTS, draw=self.draw, ask=self.ask, on_round=on_round)
 
 
 def test_reflection_that_is_content_draws_once() -> None:
-    studio = Scripted("9", "Nothing.")
-    reflection = reflect(studio, PROMPTS, REQUEST, rounds=2)
-    assert len(studio.drawn) == 1 and reflection.best == 0
-    assert studio.asked == ["grade two birds", "wrong? two birds"]
+    script = Script("9", "Nothing.")
+    reflection = script.reflect(rounds=2)
+    assert len(script.requests) == 1 and reflection.best == 0
+    assert script.questions == ["grade two birds", "wrong? two birds"]
 
 
 def test_reflection_corrects_the_picture_with_the_edit_it_wrote() -> None:
-    studio = Scripted("3", "one bird", "add a bird", "8", "Nothing")
-    reflection = reflect(studio, PROMPTS, REQUEST, rounds=2)
-    assert [request.prompt for request in studio.drawn] == ["two birds", "add a bird"]
-    assert list(studio.drawn[1].images) == reflection.rounds[0].result.images
-    assert studio.asked[2] == "fix one bird"
+    script = Script("3", "one bird", "add a bird", "8", "Nothing")
+    reflection = script.reflect(rounds=2)
+    assert [request.prompt for request in script.requests] == ["two birds", "add a bird"]
+    assert list(script.requests[1].images) == reflection.rounds[0].result.images
+    assert script.questions[2] == "fix one bird"
     assert (reflection.best, reflection.rounds[0].critique, reflection.rounds[0].edit) == (1, "one bird", "add a bird")
 
 
 def test_reflection_that_makes_it_worse_stops_and_keeps_the_better_picture() -> None:
-    studio = Scripted("7", "too dark", "brighten", "4 of 10")
-    reflection = reflect(studio, PROMPTS, REQUEST, rounds=5)
-    assert len(studio.drawn) == 2
+    script = Script("7", "too dark", "brighten", "4 of 10")
+    reflection = script.reflect(rounds=5)
+    assert len(script.requests) == 2
     assert reflection.result is reflection.rounds[0].result
 
 
 def test_reflection_stops_when_rounds_are_used_up() -> None:
-    studio = Scripted("1", "a", "b", "2")
-    assert len(reflect(studio, PROMPTS, REQUEST, rounds=1).rounds) == 2
+    script = Script("1", "a", "b", "2")
+    assert len(script.reflect(rounds=1).rounds) == 2
 
 
 def test_reflection_whose_caller_says_stop_ends_after_that_round() -> None:
-    studio = Scripted("1", "a", "b")
-    assert len(reflect(studio, PROMPTS, REQUEST, rounds=3, on_round=lambda done: False).rounds) == 1
+    script = Script("1", "a", "b")
+    assert len(script.reflect(rounds=3, on_round=lambda done: False).rounds) == 1
 
 
 @pytest.mark.parametrize(("text", "grade"), [("8", 8.0), ("About 7.5 of 10", 7.5), ("good", None), ("", None)])
@@ -83,9 +81,9 @@ def test_grade_is_the_first_number(text: str, grade: float | None) -> None:
 
 def test_reflection_on_several_pictures_is_refused() -> None:
     with pytest.raises(RequestError, match="one picture at a time"):
-        reflect(Scripted(), PROMPTS, Request(prompt="", images_per_prompt=2), rounds=1)
+        Script().reflect(rounds=1, request=Request(prompt="", images_per_prompt=2))
     with pytest.raises(RequestError, match="rounds=0 is below"):
-        reflect(Scripted(), PROMPTS, REQUEST, rounds=0)
+        Script().reflect(rounds=0)
 
 
 def test_reflection_of_a_real_bundle_holds_every_round(bundles: dict[str, Path]) -> None:

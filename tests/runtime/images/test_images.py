@@ -12,15 +12,8 @@ import torch
 from PIL import Image
 
 from omnigen2_rt.runtime.errors import RequestError
-from omnigen2_rt.runtime.images.loading import (
-    Size,
-    load_image,
-    output_size,
-    reference_size,
-    resize_bilinear,
-    to_images,
-    to_pixels,
-)
+from omnigen2_rt.runtime.images.loading import load_image
+from omnigen2_rt.runtime.images.pixels import Size, output_size, reference_size, resize_bilinear, to_images, to_pixels
 from tests.pictures import CAT, CUP, KINDS, as_the_original_reads_it, over_white
 from tests.runtime.goldens import CONFIGS, GOLDENS, arguments, arrays, recordings
 

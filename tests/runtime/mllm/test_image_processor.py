@@ -11,7 +11,8 @@ from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from omnigen2_rt.runtime.errors import RequestError
-from omnigen2_rt.runtime.images.loading import Size, load_image
+from omnigen2_rt.runtime.images.loading import load_image
+from omnigen2_rt.runtime.images.pixels import Size
 from omnigen2_rt.runtime.manifest import ImageProcessorParameters
 from omnigen2_rt.runtime.mllm.image_processor import patch_multiple_size, vision_patches
 from tests.runtime.goldens import CONFIGS, GOLDENS, arguments, arrays

@@ -14,13 +14,14 @@ from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLCo
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLForConditionalGeneration
 
 from omnigen2_rt.runtime.backends.ort import OrtBackend
-from omnigen2_rt.runtime.backends.sessions import Sessions
 from omnigen2_rt.runtime.bundle import Bundle
-from omnigen2_rt.runtime.chat.generation import Chooser, Sampling, Writing, write
+from omnigen2_rt.runtime.chat.generation import GenerationState, generate_tokens
+from omnigen2_rt.runtime.chat.sampling import Sampler, Sampling
+from omnigen2_rt.runtime.components import Components
 from omnigen2_rt.runtime.errors import RequestError
 from omnigen2_rt.runtime.manifest import ImageProcessorParameters
 from omnigen2_rt.runtime.mllm.image_processor import vision_patches
-from omnigen2_rt.runtime.mllm.language_model import Context, LanguageModel, Seen
+from omnigen2_rt.runtime.mllm.language_model import ImageFeatures, KVCache, LanguageModel, Tokens
 from tests.exporting import exported_mllm
 
 START, END, IMAGE = 90, 91, 92
@@ -64,7 +65,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     )  # fmt: skip
     bundle = Bundle(folder, manifest)
     backend = OrtBackend(bundle, "ort-cpu", "fp32", threads=1)
-    return Pair(oracle, LanguageModel(bundle, Sessions(bundle, backend), backend))
+    return Pair(oracle, LanguageModel(Components(bundle, backend)))
 
 
 def random_oracle(shape: dict[str, Any]) -> Qwen2_5_VLForConditionalGeneration:
@@ -114,21 +115,21 @@ def wanted_tokens(oracle: Any, ids: list[int], images: list[Image.Image]) -> lis
 
 
 def our_tokens(model: LanguageModel, ids: list[int], images: list[Image.Image]) -> list[int]:
-    seen = [model.look(image) for image in images]
-    hidden, context = model.read(Context(), model.expand(ids, seen), seen)
-    return [token for _, token in write(model, Writing(context), hidden[-1:], [greedy()], (), 50)]
+    features = [model.encode_image(image) for image in images]
+    hidden, cache = model.read(model.expand(ids, features), features)
+    return [token for _, token in generate_tokens(model, GenerationState(cache), hidden[-1:], [greedy()], (), 50)]
 
 
-def greedy() -> Chooser:
-    return Chooser(Sampling(), UNSAYABLE)
+def greedy() -> Sampler:
+    return Sampler(Sampling(), UNSAYABLE)
 
 
 @pytest.mark.parametrize("sizes", [(), ((28, 28),), ((300, 200), (28, 90), (56, 56), (130, 70))])
 def test_fifty_greedy_tokens_equal_those_of_transformers(pair: Pair, sizes: tuple[tuple[int, int], ...]) -> None:
     images = pictures(*sizes)
     ids = prompt(len(images))
-    expanded = pair.model.expand(ids, [pair.model.look(image) for image in images])
-    assert our_tokens(pair.model, ids, images) == wanted_tokens(pair.oracle, expanded, images)
+    expanded = pair.model.expand(ids, [pair.model.encode_image(image) for image in images])
+    assert our_tokens(pair.model, ids, images) == wanted_tokens(pair.oracle, list(expanded.ids), images)
 
 
 @pytest.mark.parametrize("size", [(28, 28), (500, 333), (1500, 900)])
@@ -137,69 +138,70 @@ def test_vision_features_equal_those_of_transformers(pair: Pair, size: tuple[int
     patches, grid = vision_patches(image, PROCESSOR)
     with torch.no_grad():
         wanted = pair.oracle.model.visual(torch.from_numpy(patches), grid_thw=torch.tensor([grid])).pooler_output
-    np.testing.assert_allclose(pair.model.look(image).embeds, wanted.numpy(), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(pair.model.encode_image(image).embeds, wanted.numpy(), rtol=0, atol=1e-4)
 
 
 def test_rows_of_other_lengths_are_written_as_each_alone(pair: Pair) -> None:
     """Greedy, a hot sampler and one with pictures, side by side; the short answers end first."""
     model = pair.model
     images = [[], pictures((60, 90)), [], pictures((28, 28), (120, 30))]
-    seen = [[model.look(image) for image in given] for given in images]
-    rows = [[5], model.expand(prompt(1), seen[1]), [9, 8, 7, 6, 5, 4, 3], model.expand(prompt(2), seen[3])]
+    features = [[model.encode_image(image) for image in row] for row in images]
+    texts = [Tokens.text([5]), Tokens.text([9, 8, 7, 6, 5, 4, 3])]
+    rows = [texts[0], model.expand(prompt(1), features[1]), texts[1], model.expand(prompt(2), features[3])]
     warm = Sampling(temperature=2.0, top_k=40, seed=3, repetition_penalty=1.1)
 
-    def choosers() -> list[Chooser]:
-        return [greedy(), greedy(), Chooser(warm, UNSAYABLE), greedy()]
+    def samplers() -> list[Sampler]:
+        return [greedy(), greedy(), Sampler(warm, UNSAYABLE), greedy()]
 
-    read = [model.read(Context(), row, shown) for row, shown in zip(rows, seen, strict=True)]
+    read = [model.read(row, shown) for row, shown in zip(rows, features, strict=True)]
 
     def alone(row: int, stops: tuple[int, ...]) -> list[int]:
-        states, context = read[row]
-        tokens = write(model, Writing(context), states[-1:], choosers()[row : row + 1], stops, 24)
+        states, cache = read[row]
+        tokens = generate_tokens(model, GenerationState(cache), states[-1:], samplers()[row : row + 1], stops, 24)
         return [token for _, token in tokens]
 
     stops = (alone(2, ())[5],)  # ends the third row before the others
-    states, context = model.read_rows(Context.of_rows(4), rows, seen)
-    for given, (wanted, _) in zip(states, read, strict=True):
-        np.testing.assert_allclose(given, wanted, rtol=0, atol=1e-5)
-    writing = Writing(context)
-    list(write(model, writing, np.stack([row[-1] for row in states]), choosers(), stops, 24))
-    assert writing.answers == [alone(row, stops) for row in range(4)]
-    assert len(set(map(len, writing.answers))) > 1
+    states, cache = model.extend(KVCache.empty(4), rows, features)
+    for together, (expected, _) in zip(states, read, strict=True):
+        np.testing.assert_allclose(together, expected, rtol=0, atol=1e-5)
+    state = GenerationState(cache)
+    list(generate_tokens(model, state, np.stack([row[-1] for row in states]), samplers(), stops, 24))
+    assert state.answers == [alone(row, stops) for row in range(4)]
+    assert len(set(map(len, state.answers))) > 1
 
 
 def test_row_taken_out_ends_alone(pair: Pair) -> None:
-    states, context = pair.model.read_rows(Context.of_rows(2), [[5, 6], [7]])
-    writing = Writing(context)
-    for row, _ in write(pair.model, writing, np.stack([row[-1] for row in states]), [greedy(), greedy()], (), 8):
-        if row == 0 and len(writing.answers[0]) == 3:
-            writing.unfinished.discard(0)
-    assert [len(answer) for answer in writing.answers] == [3, 8]
-    assert [writing.unread(row) for row in (0, 1)] == [answer[-1:] for answer in writing.answers]
+    states, cache = pair.model.extend(KVCache.empty(2), [Tokens.text([5, 6]), Tokens.text([7])])
+    state, last_states = GenerationState(cache), np.stack([row[-1] for row in states])
+    for row, _ in generate_tokens(pair.model, state, last_states, [greedy(), greedy()], (), 8):
+        if row == 0 and len(state.answers[0]) == 3:
+            state.unfinished.discard(0)
+    assert [len(answer) for answer in state.answers] == [3, 8]
+    assert [state.unread(row) for row in (0, 1)] == [answer[-1:] for answer in state.answers]
 
 
 def test_later_turns_of_rows_give_the_states_of_whole_rows(pair: Pair) -> None:
     """Also after padding, and in a row that reads nothing for a turn."""
     turns = [[[5, 6, 7], [8]], [[], [9, 10, 11]], [[12, 13], [14]]]
-    context = Context.of_rows(2)
+    cache = KVCache.empty(2)
     for new in turns:
-        states, context = pair.model.read_rows(context, new)
+        states, cache = pair.model.extend(cache, [Tokens.text(ids) for ids in new])
     for row in (0, 1):
-        whole, _ = pair.model.read(Context(), context.rows[row])
+        whole, _ = pair.model.read(Tokens.text(cache.rows[row]))
         np.testing.assert_allclose(states[row], whole[-len(turns[-1][row]) :], rtol=0, atol=1e-5)
 
 
 def test_cache_stays_on_the_device(pair: Pair) -> None:
-    _, context = pair.model.read(Context(), [5, 6, 7])
-    assert context.past and not any(isinstance(kept, np.ndarray) for kept in context.past.values())
+    _, cache = pair.model.read(Tokens.text([5, 6, 7]))
+    assert cache.past and not any(isinstance(kept, np.ndarray) for kept in cache.past.values())
 
 
 def test_more_images_than_tokens_are_refused(pair: Pair) -> None:
-    seen = [Seen(np.zeros((1, 32), np.float32), (1, 1))] * 2
+    features = [ImageFeatures(np.zeros((1, 32), np.float32), (1, 1))] * 2
     with pytest.raises(RequestError, match="holds 1 image tokens for 2 images"):
-        pair.model.expand(prompt(1), seen)
+        pair.model.expand(prompt(1), features)
 
 
 def test_one_row_beyond_the_context_is_refused(pair: Pair) -> None:
     with pytest.raises(RequestError, match="has 4001 tokens; this model reads at most 4000"):
-        pair.model.read_rows(Context.of_rows(2), [[1], [1] * 4001])
+        pair.model.extend(KVCache.empty(2), [Tokens.text([1]), Tokens.text([1] * 4001)])

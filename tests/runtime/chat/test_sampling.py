@@ -1,4 +1,4 @@
-"""Choosing words against transformers' own logits processors."""
+"""Sampling against transformers' own logits processors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from omnigen2_rt.runtime.chat.generation import Chooser, Sampling, penalised, probabilities
+from omnigen2_rt.runtime.chat.sampling import Sampler, Sampling, penalize_repetition, probabilities
 
 
 @pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (5, 1.0), (0, 0.7), (8, 0.9), (1, 0.5)])
@@ -28,15 +28,15 @@ def test_probabilities_equal_those_of_transformers(temperature: float, top_k: in
     scores = LogitsProcessorList(warpers)(torch.tensor([ids]), torch.from_numpy(logits[None].copy()))
     wanted = torch.softmax(scores, -1)[0].numpy()
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
-    np.testing.assert_allclose(probabilities(penalised(logits, ids, 1.3), sampling), wanted, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(probabilities(penalize_repetition(logits, ids, 1.3), sampling), wanted, rtol=0, atol=1e-6)
 
 
 def test_sampling_with_the_same_seed_gives_the_same_tokens() -> None:
     logits = np.random.default_rng(1).normal(0, 1, 50).astype(np.float32)
 
     def draws(seed: int) -> list[int]:
-        chooser = Chooser(Sampling(temperature=1.0, seed=seed))
-        return [chooser.choose(logits, []) for _ in range(20)]
+        sampler = Sampler(Sampling(temperature=1.0, seed=seed))
+        return [sampler.sample(logits, []) for _ in range(20)]
 
     assert draws(3) == draws(3)
     assert draws(3) != draws(4)
@@ -44,10 +44,10 @@ def test_sampling_with_the_same_seed_gives_the_same_tokens() -> None:
 
 def test_sampling_follows_the_probabilities() -> None:
     logits = np.log(np.array([0.5, 0.3, 0.2], np.float32))
-    chooser = Chooser(Sampling(temperature=1.0))
-    counts = np.bincount([chooser.choose(logits, []) for _ in range(4000)], minlength=3)
+    sampler = Sampler(Sampling(temperature=1.0))
+    counts = np.bincount([sampler.sample(logits, []) for _ in range(4000)], minlength=3)
     np.testing.assert_allclose(counts / 4000, [0.5, 0.3, 0.2], atol=0.03)
 
 
-def test_banned_token_is_never_chosen() -> None:
-    assert Chooser(Sampling(), [1]).choose(np.array([0.0, 5.0, 1.0], np.float32), []) == 2
+def test_banned_token_is_never_sampled() -> None:
+    assert Sampler(Sampling(), [1]).sample(np.array([0.0, 5.0, 1.0], np.float32), []) == 2

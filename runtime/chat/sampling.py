@@ -1,0 +1,86 @@
+"""The next token from logits: greedily, or at random after a repetition penalty, temperature, top-k and top-p, in this order.
+
+Follows transformers' logits processors. The random numbers are numpy's, so a seed gives the same tokens here, and others than in
+PyTorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import RequestError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """A sampler's parameters. Raises RequestError for a value out of range.
+
+    temperature: 0 is greedy.
+    top_p: the cumulative probability that is kept; 1 keeps all.
+    top_k: the number of tokens that is kept; 0 keeps all.
+    repetition_penalty: above 1, tokens that occurred become less likely.
+    seed: of the random numbers.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "temperature": (self.temperature >= 0, "0 or more"),
+            "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
+            "top_k": (self.top_k >= 0, "0 or more"),
+            "repetition_penalty": (self.repetition_penalty > 0, "above 0"),
+            "seed": (self.seed >= 0, "0 or more"),
+        }
+        for name, (is_in_range, allowed) in ranges.items():
+            if not is_in_range:
+                raise RequestError(f"{name}={getattr(self, name)} is out of range; it must be {allowed}")
+
+
+class Sampler:
+    """Samples the tokens of one answer. banned: tokens that are never sampled."""
+
+    def __init__(self, sampling: Sampling, banned: Sequence[int] = ()) -> None:
+        self._sampling = sampling
+        self._banned = list(banned)
+        self._random = np.random.default_rng(sampling.seed)
+
+    def sample(self, logits: NDArray[np.float32], ids: Sequence[int]) -> int:
+        """The token after `ids`. logits: (vocabulary) float32."""
+        scores = penalize_repetition(logits, ids, self._sampling.repetition_penalty)
+        scores[self._banned] = -np.inf
+        if self._sampling.temperature == 0:
+            return int(scores.argmax())
+        chances = probabilities(scores, self._sampling)
+        return int(self._random.choice(len(chances), p=chances))
+
+
+def penalize_repetition(logits: NDArray[np.float32], ids: Sequence[int], penalty: float) -> NDArray[np.float32]:
+    """A copy of the logits in which every token of `ids` is less likely."""
+    scores = logits.copy()
+    repeated = np.unique(np.asarray(ids, np.int64))
+    old = scores[repeated]
+    scores[repeated] = np.where(old < 0, old * np.float32(penalty), old / np.float32(penalty))
+    return scores
+
+
+def probabilities(scores: NDArray[np.float32], sampling: Sampling) -> NDArray[np.float64]:
+    """The probability of each token after temperature, top-k and top-p; they sum to 1."""
+    scaled = scores.astype(np.float64) / sampling.temperature
+    if 0 < sampling.top_k < len(scaled):
+        scaled[scaled < np.partition(scaled, -sampling.top_k)[-sampling.top_k]] = -np.inf
+    chances = np.exp(scaled - scaled.max())
+    chances /= chances.sum()
+    order = np.argsort(-chances, kind="stable")
+    before = np.cumsum(chances[order]) - chances[order]
+    chances[order[before >= sampling.top_p]] = 0
+    kept: NDArray[np.float64] = chances / chances.sum()
+    return kept

@@ -1,0 +1,217 @@
+"""A drawing that can be held between two steps.
+
+`start_drawing` does what comes before the loop: it checks the request against the bundle, encodes prompts and input images, and
+makes the noise. Drawings share the components and nothing else, so several can be stepped in turn on one thread, and each gives
+the same as alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .autoencoder import decode_images, encode_image
+from .components import Components
+from .denoiser import Conditions, Denoiser
+from .errors import BackendError, RequestError
+from .guidance import Plan, plan_branches
+from .images.loading import load_image
+from .images.pixels import Size, output_size, reference_size
+from .manifest import Manifest
+from .noise import gaussian_noise
+from .request import OnStep, Request, Result, Step
+from .schedulers import SCHEDULERS, timesteps
+
+Latents = NDArray[np.float32]
+EncodeBranch = Callable[[str], NDArray[np.float32]]
+"""The prompt's hidden states (T, Dt) float32 of a guidance branch."""
+
+
+class Drawing:
+    """One request on its way from noise to pictures. Made by `Pipeline.start`.
+
+    Not for several threads at once. It needs the pipeline's memory until it is finished or cancelled.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        request: Request,
+        schedule: NDArray[np.float32],
+        latents: Latents,
+        size: Size,
+        clock: Clock,
+    ) -> None:
+        self._denoiser: Denoiser | None = denoiser
+        self._components = denoiser.components
+        self._scheduler = SCHEDULERS[request.scheduler](schedule)
+        self._request = request
+        self._schedule = schedule
+        self._latents = latents
+        self._size = size
+        self._clock = clock
+        self._steps: list[Step] = []
+        self._result: Result | None = None
+
+    @property
+    def latents(self) -> Latents:
+        """The latents (B, C, h, w) float32 after the last step; before the first, the noise."""
+        return self._latents
+
+    @property
+    def total_steps(self) -> int:
+        """The number of steps of the whole schedule."""
+        return len(self._schedule)
+
+    @property
+    def done(self) -> bool:
+        """Whether no step is left: all were taken, or the drawing was cancelled."""
+        return self._denoiser is None
+
+    def step(self) -> Step:
+        """Take the next step. Raises RequestError if none is left, BackendError if the engine fails or values aren't finite."""
+        if self._denoiser is None:
+            raise RequestError("this drawing has no step left: start another")
+        index, before = len(self._steps), self._latents
+        timestep = self._schedule[index]
+        with self._clock.measure("denoising"):
+            velocity, computed = self._denoiser.velocity(index, float(timestep), before)
+            estimate: Latents = before + (np.float32(1) - timestep) * velocity
+            latents = self._scheduler.step(index, velocity, before)
+        if not np.isfinite(latents).all():
+            backend = self._components.backend
+            raise BackendError(
+                f"step {index} gave values that are not finite in {backend.precision} on {backend.name}: "
+                "try precision fp32, or check the checkpoint"
+            )
+        self._latents = latents
+        step = Step(index=index, timestep=float(timestep), latents=latents, estimate=estimate, computed=computed)
+        self._steps.append(step)
+        if len(self._steps) == len(self._schedule):
+            self._denoiser = None  # its caches hold device memory
+        return step
+
+    def finish(self, on_step: OnStep | None = None) -> Result:
+        """Take the steps that are left and decode. `on_step(step)` is called after each; if it returns False, drawing stops.
+
+        A drawing that was stopped or cancelled has its latents and steps, and no pictures. Later calls return the same result.
+        """
+        while not self.done:
+            step = self.step()
+            if on_step is not None and on_step(step) is False:
+                self.cancel()
+        if self._result is None:
+            pictures: list[Image.Image] = []
+            if len(self._steps) == len(self._schedule):
+                with self._clock.measure("decoding"):
+                    pictures = decode_images(self._components, self._latents, self._size)
+            self._result = Result(
+                images=pictures,
+                latents=self._latents,
+                steps=tuple(self._steps),
+                timings=dict(self._clock.seconds),
+                request=self._request,
+            )
+        return self._result
+
+    def cancel(self) -> None:
+        """Give up the steps that are left, and free what they would have needed."""
+        self._denoiser = None
+
+
+def start_drawing(components: Components, request: Request, encode_branch: EncodeBranch) -> Drawing:
+    """Check a request against the bundle and do everything that comes before its first step.
+
+    Raises RequestError where the request doesn't fit the bundle, BackendError where the engine fails.
+    """
+    manifest, clock = components.bundle.manifest, Clock()
+    images = [load_image(source) for source in request.images]
+    size, final = picture_sizes(manifest, request, images)
+    latents = starting_latents(manifest, request, size)
+    schedule = _schedule(manifest, request, latents)
+    if request.cache is not None:
+        request.cache.check(components.most_blended)
+    plan = _plan(request, len(schedule))
+    with clock.measure("prompt"):
+        branches = dict.fromkeys(branch for step in plan for branch in step)
+        prompts = {branch: encode_branch(branch) for branch in branches}
+    with clock.measure("references"):
+        references = [encode_image(components, image, _reference_size(manifest, request, image)) for image in images]
+    with clock.measure("denoising"):
+        conditions = Conditions(prompts=prompts, references=references)
+        denoiser = Denoiser(components, request, conditions, plan, latents)
+    return Drawing(denoiser, request, schedule, latents, final, clock)
+
+
+def picture_sizes(manifest: Manifest, request: Request, images: Sequence[Image.Image]) -> tuple[Size, Size]:
+    """The size to draw at and the size to deliver. Raises RequestError for too many input images or too small ones."""
+    most = manifest.transformer.max_references
+    if len(images) > most:
+        raise RequestError(f"{len(images)} images were given; this model takes at most {most}")
+    if len(images) == 1 and request.align_size:
+        size = _reference_size(manifest, request, images[0])
+        return size, size
+    own = manifest.vae.sample_px
+    final = Size(request.width_px or own, request.height_px or own)
+    return output_size(final.width_px, final.height_px, _token_px(manifest), request.max_pixels), final
+
+
+def starting_latents(manifest: Manifest, request: Request, size: Size) -> Latents:
+    """The noise to start from, (B, C, h, w) float32: the request's own, or its seed's. Raises RequestError for another shape."""
+    downscale = manifest.vae.downscale
+    shape = (
+        request.images_per_prompt,
+        manifest.transformer.latent_channels,
+        size.height_px // downscale,
+        size.width_px // downscale,
+    )
+    if request.latents is None:
+        return gaussian_noise(shape, request.seed)
+    if request.latents.shape != shape:
+        raise RequestError(f"latents has shape {request.latents.shape}; a drawing of this size needs {shape}")
+    return np.asarray(request.latents, np.float32)
+
+
+class Clock:
+    """Seconds by stage, added up."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Add the block's seconds to a stage."""
+        started = time.perf_counter()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+
+
+def _token_px(manifest: Manifest) -> int:
+    """Pixels to a token's side: drawn sizes are multiples of it."""
+    return manifest.vae.downscale * manifest.transformer.patch_size
+
+
+def _reference_size(manifest: Manifest, request: Request, image: Image.Image) -> Size:
+    limits = request.max_pixels, request.max_input_side_px
+    return reference_size(image.width, image.height, _token_px(manifest), *limits)
+
+
+def _schedule(manifest: Manifest, request: Request, latents: Latents) -> NDArray[np.float32]:
+    if request.timesteps is not None:
+        return np.array(request.timesteps, np.float32)
+    return timesteps(request.steps, latents.shape[2] * latents.shape[3], manifest.scheduler.dynamic_time_shift)
+
+
+def _plan(request: Request, steps: int) -> Plan:
+    return plan_branches(
+        steps,
+        text_guidance=request.text_guidance,
+        image_guidance=request.image_guidance,
+        cfg_range=request.cfg_range,
+        has_images=bool(request.images),
+    )

@@ -1,0 +1,123 @@
+"""Drawings that are held between two steps: stepped in turn, cancelled, finished, and what each step estimates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from omnigen2_rt import Drawing, Request, RequestError, Result, TaylorSeer, TeaCache, load
+from omnigen2_rt.runtime.backends.fake import FakeBackend
+from omnigen2_rt.runtime.bundle import Bundle
+from omnigen2_rt.runtime.pipeline import Pipeline
+
+SMALL = Request(prompt="a cat", height_px=32, width_px=48, steps=3, seed=5)
+REQUESTS = {
+    "text": SMALL,
+    "one branch": Request(prompt="a dog", height_px=32, width_px=32, steps=5, text_guidance=1.0),
+    "edit": Request(prompt="blue", images=Image.new("RGB", (48, 32), "red"), steps=4, image_guidance=2.0),
+    "dpm": Request(prompt="a hen", height_px=48, width_px=32, steps=6, scheduler="dpmsolver++", cfg_range=(0.0, 0.4)),
+    "taylorseer": Request(prompt="a cow", height_px=32, width_px=32, steps=9, cache=TaylorSeer()),
+    "teacache": Request(prompt="a pig", height_px=32, width_px=32, steps=6, cache=TeaCache(threshold=0.3)),
+    "two at once": Request(prompt="a fox", height_px=32, width_px=32, steps=2, images_per_prompt=2),
+}
+
+
+@pytest.fixture(scope="module")
+def pipe(bundles: dict[str, Path]) -> Iterator[Pipeline]:
+    with load(bundles["A"], backend="ort-cpu", precision="fp32", threads=1) as pipeline:
+        yield pipeline
+
+
+def assert_same(result: Result, expected: Result) -> None:
+    assert result.latents.tobytes() == expected.latents.tobytes()
+    assert [image.tobytes() for image in result.images] == [image.tobytes() for image in expected.images]
+    assert [step.computed for step in result.steps] == [step.computed for step in expected.steps]
+
+
+def test_drawings_stepped_in_turn_give_the_same_bytes_as_alone(pipe: Pipeline) -> None:
+    alone = {name: pipe.generate(request) for name, request in REQUESTS.items()}
+    drawings = {name: pipe.start(request) for name, request in REQUESTS.items()}
+    while waiting := [drawing for drawing in drawings.values() if not drawing.done]:
+        for drawing in waiting:
+            drawing.step()
+    for name, drawing in drawings.items():
+        assert_same(drawing.finish(), alone[name])
+
+
+def test_drawing_finished_after_some_steps_is_the_whole_drawing(pipe: Pipeline) -> None:
+    drawing, indices = pipe.start(SMALL), list[int]()
+    first = drawing.step()
+    result = drawing.finish(lambda step: indices.append(step.index))
+    assert (first.index, indices, drawing.total_steps) == (0, [1, 2], 3)
+    assert_same(result, pipe.generate(SMALL))
+    assert drawing.finish() is result and drawing.done
+    assert set(result.timings) == {"prompt", "references", "denoising", "decoding"}
+
+
+def test_drawing_shows_its_noise_before_the_first_step_and_its_latents_after_each(pipe: Pipeline) -> None:
+    drawing = pipe.start(SMALL)
+    again = pipe.generate(Request(prompt="a cat", height_px=32, width_px=48, steps=3, latents=drawing.latents))
+    assert_same(again, pipe.generate(SMALL))
+    step = drawing.step()
+    assert drawing.latents is step.latents
+
+
+def test_cancelled_drawing_has_its_steps_and_no_pictures(pipe: Pipeline) -> None:
+    drawing = pipe.start(SMALL)
+    step = drawing.step()
+    drawing.cancel()
+    result = drawing.finish()
+    assert (drawing.done, result.images, result.steps) == (True, [], (step,))
+    with pytest.raises(RequestError, match="this drawing has no step left: start another"):
+        drawing.step()
+
+
+def test_cancelling_one_drawing_leaves_another_as_it_is(pipe: Pipeline) -> None:
+    kept, dropped = pipe.start(SMALL), pipe.start(REQUESTS["edit"])
+    kept.step()
+    dropped.step()
+    dropped.cancel()
+    assert_same(kept.finish(), pipe.generate(SMALL))
+
+
+def test_drawing_goes_on_after_the_pipeline_was_closed(pipe: Pipeline) -> None:
+    """Its components are opened anew."""
+    drawing = pipe.start(SMALL)
+    drawing.step()
+    pipe.close()
+    assert_same(drawing.finish(), pipe.generate(SMALL))
+
+
+@pytest.mark.parametrize("name", ["text", "edit", "dpm", "taylorseer"])
+def test_estimate_is_where_a_straight_step_to_the_end_would_lead(pipe: Pipeline, name: str) -> None:
+    drawing: Drawing = pipe.start(REQUESTS[name])
+    steps, before = [], []
+    while not drawing.done:
+        before.append(drawing.latents)
+        steps.append(drawing.step())
+    times = [step.timestep for step in steps] + [1.0]
+    for number, (step, latents) in enumerate(zip(steps, before, strict=True)):
+        assert step.estimate.shape == step.latents.shape and step.estimate.dtype == np.float32
+        if name != "dpm":  # Euler: x + (t' - t) v
+            share = (times[number + 1] - times[number]) / (1 - times[number])
+            np.testing.assert_allclose(step.latents, latents + share * (step.estimate - latents), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(steps[-1].estimate, steps[-1].latents, rtol=0, atol=1e-5)
+
+
+def test_order_that_the_bundle_does_not_blend_is_refused_before_anything_runs(bundles: dict[str, Path]) -> None:
+    """It once failed in the middle of a drawing."""
+    backend = FakeBackend()
+    pipeline = Pipeline(Bundle.open(bundles["A"]), backend)
+    with pytest.raises(RequestError, match="TaylorSeer order=5 is too high for this bundle; it allows 0 to 4"):
+        pipeline.start(Request(prompt="a cat", cache=TaylorSeer(order=5)))
+    assert backend.opened == []
+
+
+@pytest.mark.parametrize("order", [0, 4])
+def test_order_that_the_bundle_blends_is_drawn(pipe: Pipeline, order: int) -> None:
+    request = Request(prompt="a cat", height_px=32, width_px=32, steps=14, text_guidance=1.0, cache=TaylorSeer(order=order))
+    assert len(pipe.generate(request).images) == 1
