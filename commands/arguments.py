@@ -1,6 +1,6 @@
-"""What people type, turned into what `Request` and `load` take: caches, times, sizes of memory, names of files.
+"""Command-line text as the values that `Request` and `load` take: caches, times, sizes of memory, names of files.
 
-Only the words: which values are allowed for a drawing, `Request` says.
+Which values are allowed for a drawing, `Request` says.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..runtime.errors import RequestError
 
 
 def cache_policy(name: str | None, threshold: float | None) -> CachePolicy | None:
-    """The cache policy that was asked for. Raises RequestError for an unknown name."""
+    """The cache policy of a name. Raises RequestError for an unknown one."""
     if threshold is not None and name != "teacache":
         raise RequestError("--tea-threshold belongs to --cache teacache")
     if name is None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import platform
 import statistics
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from ..runtime.caches import CachePolicy
 from ..runtime.errors import RequestError
 from ..runtime.pipeline import Pipeline
+from ..runtime.progress import Progress, no_progress
 from ..runtime.request import Request
 from .describe import installed_version
 
@@ -30,7 +30,12 @@ RANGES = ((0.0, 1.0), (0.0, 0.6))
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One line of the table: medians in seconds, by stage and in all; the process's peak memory, or None if unknown."""
+    """A row of the table.
+
+    seconds: the median drawing.
+    stages: the median of each stage.
+    peak_bytes: the process's peak memory; None if unknown.
+    """
 
     references: int
     cfg_range: tuple[float, float]
@@ -47,7 +52,7 @@ def measure(
     repeat: int = 1,
     references: int = 3,
     cache: CachePolicy | None = None,
-    progress: Callable[[int, int, str], object] = lambda done, total, what: None,
+    progress: Progress = no_progress,
 ) -> list[Case]:
     """Draw every case `repeat` times after one short drawing that opens the components.
 
@@ -111,21 +116,23 @@ def table(cases: list[Case]) -> str:
 
 
 def opened_components(pipeline: Pipeline) -> dict[str, Any]:
-    """Each component in the order of its first opening: how often it was opened, in how many seconds; and the most weights
-    that were open at once. With a memory limit, this is what the limit costs."""
-    openings = pipeline.components.sessions.openings
+    """Each component in the order of its first opening: its openings and their seconds; and the most weights open at once.
+
+    With a memory limit, this is what the limit costs.
+    """
+    sessions = pipeline.components.sessions
     spent: dict[str, list[float]] = {}
-    for opening in openings:
+    for opening in sessions.openings:
         spent.setdefault(opening.component, []).append(opening.seconds)
-    told = {name: {"opened": len(seconds), "seconds": round(sum(seconds), 3)} for name, seconds in spent.items()}
-    return {"in order": told, "most open bytes": pipeline.components.sessions.most_bytes}
+    openings = {name: {"opened": len(seconds), "seconds": round(sum(seconds), 3)} for name, seconds in spent.items()}
+    return {"in order": openings, "most open bytes": sessions.most_bytes}
 
 
 def opened_line(pipeline: Pipeline) -> str:
     """The same for people, in a line."""
-    told = opened_components(pipeline)
-    parts = [f"{name} {entry['opened']} x {entry['seconds']:.2f} s" for name, entry in told["in order"].items()]
-    return f"opened: {', '.join(parts)}; at most {told['most open bytes'] / 1e6:.1f} MB of weights at once"
+    facts = opened_components(pipeline)
+    parts = [f"{name} {entry['opened']} x {entry['seconds']:.2f} s" for name, entry in facts["in order"].items()]
+    return f"opened: {', '.join(parts)}; at most {facts['most open bytes'] / 1e6:.1f} MB of weights at once"
 
 
 def to_json(pipeline: Pipeline, cases: list[Case]) -> dict[str, Any]:
@@ -148,7 +155,7 @@ def pipeline_facts(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def machine_facts() -> dict[str, Any]:
-    """What figures were measured on."""
+    """The machine and the versions that figures were measured on."""
     return {
         "machine": {"system": platform.platform(), "processor": _processor(), "python": platform.python_version()},
         "versions": {name: installed_version(name) for name in VERSIONED},
@@ -164,7 +171,7 @@ def _processor() -> str:
 
 
 def _reset_peak() -> None:
-    """Linux: forget the process's peak, so that the next reading is this case's own."""
+    """Reset the process's peak on Linux, so that the next reading is this case's own."""
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:
@@ -172,7 +179,7 @@ def _reset_peak() -> None:
 
 
 def peak_bytes() -> int | None:
-    """The most memory this process has held at once, or None where the system doesn't tell (it does on Linux)."""
+    """The peak of this process's resident memory; None where the system doesn't say (Linux does)."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
     except OSError:

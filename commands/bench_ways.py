@@ -1,7 +1,7 @@
 """Measures every way of drawing one picture that works here: each backend in each precision with each cache.
 
 Each way runs in a process of its own, one after the other, so that its peak of memory is its own. Pictures are compared with
-that of the first way in fp32 without a cache, which says nothing of how good the model is: that is for the caller's `score`.
+that of the first way in fp32 without a cache; how good they are, the caller's `score` says.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from ..runtime.bundle import Bundle
 from ..runtime.caches import CACHES, CachePolicy
 from ..runtime.errors import BackendError, OmniGen2Error, RequestError
 from ..runtime.pipeline import Pipeline, bundle_path, load
+from ..runtime.progress import Progress, no_progress
 from .bench import machine_facts, peak_bytes, request_of
 
 Pixels = NDArray[np.uint8]
 Scoring = Callable[[Pipeline, CachePolicy | None], float]
-"""How good a model's pictures are, 0 to 1: a function of some module, because it is called in another process."""
+"""Judges a model's pictures, 0 to 1. A function of a module, because it is called in another process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +46,16 @@ class Way:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What a way took. first_s: from an empty process to a first step, components opened; seconds: the median drawing after it.
+    """The figures of a way; zeros where it doesn't work.
 
-    peak_bytes: of the whole process, None if unknown. max_error: the largest difference of a pixel from the first way in fp32,
-    in grey levels, None where there is none to compare with; psnr_db: likewise, and None where every pixel is the same.
-    problem: why it doesn't work, else None; then the numbers are 0.
+    first_s: from an empty process to a first step, opening the components included.
+    seconds: the median drawing after it.
+    step_s: the median step.
+    peak_bytes: of the whole process; None if unknown.
+    max_error: the largest difference of a pixel from the first way in fp32, in grey levels; None without such a way.
+    psnr_db: likewise; None where every pixel is the same.
+    score: the caller's judgement; None without one.
+    problem: why it doesn't work; None where it does.
     """
 
     way: Way
@@ -64,15 +70,15 @@ class Measured:
 
 
 def ways(bundle: Bundle, threads: int | None = None) -> list[Way]:
-    """All that may work: fp32 without a cache comes first on each backend, because the others are held against it."""
-    found = []
+    """The ways that may work. fp32 without a cache comes first on each backend: the others are compared with it."""
+    candidates = []
     for name, entry in BACKENDS.items():
         if entry.problem() is not None:
             continue
         held = [p for p in entry.precisions(threads) if {*entry.graphs.get(p, (p,))} & {*bundle.precisions}]
         for precision in sorted(held, key=lambda precision: precision != "fp32"):
-            found += [Way(backend=name, precision=precision, cache=cache) for cache in (None, *CACHES)]
-    return found
+            candidates += [Way(backend=name, precision=precision, cache=cache) for cache in (None, *CACHES)]
+    return candidates
 
 
 def measure_ways(
@@ -83,7 +89,7 @@ def measure_ways(
     repeat: int = 1,
     threads: int | None = None,
     score: Scoring | None = None,
-    progress: Callable[[int, int, str], object] = lambda done, total, what: None,
+    progress: Progress = no_progress,
 ) -> list[Measured]:
     """Draw one picture in every way, `repeat` times each after a first step, and let `score` judge each way's pictures.
 
@@ -98,28 +104,28 @@ def measure_ways(
     exact: Pixels | None = None
     for done, way in enumerate(every):
         progress(done, len(every), str(way))
-        found, pixels = _in_own_process(folder, way, size_px, steps, repeat, threads, score)
+        result, pixels = _in_own_process(folder, way, size_px, steps, repeat, threads, score)
         if exact is None and pixels is not None and (way.precision, way.cache) == ("fp32", None):
             exact = pixels
-        measured.append(_compared(found, exact, pixels))
-    if all(found.problem for found in measured):
+        measured.append(_compared(result, exact, pixels))
+    if all(result.problem for result in measured):
         raise BackendError("no way of drawing works here: `omnigen2 doctor` says why")
     return measured
 
 
-def _in_own_process(bundle: Path, way: Way, *given: Any) -> tuple[Measured, Pixels | None]:
+def _in_own_process(bundle: Path, way: Way, *arguments: Any) -> tuple[Measured, Pixels | None]:
     spawning = get_context("spawn")
     here, there = spawning.Pipe(duplex=False)
-    process = spawning.Process(target=_measure, args=(there, bundle, way, *given))
+    process = spawning.Process(target=_measure, args=(there, bundle, way, *arguments))
     process.start()
     there.close()
     try:
-        found: tuple[Measured, Pixels | None] = here.recv()
+        result: tuple[Measured, Pixels | None] = here.recv()
     except EOFError:
         process.join()
-        found = Measured(way=way, problem=f"its process ended with {process.exitcode}"), None
+        result = Measured(way=way, problem=f"its process ended with {process.exitcode}"), None
     process.join()
-    return found
+    return result
 
 
 def _measure(
@@ -132,7 +138,7 @@ def _measure(
     threads: int | None,
     score: Scoring | None,
 ) -> None:
-    """In the process: draws, and sends what it took with the last picture."""
+    """Runs in the process: draws, and sends the figures with the last picture."""
     started = time.perf_counter()
     cache = None if way.cache is None else CACHES[way.cache]()
     request = request_of([], (0.0, 1.0), size_px, steps, cache)
@@ -148,35 +154,35 @@ def _measure(
         return
     seconds = statistics.median(sum(result.timings.values()) for result in results)
     step_s = statistics.median(result.timings["denoising"] / steps for result in results)
-    found = Measured(way=way, first_s=first_s, seconds=seconds, step_s=step_s, peak_bytes=peak, score=scored)
-    answer.send((found, np.asarray(results[-1].images[0])))
+    result = Measured(way=way, first_s=first_s, seconds=seconds, step_s=step_s, peak_bytes=peak, score=scored)
+    answer.send((result, np.asarray(results[-1].images[0])))
 
 
-def _compared(found: Measured, exact: Pixels | None, pixels: Pixels | None) -> Measured:
+def _compared(result: Measured, exact: Pixels | None, pixels: Pixels | None) -> Measured:
     if exact is None or pixels is None:
-        return found
+        return result
     error = np.abs(exact.astype(np.float64) - pixels)
     mean_square = float(np.mean(error**2))
     psnr_db = None if mean_square == 0 else 10 * math.log10(255**2 / mean_square)
-    return replace(found, max_error=int(error.max()), psnr_db=psnr_db)
+    return replace(result, max_error=int(error.max()), psnr_db=psnr_db)
 
 
 def ways_table(measured: list[Measured]) -> str:
-    """The ways as a text table, in the order they were measured; what doesn't work, and why, below it."""
+    """The ways as a text table, in the order they were measured; below it those that don't work, and why."""
     rows = [["backend", "precision", "cache", "first step s", "drawing s", "a step s", "peak MB", "PSNR dB"]]
-    working = [found for found in measured if found.problem is None]
-    if any(found.score is not None for found in working):
+    working = [result for result in measured if result.problem is None]
+    if any(result.score is not None for result in working):
         rows[0].append("right %")
-    for found in working:
-        peak = "?" if found.peak_bytes is None else f"{found.peak_bytes / 1e6:.0f}"
-        psnr = "?" if found.max_error is None else "same" if found.psnr_db is None else f"{found.psnr_db:.1f}"
-        spent = [f"{found.first_s:.2f}", f"{found.seconds:.2f}", f"{found.step_s:.3f}"]
-        rows.append([found.way.backend, found.way.precision, found.way.cache or "-", *spent, peak, psnr])
-        if found.score is not None:
-            rows[-1].append(f"{100 * found.score:.0f}")
+    for result in working:
+        peak = "?" if result.peak_bytes is None else f"{result.peak_bytes / 1e6:.0f}"
+        psnr = "?" if result.max_error is None else "same" if result.psnr_db is None else f"{result.psnr_db:.1f}"
+        spent = [f"{result.first_s:.2f}", f"{result.seconds:.2f}", f"{result.step_s:.3f}"]
+        rows.append([result.way.backend, result.way.precision, result.way.cache or "-", *spent, peak, psnr])
+        if result.score is not None:
+            rows[-1].append(f"{100 * result.score:.0f}")
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join([*lines, *(f"{found.way}: {found.problem}" for found in measured if found.problem is not None)])
+    return "\n".join([*lines, *(f"{result.way}: {result.problem}" for result in measured if result.problem is not None)])
 
 
 def ways_json(bundle: str | Path, measured: list[Measured]) -> dict[str, Any]:

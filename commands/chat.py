@@ -44,7 +44,7 @@ def chat(
     memory_limit: MemoryLimit = None,
 ) -> None:
     """Talk with the model: ask about pictures, or for pictures."""
-    from .terminal_chat import answer_as_json, converse, drawing, line_reader, save_pictures
+    from .terminal_chat import answer_as_json, converse, line_reader, save_pictures, step_progress
 
     request = Request(prompt="", height_px=height, width_px=width, steps=steps, seed=seed)
     if not out.is_dir():
@@ -58,7 +58,7 @@ def chat(
             return
         on_token = None if as_json else say
         bar = ProgressLine()
-        settings["on_step"] = drawing(bar, request)
+        settings["on_step"] = step_progress(bar, request)
         answer = pipeline.chat(prompt, image or (), request=request, on_token=on_token, **settings)
         bar.end()
     files = save_pictures(answer, out)
@@ -84,13 +84,13 @@ def reflect(
     memory_limit: MemoryLimit = None,
 ) -> None:
     """Draw, look at the picture, correct it, and keep the best."""
-    from .terminal_chat import drawing, rounds_as_json, save_rounds
+    from .terminal_chat import rounds_as_json, save_rounds, step_progress
 
     request = Request(prompt=prompt, height_px=height, width_px=width, steps=steps, seed=seed)
     picture_names(out, 1)
     with open_pipeline(bundle, backend, precision, threads, memory_limit) as pipeline:
         bar = ProgressLine()
-        reflection = pipeline.reflect(request, rounds, on_step=drawing(bar, request))
+        reflection = pipeline.reflect(request, rounds, on_step=step_progress(bar, request))
         bar.end()
     files = [str(file) for file in save_rounds(reflection, out)]
     each = rounds_as_json(reflection)

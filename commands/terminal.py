@@ -6,13 +6,13 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 import typer
 
 from ..runtime.errors import RequestError
+from ..runtime.files import write_whole
 
 
 def say(text: str) -> None:
@@ -27,29 +27,26 @@ def show(facts: dict[str, Any], as_json: bool) -> None:
 
 def fact_lines(facts: dict[str, Any], indent: str = "") -> list[str]:
     """Nested facts, a line each."""
-    told = []
+    lines = []
     for name, value in facts.items():
         if isinstance(value, dict):
-            told += [f"{indent}{name}:", *fact_lines(value, indent + "  ")]
+            lines += [f"{indent}{name}:", *fact_lines(value, indent + "  ")]
         else:
-            told.append(f"{indent}{name}: {value}")
-    return told
+            lines.append(f"{indent}{name}: {value}")
+    return lines
 
 
 def write_json(path: Path | None, data: dict[str, Any]) -> None:
-    """Write figures to a file, whole or not at all, if one was asked for. Raises RequestError where that can't be done."""
+    """Write figures to a file, if there is one, whole or not at all. Raises RequestError where that can't be done."""
     if path is None:
         return
-    is_device = path.exists() and not path.is_file()  # such as a pipe: there is nothing to be replaced
-    written = path if is_device else path.with_name(f".{path.name}.partial")
+    text = json.dumps(data, indent=1) + "\n"
     try:
-        written.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-        if not is_device:
-            written.replace(path)
+        if path.exists() and not path.is_file():  # a device, such as a pipe: there is nothing to replace
+            path.write_text(text, encoding="utf-8")
+        else:
+            write_whole(path, text)
     except OSError as error:
-        with suppress(OSError):
-            if not is_device:
-                written.unlink()
         raise RequestError(f"can't write {str(path)!r}: {error.strerror or error}") from error
 
 
@@ -65,7 +62,7 @@ class ProgressLine:
         self._live = self._stream.isatty()
 
     def show(self, done: int, total: int, what: str) -> None:
-        """`done` of `total` pieces are done; `what` is under way. Fewer done than before: other work begins."""
+        """A `Progress`. Fewer pieces done than before: other work begins."""
         self._is_shown = True
         if done < self._done:
             self._started, self._shown_tenth = self._clock(), -1
@@ -82,7 +79,7 @@ class ProgressLine:
             self._stream.write(f"{done}/{total} {what}{time_left}\n")
 
     def end(self) -> None:
-        """Leave the line, if it was ever shown: others may have written there since."""
+        """Clear the line, if it was shown."""
         if self._live and self._is_shown:
             self._stream.write("\r\x1b[K")
             self._stream.flush()

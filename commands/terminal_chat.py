@@ -34,12 +34,12 @@ def save_pictures(answer: ChatResult, folder: Path) -> list[Path]:
 
 
 def answer_as_json(answer: ChatResult, files: list[Path]) -> dict[str, Any]:
-    """What `omnigen2 chat --json` prints."""
+    """An answer as `omnigen2 chat --json` prints it."""
     return {"text": answer.text, "token_ids": list(answer.token_ids), "images": [str(file) for file in files]}
 
 
 def line_reader() -> Callable[[], str]:
-    """Reads a line with a prompt, with history under the arrow keys where the terminal's Python has readline."""
+    """A function that reads a line, with history under the arrow keys where Python has readline."""
     with suppress(ImportError):
         import readline  # noqa: F401
     return lambda: input("> ")
@@ -82,8 +82,8 @@ def converse(
             shown = []
 
 
-def drawing(bar: ProgressLine, request: Request) -> OnStep:
-    """What shows a drawing's steps on a progress line."""
+def step_progress(bar: ProgressLine, request: Request) -> OnStep:
+    """A callback that shows a drawing's steps on a progress line."""
     return lambda step: bar.show(step.index + 1, request.steps, "drawing")
 
 
@@ -100,7 +100,7 @@ def _answer(
     bar = ProgressLine()
     try:
         try:
-            answer = chat.ask(line, shown, request=request, on_token=say, on_step=drawing(bar, request), **settings)
+            answer = chat.ask(line, shown, request=request, on_token=say, on_step=step_progress(bar, request), **settings)
         finally:
             bar.end()
         if answer.text:
@@ -129,12 +129,11 @@ def save_rounds(reflection: Reflection, out: Path) -> list[Path]:
 
 def _caption(number: int, done: Round) -> str:
     grade = "no grade" if done.grade is None else f"grade {done.grade:g}"
-    told = [f"{number}: {grade}", *([done.critique] if done.critique else []), *([f"-> {done.edit}"] if done.edit else [])]
-    return "\n".join(told)
+    return "\n".join([f"{number}: {grade}", *filter(None, [done.critique]), *([f"-> {done.edit}"] if done.edit else [])])
 
 
 def rounds_as_json(reflection: Reflection) -> list[dict[str, Any]]:
-    """What was said of each round."""
+    """The model's judgement of each round."""
     return [
         {"grade": done.grade, "critique": done.critique, "edit": done.edit, "best": number == reflection.best}
         for number, done in enumerate(reflection.rounds)

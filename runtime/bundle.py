@@ -53,7 +53,7 @@ class Bundle:
 
     @cached_property
     def precisions(self) -> tuple[str, ...]:
-        """The precisions that the bundle holds, in the order fp32, fp16, bf16."""
+        """The precisions of the bundle's graphs, in the order fp32, fp16, bf16."""
         present = {graph.precision for graph in self.manifest.graphs}
         return tuple(precision for precision in PRECISIONS if precision in present)
 
@@ -77,7 +77,7 @@ class Bundle:
 
 
 def _hint(folder: Path) -> str:
-    """What a folder that is no bundle may be instead."""
+    """A hint at what a folder without a manifest may be instead."""
     if (folder / "model_index.json").is_file():
         return ": it is a checkpoint; run `omnigen2 export` on it first"
     if folder.name.endswith(".partial") and folder.is_dir():

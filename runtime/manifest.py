@@ -27,7 +27,11 @@ TRAITS_BEFORE_2: dict[str, dict[str, bool]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class TensorSpec:
-    """An input or output of a graph: a numpy dtype's name (or "bfloat16") and its sizes, where a name is a dynamic size."""
+    """An input or output of a graph.
+
+    dtype: an element type's name, see `dtypes.py`.
+    shape: its sizes; a name is a dynamic size.
+    """
 
     dtype: str
     shape: tuple[int | str, ...]
@@ -64,7 +68,11 @@ class GraphSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class FileSpec:
-    """A file of the bundle that isn't a graph. `header_sha256` covers a safetensors file's header, `sha256` every byte."""
+    """A file of the bundle that isn't a graph.
+
+    sha256: of every byte.
+    header_sha256: of a safetensors file's header.
+    """
 
     file: str
     size_bytes: int
@@ -74,7 +82,11 @@ class FileSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerParameters:
-    """The diffusion transformer's numbers. `rope_axes` are head widths by axis; `teacache_coefficients` highest power first."""
+    """The diffusion transformer's numbers.
+
+    rope_axes: the width of a head on each axis.
+    teacache_coefficients: of TeaCache's polynomial, highest power first.
+    """
 
     hidden_size: int
     latent_channels: int
@@ -87,9 +99,10 @@ class TransformerParameters:
 
 @dataclass(frozen=True, kw_only=True)
 class VAEParameters:
-    """`downscale`: pixels to a latent pixel. Latents the transformer sees are (latents - shift) * scaling.
+    """The autoencoder's numbers. The transformer's latents are (latents - shift_factor) * scaling_factor.
 
-    sample_px: the side of the pictures that the model was made for, and draws unless told otherwise.
+    downscale: pixels to a latent pixel.
+    sample_px: the side of the pictures that the model was trained for: the default size of a drawing.
     """
 
     downscale: int
@@ -100,7 +113,7 @@ class VAEParameters:
 
 @dataclass(frozen=True, kw_only=True)
 class MLLMParameters:
-    """The language model's numbers: what its cache and its rope tables need."""
+    """The language model's numbers, for its KV cache and its rope tables."""
 
     hidden_size: int
     layers: int
@@ -112,7 +125,10 @@ class MLLMParameters:
 
 @dataclass(frozen=True, kw_only=True)
 class SchedulerParameters:
-    """`dynamic_time_shift`: whether the schedule depends on the latents' size."""
+    """The scheduler's numbers.
+
+    dynamic_time_shift: whether the schedule depends on the latents' size.
+    """
 
     dynamic_time_shift: bool
 
@@ -128,8 +144,11 @@ class Prompts:
 class ImageProcessorParameters:
     """The numbers of the image processor, named as in preprocessor_config.json.
 
-    A patch is patch_size² pixels of temporal_patch_size frames (a still picture is repeated); merge_size² patches
-    become one token. min_pixels, max_pixels: the area a picture is brought to. resample: PIL's number for the filter.
+    patch_size: the side of a patch in pixels.
+    temporal_patch_size: the frames of a patch; a still picture is repeated.
+    merge_size: merge_size² patches become one token.
+    min_pixels, max_pixels: the area that a picture is resized to.
+    resample: PIL's number of the filter.
     """
 
     patch_size: int
@@ -145,7 +164,12 @@ class ImageProcessorParameters:
 
 @dataclass(frozen=True, kw_only=True)
 class VisionParameters:
-    """The MLLM's eyes: its image processor, and what its window and rope tables need. `window_px`: a window's side."""
+    """The vision encoder's numbers.
+
+    processor: the image processor's parameters.
+    head_width: of the rope tables.
+    window_px: a window's side.
+    """
 
     processor: ImageProcessorParameters
     head_width: int
@@ -154,10 +178,12 @@ class VisionParameters:
 
 @dataclass(frozen=True, kw_only=True)
 class ReflectionPrompts:
-    """What the model is asked about its own picture; `{prompt}` is the request, `{critique}` what it found wrong.
+    """The questions of reflection, with `{prompt}` for the request. Raises BundleError for one without its placeholders.
 
-    A critique that starts with `content`, in any case of letters, says that nothing is.
-    judge: asks for a grade, a number, higher being better. Raises BundleError for a text that can't serve.
+    critique: asks what is wrong with the picture.
+    edit: asks for the instruction that corrects it; `{critique}` is the answer to the first.
+    judge: asks for a grade, a number, higher being better.
+    content: a critique that starts with this text, in any case of letters, finds nothing wrong.
     """
 
     critique: str
@@ -177,11 +203,16 @@ class ReflectionPrompts:
 
 @dataclass(frozen=True, kw_only=True)
 class ChatParameters:
-    """How to talk with the MLLM: its templates, its special tokens and its generation_config.json.
+    """The MLLM's chat: its templates, its special tokens and its generation_config.json.
 
-    first_turn, next_turn: end where the answer begins and hold `{prompt}` once; next_turn starts after the answer's last
-    word. image_tag: stands for an image; holds `{number}` and the image token. draw_token_id: an answer that starts with
-    it asks for a picture (None: this model never does). A temperature of 0 is greedy; top_k 0 and top_p 1 cut nothing.
+    first_turn: the template of the first question; holds `{prompt}` once and ends where the answer begins.
+    next_turn: the template of a later question; it starts after the last answer's text.
+    image_tag: stands for an image; holds `{number}` and the image token.
+    draw_token_id: an answer that starts with it asks for a picture; None: this model never draws in a chat.
+    stop_token_ids: end an answer.
+    temperature: 0 is greedy.
+    top_p: 1 keeps all tokens.
+    top_k: 0 keeps all tokens.
     """
 
     first_turn: str
@@ -200,7 +231,14 @@ class ChatParameters:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """All of `bundle.json`. Without `chat` it only draws; without `vision` it can't look at pictures."""
+    """All of `bundle.json`.
+
+    source: the name of the checkpoint.
+    tools: the versions of what wrote it.
+    tokenizer: the tokenizer's file.
+    chat: None where the bundle can only draw.
+    vision: None where it can't read pictures.
+    """
 
     format_version: int
     source: str

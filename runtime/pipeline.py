@@ -1,7 +1,6 @@
 """The pipeline: a request goes in, pictures come out. Torch-free; what other applications embed.
 
-It reads like the model is used: encode the prompts, encode the references, denoise, decode. What it knows of the model is the
-bundle's manifest; what it knows of the engine is the backend's protocol.
+Knows of the model only the bundle's manifest, and of the engine only the backend's protocol.
 """
 
 from __future__ import annotations
@@ -49,8 +48,8 @@ def load(
     """
     check_limits(memory_limit_bytes=memory_limit_bytes, threads=threads)
     opened = Bundle.open(bundle_path(bundle))
-    made = open_backend(opened, backend, precision, threads, memory_limit_bytes)
-    return Pipeline(opened, made, memory_limit_bytes)
+    engine = open_backend(opened, backend, precision, threads, memory_limit_bytes)
+    return Pipeline(opened, engine, memory_limit_bytes)
 
 
 def check_limits(**limits: int | None) -> None:

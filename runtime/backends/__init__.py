@@ -1,4 +1,4 @@
-"""The backends, one line each: where it works, what it can run, how it is made."""
+"""The table of backends, one entry each, and the choice among them."""
 
 from __future__ import annotations
 
@@ -34,9 +34,13 @@ __all__ = [
 
 
 class Choice(NamedTuple):
-    """What a backend is made with. graphs: which of the bundle's graphs; streams_weights: read them at every run.
+    """A backend's parameters for one bundle.
 
-    memory_limit_bytes: what the weights of open components may take, for a backend that can stream a part of them.
+    precision: what it computes in.
+    graphs: which of the bundle's graphs it runs.
+    threads: CPU threads; None: the engine decides.
+    streams_weights: read weights at every run.
+    memory_limit_bytes: the limit of open components' weights, for a backend that can stream a part of them.
     """
 
     precision: str
@@ -48,11 +52,14 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class BackendEntry:
-    """A line of the table. `precisions(threads)`, best first; `problem()` says why it can't work here, or None.
+    """An entry of the table.
 
+    precisions(threads): the precisions that it computes in, best first.
+    problem(): why it can't work here, or None.
+    create(bundle, choice): opens it.
     graphs: for a precision, which of a bundle's graphs it may be computed from, best first; by default its own.
-    can_stream_weights: whether it runs a component whose weights are larger than the memory it may take. least_weight_bytes:
-    how much a bundle's largest component weighs before "auto" takes this one; others come first for a smaller one.
+    can_stream_weights: whether it runs a component whose weights are larger than the memory limit.
+    least_weight_bytes: "auto" prefers other backends for a bundle whose largest component is smaller.
     """
 
     precisions: Callable[[int | None], tuple[str, ...]]
@@ -98,7 +105,7 @@ BACKENDS: dict[str, BackendEntry] = {
     "ort-cpu": _ort("ort-cpu"),
     "tensorrt": _tensorrt(),
 }
-"""In the order in which "auto" tries them. TensorRT comes last: it needs engines that `omnigen2 build` has to make first."""
+"""The order is that in which "auto" tries them. TensorRT comes last: `omnigen2 build` has to build its engines first."""
 
 
 def open_backend(

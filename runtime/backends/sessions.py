@@ -17,7 +17,12 @@ from .backend import Backend, DeviceArray, Session, resident_bytes
 
 @dataclass(frozen=True, kw_only=True)
 class Opening:
-    """A component was opened: the bytes of its weights, the seconds it took, and what was closed to make room for it."""
+    """One opening of a component.
+
+    resident_bytes: its weights.
+    seconds: the time it took.
+    closed: the components that were closed to make room.
+    """
 
     component: str
     resident_bytes: int
@@ -28,8 +33,10 @@ class Opening:
 class Sessions:
     """Open sessions by component name, least recently used first.
 
-    memory_limit_bytes: keep the weights of open components below this; the least recently used are closed. One component that
-    is larger than that alone is opened all the same: the backend then streams its weights.
+    memory_limit_bytes: keep the weights of open components below this; the least recently used are closed. A component that is
+    larger than that alone is opened all the same: the backend then streams its weights.
+    openings: every opening so far, in order. More than one of a component is what a memory limit costs.
+    most_bytes: the most weights that were open at once.
     """
 
     def __init__(self, bundle: Bundle, backend: Backend, memory_limit_bytes: int | None = None) -> None:
@@ -38,9 +45,7 @@ class Sessions:
         self._limit = memory_limit_bytes
         self._open: dict[str, Session] = {}
         self.openings: list[Opening] = []
-        """Every opening so far, in order: more than one of a component is what a memory limit costs."""
         self.most_bytes = 0
-        """The most weights that were open at once."""
 
     def run(self, component: str, feeds: Mapping[str, DeviceArray | np.ndarray]) -> dict[str, DeviceArray]:
         """Run a component, opening it if need be. Raises BundleError or BackendError where that can't be done."""

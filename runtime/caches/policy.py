@@ -1,4 +1,4 @@
-"""What every cache policy offers the pipeline."""
+"""The protocols of cache policies."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class BranchCache(Protocol):
 
 
 class CachePolicy(Protocol):
-    """What the user chooses; a frozen value."""
+    """The user's choice, a frozen value."""
 
     def check(self, most_blended: int) -> None:
         """Raises RequestError where a prediction may need more states than the bundle blends, `most_blended`."""

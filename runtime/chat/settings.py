@@ -18,7 +18,7 @@ SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ChatSettings:
-    """How an answer is generated. Raises RequestError for a value that is not allowed.
+    """The settings of an answer's generation. Raises RequestError for a value that is not allowed.
 
     request: how to draw, if the answer is a picture; its prompt and images are the conversation's. None: `Request`'s defaults.
     max_new_tokens: the most tokens of an answer, 1 or more.

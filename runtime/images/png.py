@@ -1,22 +1,21 @@
 """PNG files that carry the parameters they were drawn with.
 
 Two text chunks: "omnigen2" holds them as JSON, for `read_parameters`; "parameters" the same in words, for people and
-for other tools that show that chunk. What the parameters mean is the caller's affair.
+for other tools that show that chunk. Knows nothing of what the parameters mean.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from ..errors import RequestError
+from ..files import atomic_file
 
 JSON_CHUNK = "omnigen2"
 TEXT_CHUNK = "parameters"
@@ -35,17 +34,12 @@ def save_png(image: Image.Image, path: str | os.PathLike[str], parameters: Mappi
     chunks.add_text(JSON_CHUNK, text)
     chunks.add_itxt(TEXT_CHUNK, "\n".join(f"{name}: {value}" for name, value in parameters.items()))
     target = Path(path)
-    temporary = target.parent / f".{secrets.token_hex(8)}.png.part"
     try:
-        with temporary.open("xb") as file:
+        with atomic_file(target) as file:
             image.save(file, format="PNG", pnginfo=chunks)
-        temporary.replace(target)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise RequestError(f"cannot write {str(target)!r}: {reason}") from error
-    finally:
-        with suppress(OSError, ValueError):  # nothing to remove once it is renamed, or where it could not be created
-            temporary.unlink()
 
 
 def read_parameters(path: str | os.PathLike[str]) -> dict[str, Any]:

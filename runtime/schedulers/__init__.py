@@ -1,7 +1,7 @@
 """Schedulers: how a velocity moves the latents from one time to the next.
 
 Time 0 is noise and 1 is the picture; the velocity points to the picture. A scheduler is a file here and a line in
-SCHEDULERS. It is made anew for each request and knows only the times and what it was given at earlier steps.
+SCHEDULERS. Each request has a new one; it knows only the times and the arguments of earlier steps.
 """
 
 from __future__ import annotations
