@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -186,3 +188,24 @@ def test_import_of_a_light_module_never_reaches_an_exporter_library(module: str)
 
 def test_rules_name_every_folder() -> None:
     assert {*FOLDERS} <= MAY_IMPORT.keys()
+
+
+def room_of(module: str) -> str:
+    """The folder that a module lies in, or the module itself where it stands in a part's own folder: what a reader sees."""
+    parts = part_of(module).split(".")
+    is_package = modules()[module].name == "__init__.py"
+    return ".".join(parts[:2]) if len(parts) > 2 or is_package else part_of(module)
+
+
+@pytest.mark.parametrize("place_of", [part_of, room_of], ids=["modules", "rooms"])
+def test_imports_form_no_circle(place_of: Callable[[str], str]) -> None:
+    """Not between modules, late imports included, and not between rooms."""
+    graph: dict[str, set[str]] = {}
+    for module, path in modules().items():
+        targets = {target_of(found) for found in imports_of(path) if is_ours(found)}
+        places = {place_of(target) for target in targets if target in modules() and target != PACKAGE}
+        graph.setdefault(place_of(module), set()).update(places - {place_of(module)})
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"these import each other: {' -> '.join(error.args[1])}")
