@@ -30,8 +30,8 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.generation.streamers import BaseStreamer
 
 import omnigen2_rt as og
-from omnigen2_rt.runtime.chat.generation import GenerationState, generate_tokens
 from omnigen2_rt.runtime.chat.sampling import Sampler, Sampling
+from omnigen2_rt.runtime.chat.token_generation import GenerationState, generate_tokens
 from omnigen2_rt.runtime.mllm.language_model import Tokens
 from omnigen2_rt.runtime.pipeline import Pipeline
 

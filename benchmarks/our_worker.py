@@ -50,7 +50,7 @@ class Transformer:
 
 def draw(pipeline: Pipeline, transformer: Transformer, job: dict[str, Any], turns: Turns) -> dict[str, Any]:
     """One drawing, a turn a step. job: the request's numbers and the files of pictures, noise and final latents."""
-    pipeline.prompts.forget()  # the original encodes its prompts every time
+    pipeline.prompt_encoder.forget()  # the original encodes its prompts every time
     transformer.seconds = 0.0
     result = pipeline.generate(request(job), on_step=lambda step: turns.end_step())
     np.save(job["latents"], result.latents)

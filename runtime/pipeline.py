@@ -74,7 +74,7 @@ class Pipeline:
     bundle: the opened bundle.
     backend: the engine.
     components: the model's components, for their openings and memory.
-    language_model, prompts: the MLLM and the encoder of prompts, for callers that work with hidden states.
+    language_model, prompt_encoder: the MLLM, for callers that work with hidden states.
     """
 
     def __init__(self, bundle: Bundle, backend: Backend, memory_limit_bytes: int | None = None) -> None:
@@ -82,7 +82,7 @@ class Pipeline:
         self.backend = backend
         self.components = Components(bundle, backend, memory_limit_bytes)
         self.language_model = LanguageModel(self.components)
-        self.prompts = PromptEncoder(self.language_model)
+        self.prompt_encoder = PromptEncoder(self.language_model)
 
     def generate(self, request: Request, on_step: OnStep | None = None) -> Result:
         """Draw a request. `on_step(step)` is called after each step; if it returns False, drawing stops.
@@ -97,7 +97,7 @@ class Pipeline:
 
         def encode_branch(branch: str) -> States:
             text = request.negative_prompt if has_negative_prompt(branch) else request.prompt
-            return self.prompts.encode(self.prompts.token_ids(text, request.max_prompt_tokens))
+            return self.prompt_encoder.encode(self.prompt_encoder.token_ids(text, request.max_prompt_tokens))
 
         return start_drawing(self.components, request, encode_branch)
 
@@ -125,14 +125,14 @@ class Pipeline:
     ) -> list[ChatResult]:
         """Several questions answered together, each as `chat` answers it alone. images: each question's, or empty."""
         chosen = (settings or ChatSettings()).changed(changes)
-        return answer_together(self.prompts, prompts, images, chosen, on_step)
+        return answer_together(self.prompt_encoder, prompts, images, chosen, on_step)
 
     def start_chat(self, turns: Sequence[Turn] = ()) -> Conversation:
         """A conversation: new, or resumed after `turns`, as `Conversation.turns` gives them.
 
         Raises BundleError where the bundle can only draw: at the first turn, or here if there are turns.
         """
-        return Conversation(self.prompts, turns)
+        return Conversation(self.prompt_encoder, turns)
 
     def reflect(
         self, request: Request, rounds: int = 2, on_step: OnStep | None = None, on_round: OnRound | None = None
@@ -157,8 +157,8 @@ class Pipeline:
         Without images in the drawing template; with them in the chat template, the image tokens left out.
         """
         if not images:
-            return self.prompts.encode(self.prompts.token_ids(text)).copy()
-        return Exchange(self.prompts, [first_question(self.prompts, text, images)], ChatSettings()).states[0]
+            return self.prompt_encoder.encode(self.prompt_encoder.token_ids(text)).copy()
+        return Exchange(self.prompt_encoder, [first_question(self.prompt_encoder, text, images)], ChatSettings()).states[0]
 
     def close(self) -> None:
         """Free the engine's memory. The pipeline may be used again; its components are then opened anew."""

@@ -96,8 +96,8 @@ class Conversation:
     conversation, given or drawn, in the order of their numbers.
     """
 
-    def __init__(self, prompts: PromptEncoder, turns: Sequence[Turn] = ()) -> None:
-        self._prompts = prompts
+    def __init__(self, encoder: PromptEncoder, turns: Sequence[Turn] = ()) -> None:
+        self._encoder = encoder
         self._cache = KVCache()
         self._history: list[Segment] = []
         self._unread = Segment(())
@@ -155,10 +155,10 @@ class Conversation:
             self._stream.close()
         pictures = [load_image(image) for image in images]
         question = self._question(prompt, pictures)
-        exchange = Exchange(self._prompts, [question], chosen, self._cache)
+        exchange = Exchange(self._encoder, [question], chosen, self._cache)
 
         def finish(is_complete: bool) -> ChatResult:
-            result = exchange.result(0, on_step, may_draw=is_complete)
+            result = exchange.result(0, on_step, is_complete)
             self._keep(prompt, pictures, result)
             self._cache, self._history = exchange.state.cache, []
             self._unread = self._unread_segment(exchange.state.unread())
@@ -170,10 +170,10 @@ class Conversation:
     def _question(self, prompt: str, pictures: Sequence[Image.Image]) -> Question:
         """The next question: the pictures that the last turn drew are shown again, under the numbers that they have."""
         shown = [*self._shown_next, *pictures]
-        chat = self._prompts.model.chat
+        chat = self._encoder.model.chat
         template = chat.next_turn if self._turns else chat.first_turn
         first = len(self.images) - len(self._shown_next) + 1
-        ids = question_ids(self._prompts, template, prompt, range(first, first + len(shown)))
+        ids = question_ids(self._encoder, template, prompt, range(first, first + len(shown)))
         return Question(
             prompt=prompt, images=shown, segments=[self._unread, Segment(ids, shown)], history=tuple(self._history)
         )
@@ -195,9 +195,9 @@ class Conversation:
 
     def _answer_ids(self, turn: Turn) -> list[int]:
         """The tokens of an answer that is known by its words or pictures. Raises RequestError where the model never draws."""
-        draw_token = self._prompts.model.chat.draw_token_id
+        draw_token = self._encoder.model.chat.draw_token_id
         if not turn.answer_images:
-            return self._prompts.tokenizer.encode(turn.answer)
+            return self._encoder.tokenizer.encode(turn.answer)
         if draw_token is None:
             raise RequestError("a turn was answered with pictures, but this bundle's model never draws in a chat")
         return [draw_token]
@@ -218,5 +218,5 @@ class Conversation:
 
     def _unread_segment(self, ids: Sequence[int]) -> Segment:
         """The unread tokens of an answer; none if the template of the next turn begins with their text."""
-        text = self._prompts.tokenizer.decode(ids, skip_special=False)
-        return Segment(() if self._prompts.model.chat.next_turn.startswith(text) else tuple(ids))
+        text = self._encoder.tokenizer.decode(ids, skip_special=False)
+        return Segment(() if self._encoder.model.chat.next_turn.startswith(text) else tuple(ids))

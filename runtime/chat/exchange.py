@@ -21,8 +21,8 @@ from ..mllm.language_model import ImageFeatures, KVCache, States, Tokens
 from ..mllm.prompt_encoder import PromptEncoder
 from ..request import OnStep, Request, Result
 from .detokenizer import Detokenizer
-from .generation import GenerationState, generate_tokens
 from .settings import ChatSettings
+from .token_generation import GenerationState, generate_tokens
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,12 +73,12 @@ class Exchange:
     """
 
     def __init__(
-        self, prompts: PromptEncoder, questions: Sequence[Question], settings: ChatSettings, cache: KVCache | None = None
+        self, encoder: PromptEncoder, questions: Sequence[Question], settings: ChatSettings, cache: KVCache | None = None
     ) -> None:
-        self._prompts = prompts
+        self._encoder = encoder
         self._questions = questions
         self._settings = settings
-        chat = prompts.model.chat
+        chat = encoder.model.chat
         self._samplers = [settings.sampler(chat) for _ in questions]
         self.states, read = self._read(cache or KVCache.empty(len(questions)))
         self.state = GenerationState(read)
@@ -86,8 +86,8 @@ class Exchange:
 
     def pieces(self) -> Iterator[tuple[int, str]]:
         """Yields (row, text) as text becomes certain. May be left at any point."""
-        model, settings = self._prompts.model, self._settings
-        decoders = [Detokenizer(self._prompts.tokenizer.decode, settings.stop) for _ in self._questions]
+        model, settings = self._encoder.model, self._settings
+        decoders = [Detokenizer(self._encoder.tokenizer.decode, settings.stop) for _ in self._questions]
         last_states = np.stack([states[-1] for states in self.states])
         stops, most = model.chat.stop_token_ids, settings.max_new_tokens
         for row, token in generate_tokens(model, self.state, last_states, self._samplers, stops, most):
@@ -97,10 +97,10 @@ class Exchange:
         for row, decoder in enumerate(decoders):
             yield from self._release(row, decoder.end())
 
-    def result(self, row: int, on_step: OnStep | None = None, may_draw: bool = True) -> ChatResult:
-        """The answer of a row as far as it was generated; draws its picture if it is one and `may_draw`."""
+    def result(self, row: int, on_step: OnStep | None = None, is_complete: bool = True) -> ChatResult:
+        """The answer of a row as far as it was generated; draws its picture if it is one and is complete."""
         ids = tuple(self.state.answers[row])
-        draws = may_draw and ids[:1] == (self._prompts.model.chat.draw_token_id,)
+        draws = is_complete and ids[:1] == (self._encoder.model.chat.draw_token_id,)
         result = self._draw(row, on_step) if draws else None
         return ChatResult(text=self.texts[row], token_ids=ids, images=result.images if result else [], result=result)
 
@@ -119,12 +119,12 @@ class Exchange:
             rows.append(tokens)
             features.append([*before_features, *own_features])
         whole = [before + tokens for before, tokens in zip(history, rows, strict=True)]
-        states, extended = self._prompts.model.extend(cache, whole, features)
+        states, extended = self._encoder.model.extend(cache, whole, features)
         own = [read[len(before) :] for read, before in zip(states, history, strict=True)]
         return [tokens.text_states(read) for tokens, read in zip(rows, own, strict=True)], extended
 
     def _tokens(self, segments: Sequence[Segment]) -> tuple[Tokens, list[ImageFeatures]]:
-        model, tokens, features = self._prompts.model, Tokens(), list[ImageFeatures]()
+        model, tokens, features = self._encoder.model, Tokens(), list[ImageFeatures]()
         for ids, images in segments:
             encoded = [model.encode_image(image) for image in images or ()]
             tokens += Tokens.text(ids) if images is None else model.expand(ids, encoded)
@@ -134,11 +134,11 @@ class Exchange:
     def _draw(self, row: int, on_step: OnStep | None) -> Result:
         question, request = self._questions[row], self._settings.request or Request(prompt="")
         drawn = replace(request, prompt=question.prompt, images=tuple(question.images))
-        return draw_from_states(self._prompts, drawn, self.states[row], on_step)
+        return draw_from_states(self._encoder, drawn, self.states[row], on_step)
 
 
 def draw_from_states(
-    prompts: PromptEncoder, request: Request, states: States, on_step: OnStep | None = None
+    encoder: PromptEncoder, request: Request, states: States, on_step: OnStep | None = None
 ) -> Result:
     """Draw guided by hidden states (T, Dt) of a chat instead of the request's prompt.
 
@@ -148,35 +148,35 @@ def draw_from_states(
     def encode_branch(branch: str) -> States:
         if not has_negative_prompt(branch):
             return states
-        template = prompts.model.chat.first_turn
-        return prompts.encode(prompts.tokenizer.encode(template.replace("{prompt}", request.negative_prompt)))
+        template = encoder.model.chat.first_turn
+        return encoder.encode(encoder.tokenizer.encode(template.replace("{prompt}", request.negative_prompt)))
 
-    return start_drawing(prompts.model.components, request, encode_branch).finish(on_step)
+    return start_drawing(encoder.model.components, request, encode_branch).finish(on_step)
 
 
-def question_ids(prompts: PromptEncoder, template: str, prompt: str, image_numbers: Sequence[int]) -> list[int]:
+def question_ids(encoder: PromptEncoder, template: str, prompt: str, image_numbers: Sequence[int]) -> list[int]:
     """The ids of a turn, an image token for each picture before its text.
 
     Raises RequestError for image tokens in the text itself.
     """
-    chat = prompts.model.chat
+    chat = encoder.model.chat
     tags = "".join(chat.image_tag.replace("{number}", str(number)) for number in image_numbers)
-    ids = prompts.tokenizer.encode(template.replace("{prompt}", tags + prompt))
+    ids = encoder.tokenizer.encode(template.replace("{prompt}", tags + prompt))
     extra = sum(number == chat.image_token_id for number in ids) - len(image_numbers)
     if extra > 0:
         raise RequestError(f"the prompt itself holds {extra} image tokens, without an image; give images apart from the text")
     return ids
 
 
-def first_question(prompts: PromptEncoder, prompt: str, images: Sequence[ImageSource]) -> Question:
+def first_question(encoder: PromptEncoder, prompt: str, images: Sequence[ImageSource]) -> Question:
     """The question that begins a conversation."""
     pictures = [load_image(image) for image in images]
-    ids = question_ids(prompts, prompts.model.chat.first_turn, prompt, range(1, len(pictures) + 1))
+    ids = question_ids(encoder, encoder.model.chat.first_turn, prompt, range(1, len(pictures) + 1))
     return Question(prompt=prompt, images=pictures, segments=[Segment(ids, pictures)])
 
 
 def answer_together(
-    prompts: PromptEncoder,
+    encoder: PromptEncoder,
     questions: Sequence[str],
     images: Sequence[Sequence[ImageSource]],
     settings: ChatSettings,
@@ -192,8 +192,8 @@ def answer_together(
         )
     if not questions:
         return []
-    rows = [first_question(prompts, *pair) for pair in zip(questions, images or [()] * len(questions), strict=True)]
-    exchange = Exchange(prompts, rows, settings)
+    rows = [first_question(encoder, *pair) for pair in zip(questions, images or [()] * len(questions), strict=True)]
+    exchange = Exchange(encoder, rows, settings)
     for _ in exchange.pieces():
         pass
     return [exchange.result(row, on_step) for row in range(len(rows))]

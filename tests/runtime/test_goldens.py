@@ -178,7 +178,7 @@ def test_prompt_token_ids_equal_the_original(pipelines: dict[str, Pipeline], con
     prompts = {key: args["prompt"] for key, args in arguments(config, "mllm").items() if key.startswith("t2i")}
     assert len(prompts) == 4
     for key, prompt in prompts.items():
-        assert pipelines[config].prompts.token_ids(prompt) == recorded[f"{key}_ids"][0].tolist()
+        assert pipelines[config].prompt_encoder.token_ids(prompt) == recorded[f"{key}_ids"][0].tolist()
         np.testing.assert_allclose(
             pipelines[config].encode_prompt(prompt), recorded[f"{key}_hidden"][0], atol=HIDDEN, rtol=0
         )

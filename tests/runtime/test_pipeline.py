@@ -212,7 +212,7 @@ def test_prompt_of_any_kind_is_drawn(prompt: str, pipe: Pipeline) -> None:
     """Each is told from the others, and what is beyond the limit is cut off."""
     result = pipe.generate(Request(**{**ONE_BRANCH, "prompt": prompt, "steps": 1}))
     assert result.images[0].size == (48, 32)
-    assert len(pipe.prompts.token_ids(prompt, result.request.max_prompt_tokens)) <= 1024
+    assert len(pipe.prompt_encoder.token_ids(prompt, result.request.max_prompt_tokens)) <= 1024
     other = pipe.generate(Request(**{**ONE_BRANCH, "prompt": f"x{prompt}", "steps": 1}))
     assert np.abs(result.latents - other.latents).max() > 1e-4
 

@@ -106,7 +106,7 @@ def test_hidden_states_and_logits_stay_near_the_original(quantized: dict[tuple[s
     args, recorded = arguments(config, "mllm")["chat0"], arrays(config, "mllm")
     with load(quantized["int8-weights", config], backend="ort-cpu", precision="fp32", threads=1) as pipeline:
         model = pipeline.language_model
-        hidden, _ = model.read(Tokens.text(pipeline.prompts.tokenizer.encode(args["text"])))
+        hidden, _ = model.read(Tokens.text(pipeline.prompt_encoder.tokenizer.encode(args["text"])))
         logits = model.logits(hidden[-1])
     for given, wanted in ((hidden, recorded["chat0_hidden_full"][0]), (logits, recorded["chat0_logits_last"][0])):
         error = float(np.linalg.norm(given - wanted) / np.linalg.norm(wanted))

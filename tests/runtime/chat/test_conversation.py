@@ -13,8 +13,8 @@ from PIL import Image
 from omnigen2_rt import ChatResult, Conversation, Turn, load
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.chat.exchange import draw_from_states
-from omnigen2_rt.runtime.chat.generation import GenerationState, generate_tokens
 from omnigen2_rt.runtime.chat.sampling import Sampler, Sampling
+from omnigen2_rt.runtime.chat.token_generation import GenerationState, generate_tokens
 from omnigen2_rt.runtime.errors import BundleError, RequestError
 from omnigen2_rt.runtime.images.loading import load_image
 from omnigen2_rt.runtime.manifest import ChatParameters
@@ -51,7 +51,7 @@ def pictures(config: str, files: Any) -> list[Path]:
 def read(pipeline: Pipeline, config: str, text: str, files: Any) -> tuple[Tokens, States, KVCache]:
     model = pipeline.language_model
     features = [model.encode_image(load_image(path)) for path in pictures(config, files)]
-    tokens = model.expand(pipeline.prompts.tokenizer.encode(text), features)
+    tokens = model.expand(pipeline.prompt_encoder.tokenizer.encode(text), features)
     return tokens, *model.read(tokens, features)
 
 
@@ -159,7 +159,7 @@ def test_answer_in_words_equals_the_original(recorded_talkers: dict[str, Pipelin
     answer = call(recorded_talkers[config], config, name)
     recorded = arguments(config, name)["text"]
     assert list(answer.token_ids) == arrays(config, name)["generated_ids"][0].tolist()
-    text = recorded_talkers[config].prompts.tokenizer.decode(answer.token_ids, skip_special=False)
+    text = recorded_talkers[config].prompt_encoder.tokenizer.decode(answer.token_ids, skip_special=False)
     assert text.replace("<|im_end|>", "") == recorded
     assert (answer.images, answer.result) == ([], None)
 
@@ -180,7 +180,7 @@ def test_drawing_from_hidden_states_equals_the_original(recorded_talkers: dict[s
     args, recorded = arguments(config, name), arrays(config, name)
     pipeline, request = recorded_talkers[config], drawing(config, name)
     tokens, hidden, _ = read(pipeline, config, args["call_kwargs"]["prompt"], args["images"])
-    result = draw_from_states(pipeline.prompts, request, tokens.text_states(hidden))
+    result = draw_from_states(pipeline.prompt_encoder, request, tokens.text_states(hidden))
     for step, expected in zip(recorded["step_index"], recorded["latents_steps"], strict=True):
         np.testing.assert_allclose(result.steps[step].latents, expected, atol=LATENTS, rtol=0)
 
@@ -204,7 +204,7 @@ def test_second_turn_computes_only_its_own_tokens(talkers: dict[str, Pipeline], 
     lengths = runs_of(pipeline, "language_model", monkeypatch)
     second = chat.ask("And now?", max_new_tokens=1, may_draw=False)
     model = pipeline.language_model
-    templates, tokenizer = model.chat, pipeline.prompts.tokenizer
+    templates, tokenizer = model.chat, pipeline.prompt_encoder.tokenizer
     ids = [
         *tokenizer.encode(templates.first_turn.replace("{prompt}", "What is in the picture?")),
         *answer.token_ids,
@@ -224,9 +224,9 @@ def test_picture_of_a_later_turn_is_guided_by_the_states_of_the_whole_conversati
     always_draws(pipeline, monkeypatch)
     drawn = chat.ask("Draw it.", request=SMALL)
     whole, _ = pipeline.language_model.read(Tokens.text(chat.token_ids))
-    turn = pipeline.prompts.tokenizer.encode(pipeline.language_model.chat.next_turn.replace("{prompt}", "Draw it."))
+    turn = pipeline.prompt_encoder.tokenizer.encode(pipeline.language_model.chat.next_turn.replace("{prompt}", "Draw it."))
     states = whole[-len(turn) - 1 :]  # the last answer's last token was not read before
-    expected = draw_from_states(pipeline.prompts, replace(SMALL, prompt="Draw it."), states)
+    expected = draw_from_states(pipeline.prompt_encoder, replace(SMALL, prompt="Draw it."), states)
     assert drawn.result is not None
     np.testing.assert_allclose(drawn.result.latents, expected.latents, rtol=0, atol=1e-4)
 
@@ -314,7 +314,7 @@ def test_conversation_resumed_from_texts_and_files_goes_on(talkers: dict[str, Pi
     chat = pipeline.start_chat(turns)
     assert len(chat.images) == 2 and chat.token_ids == ()  # nothing is read before it is asked
     chat.ask("And now?", max_new_tokens=1, may_draw=False)
-    read = pipeline.prompts.tokenizer.decode(chat.token_ids, skip_special=False)
+    read = pipeline.prompt_encoder.tokenizer.decode(chat.token_ids, skip_special=False)
     assert "A cat.<|im_end|>" in read and read.count("<|img|>") == 1 and "<img2>" in read
     assert [turn.prompt for turn in chat.turns] == ["What is in the picture?", DRAW, "And now?"]
 
@@ -383,7 +383,7 @@ def test_stream_that_is_left_early_keeps_what_was_said(talkers: dict[str, Pipeli
         stream.close()
     second = chat.ask("And now?", max_new_tokens=1, may_draw=False)
     assert stream.finish().text == said and list(stream) == []
-    templates, tokenizer = pipeline.language_model.chat, pipeline.prompts.tokenizer
+    templates, tokenizer = pipeline.language_model.chat, pipeline.prompt_encoder.tokenizer
     told = [
         *tokenizer.encode(templates.first_turn.replace("{prompt}", "What is in the picture?")),
         *stream.finish().token_ids,

@@ -15,8 +15,8 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLForCond
 
 from omnigen2_rt.runtime.backends.ort import OrtBackend
 from omnigen2_rt.runtime.bundle import Bundle
-from omnigen2_rt.runtime.chat.generation import GenerationState, generate_tokens
 from omnigen2_rt.runtime.chat.sampling import Sampler, Sampling
+from omnigen2_rt.runtime.chat.token_generation import GenerationState, generate_tokens
 from omnigen2_rt.runtime.components import Components
 from omnigen2_rt.runtime.errors import RequestError
 from omnigen2_rt.runtime.manifest import ImageProcessorParameters
