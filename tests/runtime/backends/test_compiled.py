@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,6 @@ from omnigen2_rt.runtime.files import PARTIAL
 
 MODEL = bytes(range(256)) * 20
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
-
-
-@pytest.fixture
-def bundle(bundles: dict[str, Path], tmp_path: Path) -> Bundle:
-    """A copy that a test may change."""
-    copy = tmp_path / "bundle"
-    shutil.copytree(bundles["A"], copy, ignore=shutil.ignore_patterns(FOLDER))
-    return Bundle.open(copy)
 
 
 def key(bundle: Bundle, component: str = "transformer", **changes: Any) -> dict[str, Any]:

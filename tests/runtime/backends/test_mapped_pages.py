@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +12,6 @@ import pytest
 
 from omnigen2_rt.runtime.backends import open_backend
 from omnigen2_rt.runtime.backends.openvino import mapped_pages
-from omnigen2_rt.runtime.backends.openvino.compiled import FOLDER, CompiledModels
 from omnigen2_rt.runtime.backends.openvino.mapped_pages import release_pages
 from omnigen2_rt.runtime.bundle import Bundle
 
@@ -62,11 +60,10 @@ def test_nothing_is_released_where_the_system_lists_no_mappings(file: Path, monk
 
 
 def test_openvino_releases_weights_after_compiling_and_after_the_first_run(
-    bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    storeless_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(bundles["A"], tmp_path / "bundle", ignore=shutil.ignore_patterns(FOLDER))  # that nothing else has mapped
-    bundle = Bundle.open(tmp_path / "bundle")
-    file = next(bundle.path.joinpath("transformer").glob("*.safetensors"))
+    """The bundle is a copy because other tests may have mapped the original."""
+    file = next(storeless_bundle.path.joinpath("transformer").glob("*.safetensors"))
     sizes: list[tuple[int, int]] = []
 
     def recorded(addresses: Iterable[int]) -> int:
@@ -75,8 +72,7 @@ def test_openvino_releases_weights_after_compiling_and_after_the_first_run(
         return count
 
     monkeypatch.setattr("omnigen2_rt.runtime.backends.openvino.backend.release_pages", recorded)
-    monkeypatch.setattr(CompiledModels, "load", lambda *_: None)
-    backend = open_backend(bundle, "openvino", "fp32", threads=1)
+    backend = open_backend(storeless_bundle, "openvino", "fp32", threads=1)
     rng = np.random.default_rng(0)
 
     def feeds(tokens: int) -> dict[str, np.ndarray]:

@@ -20,6 +20,7 @@ from omnigen2_rt.runtime.backends.openvino.backend import OpenVINOBackend
 from omnigen2_rt.runtime.backends.openvino.library import openvino_core
 from omnigen2_rt.runtime.backends.openvino.products import SLICE_COLUMNS, align_products, split_feed_forward
 from omnigen2_rt.runtime.backends.openvino.reports import Refusal, RewriteReport
+from omnigen2_rt.runtime.backends.openvino.rewrites import read_rewritten
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.manifest import MANIFEST
 from omnigen2_rt.runtime.request import Request
@@ -231,15 +232,10 @@ def rewritten(bundle: Bundle, name: str, precision: str, limit: int | None = Non
 
 @pytest.mark.usefixtures("narrow_lines")
 @pytest.mark.parametrize("name", ["context_refiner", *[entry.name for entry in COMPONENTS if entry.picture_rows]])
-def test_only_products_of_picture_rows_are_reshaped_and_only_in_bf16(
-    bundles: dict[str, Path], name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(compiled.CompiledModels, "load", lambda self, key: None)
-    monkeypatch.setattr(compiled.CompiledModels, "store", lambda self, key, model: None)
-    bundle = Bundle.open(bundles["A"])
-    plain = rewritten(bundle, name, "fp32")
-    limited = rewritten(bundle, name, "bf16", 1 << 40)
-    free = rewritten(bundle, name, "bf16")
+def test_only_products_of_picture_rows_are_reshaped_and_only_in_bf16(storeless_bundle: Bundle, name: str) -> None:
+    plain = rewritten(storeless_bundle, name, "fp32")
+    limited = rewritten(storeless_bundle, name, "bf16", 1 << 40)
+    free = rewritten(storeless_bundle, name, "bf16")
     always = {"rotate_by_products", "keep_stored_weights"}
     assert plain.keys() == always
     if name == "context_refiner":
@@ -249,23 +245,20 @@ def test_only_products_of_picture_rows_are_reshaped_and_only_in_bf16(
         layers = free["rotate_by_products"] // 2
         assert limited["split_feed_forward"] == free["split_feed_forward"] == layers > 0
         assert free["align_products"] == 6 * layers
+        source = read_rewritten(storeless_bundle, storeless_bundle.graph(name, "fp32"), "bf16", pads=True)
+        assert len(source.shared) == 2 * layers
 
 
 @pytest.mark.usefixtures("narrow_lines")
-def test_rewritten_picture_is_the_same_from_disk_and_near_the_exported_one(
-    bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    copy = tmp_path / "bundle"
-    shutil.copytree(bundles["A"], copy, ignore=shutil.ignore_patterns(compiled.FOLDER))
+def test_rewritten_picture_is_the_same_from_disk_and_near_the_exported_one(bundle: Bundle) -> None:
     request = Request(prompt="a red cube", height_px=64, width_px=64, steps=2)
     latents = []
     for as_exported in (False, False, True):
         if as_exported:
-            plain = Bundle.open(copy).manifest
-            graphs = tuple(replace(graph, picture_rows=False) for graph in plain.graphs)
-            (copy / MANIFEST).write_text(replace(plain, graphs=graphs).to_json(), encoding="utf-8")
-            shutil.rmtree(copy / compiled.FOLDER)
-        with load(copy, backend="openvino", precision="bf16", threads=2) as pipeline:
+            graphs = tuple(replace(graph, picture_rows=False) for graph in bundle.manifest.graphs)
+            (bundle.path / MANIFEST).write_text(replace(bundle.manifest, graphs=graphs).to_json(), encoding="utf-8")
+            shutil.rmtree(bundle.path / compiled.FOLDER)
+        with load(bundle.path, backend="openvino", precision="bf16", threads=2) as pipeline:
             latents.append(pipeline.generate(request).latents)
     np.testing.assert_array_equal(latents[0], latents[1])
     assert np.linalg.norm(latents[0] - latents[2]) < 3e-2 * np.linalg.norm(latents[2])  # sums in another order, in bf16

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from omnigen2_rt.runtime.backends import open_backend
-from omnigen2_rt.runtime.backends.openvino import compiled
 from omnigen2_rt.runtime.backends.openvino.backend import OpenVINOBackend
 from omnigen2_rt.runtime.backends.openvino.reports import RewriteReport
 from omnigen2_rt.runtime.backends.openvino.rewrites import rewrite_reports
@@ -91,11 +90,7 @@ def test_cast_that_something_else_reads_stays_and_says_why() -> None:
     assert "Relu" in report.refusals[0].reason
 
 
-def test_reports_of_a_bundle_are_those_of_its_compiled_components(
-    bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(compiled.CompiledModels, "load", lambda self, key: None)
-    bundle = Bundle.open(bundles["A"])
+def test_reports_of_a_bundle_are_those_of_its_compiled_components(bundle: Bundle) -> None:
     reports = rewrite_reports(bundle, "bf16", "fp32", pads=True)
     backend = open_backend(bundle, "openvino", "bf16", threads=2)
     assert isinstance(backend, OpenVINOBackend)
