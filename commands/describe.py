@@ -1,4 +1,4 @@
-"""What a file is and what this machine has, as nested facts for people and for JSON. Opens no engine."""
+"""Reports on a file, a bundle and this machine, as nested dictionaries for people and for JSON. Opens no component."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import json
 import math
 import platform
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ..runtime.backends import BACKENDS, choose_backend, choose_graphs, choose_precision
+from ..runtime.backends.openvino.reports import RewriteReport
+from ..runtime.backends.openvino.rewrites import rewrite_reports
 from ..runtime.backends.tensorrt.library import build_problem
 from ..runtime.bundle import Bundle
 from ..runtime.errors import BundleError, RequestError
@@ -22,12 +25,16 @@ PACKAGES = (
     "omnigen2-rt", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tokenizers", "pillow", "torch", "onnx",
     "transformers", "tensorrt", "polygraphy", "triton", "cuda-python",
 )  # fmt: skip
+MOST_REFUSALS = 4
+"""Kinds of refused rewrites that are listed of a component."""
 
 
 def describe(path: Path, verify: bool = False) -> dict[str, Any]:
-    """What a picture was drawn with, or what a bundle or a checkpoint holds. verify: hash every byte of a bundle.
+    """The parameters that a picture was drawn with, or the contents of a bundle or a checkpoint.
 
     Raises RequestError or BundleError for anything else.
+
+    verify: hash every byte of a bundle.
     """
     if (path / MANIFEST).is_file():
         return _bundle(path, verify)
@@ -85,51 +92,85 @@ def _header(path: Path) -> dict[str, Any]:
 
 
 def diagnose() -> dict[str, Any]:
-    """What is installed here, which backends work, and which "auto" takes."""
+    """The installed packages, the backends that work here, and the one that "auto" takes."""
     problems = {name: entry.problem() for name, entry in BACKENDS.items()}
-    works = [name for name, problem in problems.items() if problem is None]
+    working = [name for name, problem in problems.items() if problem is None]
     return {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "GPU": ", ".join(_gpus()) or "none found",
         "packages": {name: installed_version(name) for name in PACKAGES},
-        "backends": {name: _works(problem) for name, problem in problems.items()},
-        "building engines": _works(build_problem()),
-        "auto takes": _automatic(works),
-        "precisions": {name: ", ".join(BACKENDS[name].precisions(None)) for name in works},
+        "backends": {name: _state(problem) for name, problem in problems.items()},
+        "building engines": _state(build_problem()),
+        "auto takes": _automatic_choice(working),
+        "precisions": {name: ", ".join(BACKENDS[name].precisions(None)) for name in working},
     }
 
 
-def _works(problem: str | None) -> str:
+def _state(problem: str | None) -> str:
     return "works" if problem is None else f"no: {problem}"
 
 
-def _automatic(works: list[str]) -> str:
-    """Which of the backends that work "auto" takes, in which precision, and why."""
-    if not works:
+def _automatic_choice(working: list[str]) -> str:
+    """The backend that "auto" takes of those that work, its precision, and why."""
+    if not working:
         return "none"
-    best = BACKENDS[works[0]].precisions(None)[0]
+    best = BACKENDS[working[0]].precisions(None)[0]
     order = ", ".join(BACKENDS)
-    least = BACKENDS[works[0]].least_weight_bytes
+    least = BACKENDS[working[0]].least_weight_bytes
     suits = f" (the next where no component of the bundle has {least / 1e6:.0f} MB)" if least else ""
-    return f"{works[0]}, the first of {order} that works{suits}; in {best}, the best that it computes here, if the bundle has it"
+    first = f"{working[0]}, the first of {order} that works{suits}"
+    return f"{first}; in {best}, the best that it computes here, if the bundle has it"
 
 
-def memory(path: Path, backend: str, precision: str, memory_limit_bytes: int | None, steps: int) -> dict[str, Any]:
-    """What drawing with a bundle opens, in which order, and what a memory limit costs. Raises as `load` does."""
+def diagnose_drawing(
+    path: Path, backend: str, precision: str, memory_limit_bytes: int | None, steps: int
+) -> dict[str, Any]:
+    """The memory plan of a drawing with a bundle; on OpenVINO, also the rewrites of its graphs. Raises as `load` does."""
     if steps < 1:
         raise RequestError(f"steps={steps} is below the fewest, 1")
     bundle = Bundle.open(path)
     name = choose_backend(backend, bundle)
     chosen = choose_precision(bundle, name, precision)
-    return memory_plan(bundle, chosen, choose_graphs(bundle, name, chosen), memory_limit_bytes, steps)
+    graphs = choose_graphs(bundle, name, chosen)
+    report = {"memory": memory_plan(bundle, chosen, graphs, memory_limit_bytes, steps)}
+    if name == "openvino":
+        report |= _rewrites(rewrite_reports(bundle, chosen, graphs, pads=memory_limit_bytes is None))
+    return report
+
+
+def _rewrites(reports: Mapping[str, Sequence[RewriteReport]]) -> dict[str, Any]:
+    """The number of rewritten places by component and rewrite, and the refusals of each component that has any."""
+    counts = {
+        component: ", ".join(f"{each.name} {each.rewritten}" for each in rewrites if each.rewritten) or "nothing"
+        for component, rewrites in reports.items()
+    }
+    refusals = {component: lines for component, rewrites in reports.items() if (lines := _refusals(rewrites))}
+    return {"rewrites": counts, "refused rewrites": refusals or "none"}
+
+
+def _refusals(rewrites: Sequence[RewriteReport]) -> dict[str, Any]:
+    """The first refusals with their reasons, those of one reason in a line, and the number of the others."""
+    nodes: dict[tuple[str, str], list[str]] = {}
+    for rewrite in rewrites:
+        for node, reason in rewrite.refusals:
+            nodes.setdefault((rewrite.name, reason), []).append(node)
+    listed = list(nodes.items())[:MOST_REFUSALS]
+    lines: dict[str, Any] = {_place(name, candidates): reason for (name, reason), candidates in listed}
+    further = sum(map(len, nodes.values())) - sum(len(candidates) for _, candidates in listed)
+    return {**lines, "further refusals": further} if further else lines
+
+
+def _place(rewrite: str, nodes: list[str]) -> str:
+    first = f" at {nodes[0]}" if nodes[0] else ""
+    return f"{rewrite}{first}" + (f" and {len(nodes) - 1} more" if len(nodes) > 1 else "")
 
 
 def _gpus() -> list[str]:
-    """NVIDIA's driver lists its GPUs in files (Linux); asking an engine would load it."""
+    """The names of the GPUs in the files of NVIDIA's driver (Linux): an engine would have to be loaded first."""
     files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
-    told = [line for file in files for line in file.read_text(encoding="utf-8", errors="replace").splitlines()]
-    return [line.split(":", 1)[1].strip() for line in told if line.startswith("Model:")]
+    lines = [line for file in files for line in file.read_text(encoding="utf-8", errors="replace").splitlines()]
+    return [line.split(":", 1)[1].strip() for line in lines if line.startswith("Model:")]
 
 
 def installed_version(package: str) -> str:

@@ -1,4 +1,4 @@
-"""`omnigen2 info` and `doctor`: what a file holds, and what works on this machine."""
+"""`omnigen2 info` and `doctor`: the contents of a file, and the backends that work on this machine."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def doctor(
     steps: Annotated[int, typer.Option(help="Steps of that drawing.")] = DEFAULTS["steps"],
     as_json: AsJson = False,
 ) -> None:
-    """Say what is installed, which backends work here, and why the others don't; and what a bundle takes of memory."""
-    from .describe import diagnose, memory
+    """Say what is installed, which backends work here, and why the others don't; and what drawing with a bundle takes."""
+    from .describe import diagnose, diagnose_drawing
 
-    facts = diagnose()
+    report = diagnose()
     if bundle is not None:
-        facts["memory"] = memory(bundle, backend, precision, memory_bytes(memory_limit), steps)
-    show(facts, as_json)
+        report |= diagnose_drawing(bundle, backend, precision, memory_bytes(memory_limit), steps)
+    show(report, as_json)

@@ -1,7 +1,7 @@
-"""What a memory limit means for a bundle: which components a drawing opens, in which order, and what is read again for it.
+"""The cost of a memory limit: the components that a drawing opens, in their order, and the weights that it reads again.
 
-Plays a drawing's order of components through `Sessions` with a backend that opens nothing, so that the plan follows from
-the very rule that a drawing follows. Knows that order; computes nothing.
+Runs a drawing's components in their order through `Sessions` with a backend that opens nothing, so that plan and drawing follow
+the same rule. Computes nothing.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from ..runtime.backends.fake import FakeBackend
 from ..runtime.backends.sessions import Opening, Sessions
 from ..runtime.bundle import Bundle
 
-READING = ("token_embedding", "language_model")
-PROMPT = (*READING, *READING)  # the prompt and the negative one
+ENCODING = ("token_embedding", "language_model")
+PROMPT = (*ENCODING, *ENCODING)  # the prompt and the negative one
 REFERENCES = ("vae_encoder",)
 BEFORE_STEPS = ("context_refiner",)
 BRANCH = ("transformer", "velocity_head")
@@ -26,25 +26,27 @@ PICTURE = ("vae_decoder",)
 def memory_plan(
     bundle: Bundle, precision: str, graphs: str, memory_limit_bytes: int | None, steps: int
 ) -> dict[str, Any]:
-    """An edit with one reference, drawn in `steps` steps by a new process: what each stage opens, as facts for people.
+    """The components that each stage of an edit with one reference opens in a new process, as lines for people.
 
-    Guided by text throughout, so two guidance branches a step. graphs: which of the bundle's graphs run in `precision`.
+    All steps are guided by text, so each has two guidance branches.
+
+    graphs: the precision of the graphs that run in `precision`.
     """
     sessions = Sessions(bundle, FakeBackend(precision, graphs), memory_limit_bytes)
     stages = {"prompt": PROMPT, "reference": REFERENCES, "before the steps": BEFORE_STEPS, "first step": STEP}
-    plan: dict[str, Any] = {name: _told(_openings(sessions, components)) for name, components in stages.items()}
+    plan: dict[str, Any] = {name: _line(_openings(sessions, components)) for name, components in stages.items()}
     further = [_openings(sessions, STEP) for _ in range(steps - 1)]
-    plan["each further step"] = _told(further[-1] if further else [])
-    plan["picture"] = _told(_openings(sessions, PICTURE))
-    opened = sessions.openings
-    needed = {opening.component: opening.resident_bytes for opening in opened}
-    again = sum(opening.resident_bytes for opening in opened) - sum(needed.values())
+    plan["each further step"] = _line(further[-1] if further else [])
+    plan["picture"] = _line(_openings(sessions, PICTURE))
+    openings = sessions.openings
+    sizes = {opening.component: opening.resident_bytes for opening in openings}
+    again = sum(opening.resident_bytes for opening in openings) - sum(sizes.values())
     return {
         "limit": "none" if memory_limit_bytes is None else megabytes(memory_limit_bytes),
-        "weights": f"{megabytes(sum(needed.values()))} in {precision}",
+        "weights": f"{megabytes(sum(sizes.values()))} in {precision}",
         "most open at once": megabytes(sessions.most_bytes),
         "opened in order": plan,
-        "read again": f"{megabytes(again)} in {len(opened) - len(needed)} openings over {steps} steps",
+        "read again": f"{megabytes(again)} in {len(openings) - len(sizes)} openings over {steps} steps",
         "streamed": "yes: one component alone is over the limit, its weights are read at every run"
         if needs_streaming(bundle, precision, memory_limit_bytes, graphs)
         else "no",
@@ -52,7 +54,7 @@ def memory_plan(
 
 
 def megabytes(count: int) -> str:
-    """Bytes for people."""
+    """A number of bytes in MB."""
     return f"{count / 1e6:,.1f} MB"
 
 
@@ -63,7 +65,7 @@ def _openings(sessions: Sessions, components: Iterable[str]) -> list[Opening]:
     return sessions.openings[before:]
 
 
-def _told(openings: list[Opening]) -> str:
+def _line(openings: list[Opening]) -> str:
     return "; ".join(map(_opening, openings)) or "nothing"
 
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...runtime.backends.keys import Key
 from ...runtime.backends.tensorrt import library as tensorrt_library
 from ...runtime.backends.tensorrt.cuda import Device
-from ...runtime.backends.tensorrt.engines import FOLDER, EngineRecord, Key, Machine, engine_name, make_key, mismatches
+from ...runtime.backends.tensorrt.engines import FOLDER, EngineRecord, Machine, engine_name, make_key, mismatches
 from ...runtime.bundle import Bundle
 from ...runtime.errors import BackendError, BundleError, ExportError
 from ...runtime.manifest import GraphSpec

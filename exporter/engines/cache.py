@@ -17,10 +17,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ...runtime.backends.keys import Key
 from ...runtime.backends.tensorrt.engines import (
     FOLDER,
     EngineRecord,
-    Key,
     engine_name,
     plan_problem,
     read_record,

@@ -12,6 +12,7 @@ from ..errors import BackendError
 from . import ort
 from .backend import Backend, DeviceArray, Session, resident_bytes
 from .openvino import backend as openvino_backend
+from .openvino import library as openvino_library
 from .sessions import Opening, Sessions
 from .tensorrt import backend as tensorrt_backend
 from .tensorrt import library as tensorrt_library
@@ -83,8 +84,8 @@ def _openvino() -> BackendEntry:
         return openvino_backend.OpenVINOBackend(bundle, choice.precision, choice.graphs, choice.threads, pads=pads)
 
     return BackendEntry(
-        precisions=openvino_backend.precisions,
-        problem=openvino_backend.problem,
+        precisions=openvino_library.precisions,
+        problem=openvino_library.problem,
         create=create,
         graphs=openvino_backend.GRAPHS,
         can_stream_weights=False,

@@ -1,6 +1,6 @@
 """ONNX Runtime: the CPU and CUDA backends.
 
-Knows ONNX Runtime's sessions and values, and nothing of what the graphs mean. Values stay where the provider works (`OrtValue`).
+Knows ONNX Runtime's sessions and values, and nothing of what the graphs mean. Values stay on the provider's device (`OrtValue`).
 """
 
 from __future__ import annotations
@@ -9,25 +9,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from ..bundle import Bundle
+from ..dtypes import BFLOAT16, numpy_dtype
 from ..errors import BackendError
 from ..manifest import GraphSpec
 from .backend import DeviceArray, check_names
 
-ONNX_BFLOAT16 = 16  # TensorProto.BFLOAT16
 PROVIDERS = {"ort-cpu": "CPUExecutionProvider", "ort-cuda": "CUDAExecutionProvider"}
 PRECISIONS = {"ort-cpu": ("fp32", "fp16"), "ort-cuda": ("bf16", "fp16", "fp32")}
-NUMPY_DTYPES = {"bfloat16": np.dtype(ml_dtypes.bfloat16)}
 CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 """Float32 stays float32. By default cuDNN tries every algorithm at each new size, and for bfloat16 its choice then took 388 ms
-for a picture of 1024×1024 from the full-size decoder; what it takes unasked, 80 ms (H200, ONNX Runtime 1.31)."""
+for a picture of 1024×1024 from the full-size decoder; the heuristic's choice takes 80 ms (H200, ONNX Runtime 1.31)."""
 WIDEN = bytes.fromhex(
     "080a3a320a170a01781201792204436173742a090a02746f1801a001021201675a090a017812040a02081062090a017912040a02080142040a001017"
 )
-"""The ONNX model y = Cast(x) to float32 of a bfloat16 x of any shape, for ONNX Runtime gives numpy no bfloat16."""
+"""The ONNX model y = Cast(x) to float32 of a bfloat16 x of any shape: ONNX Runtime can't return bfloat16 as numpy."""
 FATAL = 4
 
 
@@ -54,10 +52,10 @@ def problem(name: str) -> str | None:
 
 
 class OrtBackend:
-    """Opens a bundle's graphs with ONNX Runtime. `streams_weights`: read them at every run instead of keeping copies.
+    """Opens a bundle's graphs with ONNX Runtime. On CUDA it silences the library's default logger, for the whole process.
 
-    Then nothing is folded or packed: a run is slower, and the process holds one layer's converted weights at a time.
-    On CUDA it lowers what the library logs of itself, for the whole process: see `_on_cuda`.
+    streams_weights: read the weights at every run instead of keeping copies. Then nothing is folded or packed: a run is slower,
+    and the process holds one layer's converted weights at a time.
     """
 
     def __init__(
@@ -70,10 +68,10 @@ class OrtBackend:
         self.precision = self.graph_precision = precision
         self._bundle = bundle
         self._ort = import_onnxruntime()
-        self._device = "cpu"
+        self.device = "cpu"
         self._providers: list[Any] = [PROVIDERS[name]]
         if name == "ort-cuda":
-            self._on_cuda()
+            self._use_cuda()
         self._widening: Any = None
         self._threads = threads
         self._streams_weights = streams_weights
@@ -85,23 +83,22 @@ class OrtBackend:
 
     def to_device(self, array: np.ndarray, dtype: str = "float32") -> DeviceArray:
         """See Backend.to_device."""
-        wanted = NUMPY_DTYPES.get(dtype) or np.dtype(dtype)
-        host = np.array(array, wanted, order="C")  # a copy: on a CPU the value is this very memory
+        host = np.array(array, numpy_dtype(dtype), order="C")  # a copy: on a CPU the value is this very memory
         values = self._ort.OrtValue
-        if dtype == "bfloat16":
-            return values.ortvalue_from_numpy_with_onnx_type(host.view(np.uint16), ONNX_BFLOAT16)
-        return values.ortvalue_from_numpy(host, self._device, 0)
+        if dtype == BFLOAT16.name:
+            return values.ortvalue_from_numpy_with_onnx_type(host.view(np.uint16), BFLOAT16.onnx)
+        return values.ortvalue_from_numpy(host, self.device, 0)
 
     def to_host(self, array: DeviceArray) -> np.ndarray:
         """See Backend.to_host."""
-        if array.element_type() == ONNX_BFLOAT16:
+        if array.element_type() == BFLOAT16.onnx:
             array = self._widened(array)
         # A copy: a value made from a numpy array doesn't keep that array alive for a view of it.
         return np.array(array.numpy())
 
-    def _on_cuda(self) -> None:
-        """Of each convolution it asks cuDNN several times, and prints every refusal: with 16 bits, dozens of lines a size."""
-        self._device = "cuda"
+    def _use_cuda(self) -> None:
+        """Selects CUDA, and silences the library's log: in 16 bits it prints dozens of cuDNN's refusals at each new size."""
+        self.device = "cuda"
         self._providers = [(PROVIDERS[self.name], CUDA_OPTIONS), "CPUExecutionProvider"]
         self._ort.set_default_logger_severity(FATAL)
 
@@ -110,15 +107,15 @@ class OrtBackend:
             self._widening = self._create(WIDEN, "its cast from bfloat16")
         binding = self._widening.io_binding()
         binding.bind_ortvalue_input("x", array)
-        binding.bind_output("y", self._device)
+        binding.bind_output("y", self.device)
         self._widening.run_with_iobinding(binding)
         return binding.get_outputs()[0]
 
     def _create(self, model: Path | bytes, name: str) -> Any:
-        """A session that runs where this backend does; BackendError where it can't, instead of one on the CPU."""
+        """A session on this backend's provider. Raises BackendError where it would fall back to the CPU."""
         options = self._ort.SessionOptions()
         options.log_severity_level = 3
-        # Every session has threads of its own. Those of the last one would go on spinning where the next one's have to work:
+        # Every session has threads of its own. After a run they would go on spinning on the cores that the next session needs:
         # with two cores and two sessions a token, that doubled the time.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         if self._threads is not None:
@@ -132,7 +129,7 @@ class OrtBackend:
             session = self._ort.InferenceSession(
                 model, options, providers=self._providers, disabled_optimizers=disabled, enable_fallback=0
             )
-        except Exception as error:  # onnxruntime raises a dozen types that share no parent but this
+        except Exception as error:  # onnxruntime raises a dozen types whose only common parent is this
             raise BackendError(f"ONNX Runtime can't open {name}: {_first_line(error)}") from error
         if PROVIDERS[self.name] not in session.get_providers():
             raise BackendError(f"ONNX Runtime opened {name} without {PROVIDERS[self.name]}: CUDA or cuDNN can't be loaded here")
@@ -155,7 +152,7 @@ class OrtSession:
         for name, value in values.items():
             binding.bind_ortvalue_input(name, value)
         for name in self._spec.outputs:
-            binding.bind_output(name, self._backend._device)
+            binding.bind_output(name, self._backend.device)
         try:
             self._session.run_with_iobinding(binding)
         except Exception as error:  # see OrtBackend._create

@@ -17,6 +17,7 @@ import pytest
 from omnigen2_rt.exporter.checkpoint import Checkpoint
 from omnigen2_rt.exporter.quantize.bundle import quantize_bundle
 from omnigen2_rt.exporter.quantize.calibration import Calibration
+from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.manifest import GraphSpec
 
 ROOT = Path(__file__).parents[2]
@@ -150,20 +151,21 @@ def test_transformer_ways_run_what_they_name(
         made[name] = tmp_path / name
         quantize_bundle(bundles["A"], made[name], scheme, calibration=small)
     program = _program("transformer_ways")
-    rewrites = {name: getattr(program.openvino, name) for name in ("rotate_by_products", "split_feed_forward", "align_products")}
-    compile_graph, session_options = program.openvino.OpenVINOBackend._compile, program.session_options
+    names = ("rotate_by_products", "split_feed_forward", "align_products")
+    rewrites = {name: getattr(program.rewrites, name) for name in names}
+    read_rewritten, session_options = program.rewrites.read_rewritten, program.session_options
     compiled, entries = [], []
 
-    def noted_compile(self: Any, spec: GraphSpec, options: Any) -> Any:
-        left_out = [name for name, rewrite in rewrites.items() if getattr(program.openvino, name) is not rewrite]
+    def noted_read(bundle: Bundle, spec: GraphSpec, *options: Any) -> Any:
+        left_out = [name for name, rewrite in rewrites.items() if getattr(program.rewrites, name) is not rewrite]
         compiled.append((spec.file.endswith(".tmp.onnx"), *left_out))
-        return compile_graph(self, spec, options)
+        return read_rewritten(bundle, spec, *options)
 
     def noted_options(given: dict[str, str]) -> Any:
         entries.append(given)
         return session_options(given)
 
-    monkeypatch.setattr(program.openvino.OpenVINOBackend, "_compile", noted_compile)
+    monkeypatch.setattr("omnigen2_rt.runtime.backends.openvino.backend.read_rewritten", noted_read)
     monkeypatch.setattr(program, "session_options", noted_options)
     found = program.measure(made, size_px=32, threads=2, rounds=1)
     assert compiled == [(False,), *((False, name) for name in rewrites), (False,), (True,)]

@@ -1,4 +1,4 @@
-"""What `doctor` says a memory limit means, against what a drawing under that limit does."""
+"""`doctor`'s memory plan against drawings under the same limit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def sizes(bundles: dict[str, Path]) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("room_for", [None, ("language_model",), ("transformer", "velocity_head", "latent_embedder")])
-def test_plan_is_what_a_drawing_under_the_limit_opens(
+def test_plan_lists_the_components_that_a_drawing_under_the_limit_opens(
     bundles: dict[str, Path], sizes: dict[str, int], room_for: tuple[str, ...] | None
 ) -> None:
     limit = None if room_for is None else max(max(sizes.values()), sum(sizes[name] for name in room_for))
@@ -30,10 +30,10 @@ def test_plan_is_what_a_drawing_under_the_limit_opens(
         pipeline.generate(EDIT)
         openings, most = pipeline.components.sessions.openings, pipeline.components.sessions.most_bytes
     plan = memory_plan(Bundle.open(bundles["A"]), "fp32", "fp32", limit, EDIT.steps)
-    told = plan["opened in order"]
-    listed = [*(part for stage in list(told)[:-2] for part in told[stage].split("; ")), *told["picture"].split("; ")]
+    stages = plan["opened in order"]
+    listed = [*(part for stage in list(stages)[:-2] for part in stages[stage].split("; ")), *stages["picture"].split("; ")]
     names = [part.split()[0] for part in listed if part != "nothing"]
-    each = [part.split()[0] for part in told["each further step"].split("; ") if part != "nothing"]
+    each = [part.split()[0] for part in stages["each further step"].split("; ") if part != "nothing"]
     opened = [opening.component for opening in openings]
     assert len(opened) == len(names) + len(each) * (EDIT.steps - 1)
     assert opened[: len(names) - 1] == names[:-1] and opened[-1] == names[-1]
@@ -53,5 +53,5 @@ def test_limit_costs_openings_and_changes_no_picture(bundles: dict[str, Path], s
     assert np.array_equal(*latents) and opened[0] < opened[1]
 
 
-def test_limit_below_the_largest_component_is_said_to_stream(bundles: dict[str, Path]) -> None:
+def test_plan_of_a_limit_below_the_largest_component_streams(bundles: dict[str, Path]) -> None:
     assert memory_plan(Bundle.open(bundles["A"]), "fp32", "fp32", 1000, 2)["streamed"].startswith("yes")

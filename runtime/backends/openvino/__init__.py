@@ -1,1 +1,1 @@
-"""OpenVINO on a CPU, the rewrites of its models, and the models it compiled before."""
+"""OpenVINO on a CPU: the rewrites of its models, and the compiled models on disk."""

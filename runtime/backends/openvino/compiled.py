@@ -1,16 +1,13 @@
-"""Compiled models on disk: a graph that an engine compiled here once is opened faster the second time.
+"""Compiled models on disk: a graph that was compiled on this machine before opens faster.
 
-Each is a file in the bundle's `compiled/`: a header that says what it was compiled from, then the engine's own bytes. Whatever
-is wrong with a file, it is not used and the graph is compiled again. Where the folder can't be written, nothing is kept.
-Knows no engine.
+Each is a file in the bundle's `compiled/`: a header with the key of what it was compiled from, then the engine's own bytes. A
+damaged file is not used, and the graph is compiled again. Where the folder can't be written, nothing is kept. Knows no engine.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,27 +17,34 @@ from typing import Any
 import numpy as np
 
 from ...bundle import Bundle
+from ...files import PARTIAL, atomic_file
 from ...manifest import GraphSpec
-from ..tensorrt.engines import Key, digest, weight_identity
+from ..keys import Key, digest, weight_identity
 
 FOLDER = "compiled"
 FORMAT_VERSION = 5
-"""Counts up when a graph is compiled in another way than before: other rewrites, another layout of these files."""
-LASTING = ("format", "graph", "weights", "engine")
-"""Parts of a key without which a model is of no use any more."""
+"""Counts up with every change of how a graph is compiled (other rewrites) and of these files' layout."""
+OUTDATING = ("format", "graph", "weights", "engine")
+"""Parts of a key whose change makes older models useless."""
 HEADER_BYTES = 4096
-"""A whole page, so that the model behind it can be mapped."""
+"""One page, so that the model behind it can be mapped."""
 LARGEST_BYTES = 256 << 20
-"""A compiled model holds its weights, and each precision and thread count is another one: larger ones cost more disk than they
-save time (462 MB of weights are opened in 0.7 s instead of 2 s)."""
-FORGOTTEN_S = 3600
-"""A temporary file that is older than this was left behind by a process that was killed."""
+"""A compiled model contains its weights, and each precision and thread count has its own: larger ones take much disk and save
+little time (462 MB of weights open in 0.7 s instead of 2 s)."""
+LEFTOVER_S = 3600
+"""A temporary file that is older than this was left by a process that was killed."""
+LEFTOVERS = (f"{PARTIAL}*", "*.partial")
+"""Names of temporary files; the second pattern is that of older versions."""
 
 
 def make_key(bundle: Bundle, graph: GraphSpec, *, engine: str, cpu: str, options: Mapping[str, Any]) -> Key:
-    """Everything that decides what a compiled model is. engine, cpu: versions and hashes; options: what the engine was told.
+    """Everything that decides what a compiled model is.
 
-    A weight file counts by its hash in the manifest and by when it was last changed.
+    A weight file counts by its hash in the manifest and by its modification time.
+
+    engine: the engine's version.
+    cpu: a hash of the CPU's properties.
+    options: the engine's options.
     """
     changed = [[spec.file, (bundle.path / spec.file).stat().st_mtime_ns] for spec in bundle.manifest.files]
     return {
@@ -63,11 +67,11 @@ class CompiledModels:
 
     @staticmethod
     def keeps(graph: GraphSpec) -> bool:
-        """Whether a graph is small enough to be kept."""
+        """Whether a graph's model is small enough to be kept."""
         return graph.resident_bytes <= LARGEST_BYTES
 
     def load(self, key: Key) -> np.ndarray | None:
-        """The model of a key as mapped bytes, or None where there is none, or one that isn't whole."""
+        """The model of a key as mapped bytes, or None where there is none or it isn't whole."""
         path = self._path(key)
         try:
             header = _header(path)
@@ -79,25 +83,27 @@ class CompiledModels:
         return mapped if hashlib.sha256(mapped.data).hexdigest() == header["sha256"] else None
 
     def store(self, key: Key, model: bytes) -> None:
-        """Keep a model, and drop those that this one replaces. A full disk or a read-only bundle keeps nothing."""
+        """Keep a model, and drop outdated ones. Keeps nothing where the disk is full or the bundle read-only."""
         header = json.dumps({"key": key, "size": len(model), "sha256": hashlib.sha256(model).hexdigest()}).encode()
         assert len(header) < HEADER_BYTES
         with suppress(OSError):
             self._folder.mkdir(exist_ok=True)
-            _write(self._path(key), header.ljust(HEADER_BYTES - 1) + b"\n", model)
-            self._drop_replaced(key)
+            with atomic_file(self._path(key)) as file:
+                file.write(header.ljust(HEADER_BYTES - 1) + b"\n")
+                file.write(model)
+            self._drop_outdated(key)
 
     def _path(self, key: Key) -> Path:
         return self._folder / f"{key['component']}.{key['precision']}.{digest(key)}.blob"
 
-    def _drop_replaced(self, key: Key) -> None:
-        """A model of other weights, say, can't be used again; one with other options or of another CPU can."""
+    def _drop_outdated(self, key: Key) -> None:
+        """Removes models of other weights, for example, but not those with other options or of another CPU."""
         for path in self._folder.glob(f"{key['component']}.{key['precision']}.*.blob"):
             header = _header(path)
-            if header is None or any(header["key"].get(name) != key[name] for name in LASTING):
+            if header is None or any(header["key"].get(name) != key[name] for name in OUTDATING):
                 path.unlink(missing_ok=True)
-        for path in self._folder.glob("*.partial"):
-            if path.stat().st_mtime < time.time() - FORGOTTEN_S:
+        for path in (path for pattern in LEFTOVERS for path in self._folder.glob(pattern)):
+            if path.stat().st_mtime < time.time() - LEFTOVER_S:
                 path.unlink(missing_ok=True)
 
 
@@ -110,16 +116,3 @@ def _header(path: Path) -> dict[str, Any] | None:
     except ValueError:
         return None
     return header if isinstance(header, dict) and isinstance(header.get("key"), dict) else None
-
-
-def _write(path: Path, header: bytes, model: bytes) -> None:
-    """The whole file or nothing."""
-    handle, temporary = tempfile.mkstemp(suffix=".partial", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(header)
-            file.write(model)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

@@ -1,13 +1,12 @@
-"""TensorRT: engines that `omnigen2 build` left in the bundle, on one stream with one scratch buffer.
+"""TensorRT: the engines that `omnigen2 build` put into the bundle, on one stream with one scratch buffer.
 
-Finds, checks and loads engines; what runs them is in `session.py`. No engine is built here, and none is loaded that
-doesn't fit. An engine whose plugin was compiled ahead of time needs neither Triton nor the plugin's module here.
+Finds, checks and loads engines; `session.py` runs them. Builds none, and loads none that doesn't fit this machine and bundle. An
+engine whose plugin was compiled ahead of time needs neither Triton nor the plugin's module here.
 """
 
 from __future__ import annotations
 
 import mmap
-import weakref
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,18 @@ from ...bundle import Bundle
 from ...errors import BackendError
 from ...manifest import GraphSpec
 from ..backend import DeviceArray
-from .cuda import Device, DeviceTensor
+from .captures import Scratch
+from .cuda import Device
 from .engines import FOLDER, EngineRecord, find_engine
-from .library import as_line, import_tensorrt, make_error_recorder, make_logger, parser_errors, problem, this_machine
+from .library import (
+    import_tensorrt,
+    make_error_recorder,
+    make_logger,
+    parser_errors,
+    problem,
+    take_errors,
+    this_machine,
+)
 from .session import TensorRTSession
 
 PRECISIONS = ("bf16", "fp16", "fp32")
@@ -29,9 +37,10 @@ ProfileShapes = dict[str, list[list[int]]]
 
 
 class TensorRTBackend:
-    """Opens a bundle's engines. streams_weights: some component is larger than the limit, so its weights may stay in host memory.
+    """Opens a bundle's engines.
 
-    memory_limit_bytes: how much of such a component's weights may lie on the GPU; none of them if it isn't given.
+    streams_weights: some component is larger than the memory limit, so a part of its weights may stay in host memory.
+    memory_limit_bytes: the most of such a component's weights that may lie on the GPU; by default none.
     """
 
     def __init__(
@@ -52,27 +61,25 @@ class TensorRTBackend:
         self._runtime.error_recorder = self.errors
         self._machine = this_machine(self.device)
         self._records: dict[str, EngineRecord] = {}
-        self._scratch: DeviceTensor | None = None
-        self._sessions: weakref.WeakSet[TensorRTSession] = weakref.WeakSet()
+        self.scratch = Scratch(self.device)
 
     def open(self, component: str) -> TensorRTSession:
         """See Backend.open. Raises BackendError where no engine fits this machine and this bundle."""
         record, spec = self._record(component), self._bundle.graph(component, self.precision)
         if record.key["options"].get("version_compatible"):
-            self._runtime.engine_host_code_allowed = True  # such a plan carries its own small runtime: it is code
+            self._runtime.engine_host_code_allowed = True  # such a plan contains its own small runtime, which is code
         self.device.trim()  # TensorRT allocates weights without our pool
         engine = self._load(record)
         if record.key["options"].get("strip_plan"):
             self._refit(engine, record, spec)
         if self._weights_limit is not None and spec.resident_bytes > self._weights_limit:
             self._limit_weights(engine, component, self._weights_limit)
-        session = TensorRTSession(engine, spec, self, self._trt)
-        self.errors.clear()  # asking an engine what it can do may have left some
-        self._sessions.add(session)
+        session = TensorRTSession(engine, spec, self._trt, self.scratch, self.errors)
+        self.errors.clear()  # queries of an engine's properties may have reported some
         return session
 
     def profiles(self, component: str) -> dict[str, ProfileShapes]:
-        """What the component's engine was built for, by profile."""
+        """The shapes that the component's engine was built for, by profile."""
         return {profile["name"]: profile["shapes"] for profile in self._record(component).key["profiles"]}
 
     def to_device(self, array: np.ndarray, dtype: str = "float32") -> DeviceArray:
@@ -83,23 +90,8 @@ class TensorRTBackend:
         """See Backend.to_host."""
         return self.device.download(array)
 
-    def scratch(self, nbytes: int) -> DeviceTensor:
-        """The scratch that all contexts share, at least `nbytes` large. Captures hold its address, so growing drops them."""
-        if self._scratch is None or self._scratch.nbytes < nbytes:
-            for session in self._sessions:
-                session.drop_captures()
-            self._scratch = None
-            self._scratch = DeviceTensor(self.device, (nbytes,), "uint8")
-        return self._scratch
-
-    def take_errors(self) -> str:
-        """What TensorRT has reported since the last call, as one line."""
-        told = as_line(text for _, text in self.errors.reported)
-        self.errors.clear()
-        return told
-
     def _record(self, component: str) -> EngineRecord:
-        """The component's engine, searched for and hashed once: under a memory limit a component is opened many times."""
+        """The component's engine. Its plan is hashed once: under a memory limit a component is opened many times."""
         if component not in self._records:
             self._records[component] = find_engine(self._bundle, component, self.precision, self._machine)
         return self._records[component]
@@ -112,27 +104,26 @@ class TensorRTBackend:
         except (OSError, ValueError) as error:
             raise BackendError(f"{record.plan} can't be read ({error}): run `omnigen2 build` again") from error
         if engine is None:
-            raise BackendError(f"TensorRT can't load {record.plan}: {self.take_errors()}")
+            raise BackendError(f"TensorRT can't load {record.plan}: {take_errors(self.errors)}")
         engine.error_recorder = self.errors
         return engine
 
     def _refit(self, engine: Any, record: EngineRecord, spec: GraphSpec) -> None:
-        """Give a stripped plan its weights, from the graph that it was built from."""
+        """Load a stripped plan's weights from the graph that it was built from."""
         path = _graph_file(self._bundle, record, spec)
         refitter = self._trt.Refitter(engine, self._logger)
         refitter.error_recorder = self.errors
         parser = self._trt.OnnxParserRefitter(refitter, self._logger)
         if not parser.refit_from_file(str(path)):
-            told = parser_errors(parser)
-            raise BackendError(f"TensorRT can't give {record.plan} its weights from {path.name}: {told}")
+            raise BackendError(f"TensorRT can't give {record.plan} its weights from {path.name}: {parser_errors(parser)}")
         if not refitter.refit_cuda_engine():
-            raise BackendError(f"TensorRT can't give {record.plan} its weights: {self.take_errors()}")
+            raise BackendError(f"TensorRT can't give {record.plan} its weights: {take_errors(self.errors)}")
 
     def _limit_weights(self, engine: Any, component: str, limit: int) -> None:
-        """Keep what is beyond the limit in host memory. TensorRT takes a budget only before the first context.
+        """Keep the weights beyond the limit in host memory. TensorRT takes a budget only before the first context.
 
-        Its own suggestion (`get_weight_streaming_automatic_budget`) knows nothing of the limit, and its Python binding (of 11.1)
-        cuts it to 32 bits.
+        Its own suggestion (`get_weight_streaming_automatic_budget`) ignores the limit, and its Python binding (11.1) cuts it to
+        32 bits.
         """
         streamable = int(engine.streamable_weights_size)
         if not streamable:
@@ -143,7 +134,7 @@ class TensorRTBackend:
         budget = min(limit, streamable)
         engine.weight_streaming_budget_v2 = budget
         if int(engine.weight_streaming_budget_v2) != budget:
-            raise BackendError(f"TensorRT refused a budget of {budget} bytes for {component}: {self.take_errors()}")
+            raise BackendError(f"TensorRT refused a budget of {budget} bytes for {component}: {take_errors(self.errors)}")
 
 
 def _graph_file(bundle: Bundle, record: EngineRecord, spec: GraphSpec) -> Path:

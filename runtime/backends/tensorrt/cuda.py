@@ -1,8 +1,8 @@
 """Memory, copies, one stream and captured graphs of the CUDA device, through `cuda-python`.
 
-Knows no TensorRT. Every allocation and copy is ordered on the one stream, so memory that is freed while work still uses it goes
-back only after that work. It goes back to CUDA's pool, which keeps it for the next tensor: by default the pool would return all
-of it to the system whenever the host waits, once a generated token. `trim` returns it.
+Knows no TensorRT. Every allocation and copy is ordered on the one stream, so freed memory is reused only after the work that
+uses it. CUDA's pool keeps it for the next tensor: by default the pool would return all of it to the system whenever the host
+waits, once a generated token. `trim` returns it.
 """
 
 from __future__ import annotations
@@ -14,20 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
+from ...dtypes import numpy_dtype
 from ...errors import BackendError
 
-DTYPES = {"bfloat16": np.dtype(ml_dtypes.bfloat16)}
 KEEP_ALL = 2**64 - 1
 SMALLEST_BYTES = 256
 """An empty tensor still gets an address: TensorRT takes no null."""
-
-
-def numpy_dtype(name: str) -> np.dtype[Any]:
-    """The numpy type of a tensor type's name; "bfloat16" is ml_dtypes' own."""
-    return DTYPES.get(name) or np.dtype(name)
 
 
 def import_cudart() -> Any:
@@ -61,22 +55,22 @@ class Device:
         self._unfreed: list[int] | None = None
 
     def name(self) -> str:
-        """The GPU's name, as "NVIDIA H200"."""
+        """The GPU's name: "NVIDIA H200", for example."""
         text = self._properties().name
         return (text.decode() if isinstance(text, bytes) else str(text)).rstrip("\0")
 
     def compute_capability(self) -> str:
-        """As "9.0"."""
+        """The GPU's compute capability: "9.0", for example."""
         properties = self._properties()
         return f"{properties.major}.{properties.minor}"
 
     def driver(self) -> str:
-        """The driver's version: its own where the system tells it (Linux), else the newest CUDA that it runs."""
-        known = driver_version(Path("/proc/driver/nvidia/version"))
-        return known or f"CUDA {self._call('cudaDriverGetVersion')}"
+        """The driver's version on Linux; elsewhere the newest CUDA version that it runs."""
+        version = driver_version(Path("/proc/driver/nvidia/version"))
+        return version or f"CUDA {self._call('cudaDriverGetVersion')}"
 
     def memory_bytes(self) -> tuple[int, int]:
-        """Free memory and all memory of the GPU."""
+        """The GPU's free memory and its total."""
         free, total = self._call("cudaMemGetInfo")
         return int(free), int(total)
 
@@ -85,14 +79,14 @@ class Device:
         return int(self._call("cudaMallocAsync", nbytes, self.stream))
 
     def free(self, address: int) -> None:
-        """Give memory back once the work before this is done."""
+        """Free memory once the work before this is done."""
         if self._unfreed is not None:
             self._unfreed.append(address)
         else:
-            self._cudart.cudaFreeAsync(address, self.stream)  # at the interpreter's end nobody can hear of a failure
+            self._cudart.cudaFreeAsync(address, self.stream)  # an error can't be raised at the interpreter's end
 
     def trim(self) -> None:
-        """Wait for the stream, then return the pool's unused memory, for those who allocate without it."""
+        """Wait for the stream, then return the pool's unused memory, so that others can allocate it."""
         self.synchronize()
         self._call("cudaMemPoolTrimTo", self._pool, 0)
 
@@ -131,9 +125,9 @@ class Device:
         self._call("cudaStreamSynchronize", self.stream)
 
     def capture(self, work: Callable[[], None]) -> Any:
-        """Record what `work` puts on the stream, without running it. Gives what `launch` takes.
+        """Record the work that `work` puts on the stream, without running it. Returns an executable graph for `launch`.
 
-        Memory that Python frees meanwhile is freed afterwards: a recorded graph can't free what it didn't allocate.
+        Memory that Python frees meanwhile is freed afterwards: a recorded graph can't free memory that it didn't allocate.
         """
         mode = self._cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call("cudaStreamBeginCapture", self.stream, mode)
@@ -156,13 +150,13 @@ class Device:
         finally:
             self._call("cudaGraphDestroy", graph)
 
-    def launch(self, captured: Any) -> None:
-        """Run a capture."""
-        self._call("cudaGraphLaunch", captured, self.stream)
+    def launch(self, executable: Any) -> None:
+        """Run a captured graph."""
+        self._call("cudaGraphLaunch", executable, self.stream)
 
-    def discard(self, captured: Any) -> None:
-        """Free a capture."""
-        self._cudart.cudaGraphExecDestroy(captured)
+    def discard(self, executable: Any) -> None:
+        """Free a captured graph."""
+        self._cudart.cudaGraphExecDestroy(executable)
 
     def _keep_freed_memory(self) -> None:
         from cuda.bindings.driver import cuuint64_t  # the runtime wants the driver's integer
@@ -174,17 +168,17 @@ class Device:
         return self._call("cudaGetDeviceProperties", self._call("cudaGetDevice"))
 
     def _call(self, function: str, *arguments: Any) -> Any:
-        """Every function of the runtime gives its status first, then what it has to give."""
-        status, *given = getattr(self._cudart, function)(*arguments)
+        """Calls a function of the runtime, which returns its status first, then its results."""
+        status, *results = getattr(self._cudart, function)(*arguments)
         if status != self._cudart.cudaError_t.cudaSuccess:
             raise BackendError(f"CUDA: {function} failed: {getattr(status, 'name', status)}")
-        return given[0] if len(given) == 1 else tuple(given)
+        return results[0] if len(results) == 1 else tuple(results)
 
 
 def driver_version(path: Path) -> str | None:
     """The version in NVIDIA's file under /proc, or None."""
     try:
-        found = re.search(r"Kernel Module.*?(\d+\.\d+(\.\d+)?)", path.read_text(encoding="utf-8"))
+        match = re.search(r"Kernel Module.*?(\d+\.\d+(\.\d+)?)", path.read_text(encoding="utf-8"))
     except OSError:
         return None
-    return found.group(1) if found else None
+    return match.group(1) if match else None

@@ -1,7 +1,7 @@
-"""TensorRT engines on disk: where they lie in a bundle, what each was built from, and which may be loaded here.
+"""TensorRT engines on disk: their place in a bundle, what each was built from, and which may be loaded here.
 
 An engine is two files in the bundle's `engines/`: the plan, and a record of everything that went into it. The record is written
-last, so that a plan without one is an unfinished build. Knows no TensorRT: the builder and the runtime both read this.
+last, so that a plan without one is an unfinished build. Knows no TensorRT: builder and runtime share this.
 """
 
 from __future__ import annotations
@@ -18,18 +18,16 @@ from ...bundle import Bundle
 from ...errors import BackendError
 from ...files import file_hash
 from ...manifest import GraphSpec
+from ..keys import Key, digest, weight_identity
 
 FOLDER = "engines"
 FORMAT_VERSION = 1
 PLUGIN_FILES = ("__init__.py", "kernel.py", "plugin.py", "ptx.py")
 
-Key = dict[str, Any]
-"""Everything that decides what an engine is, by name. JSON values only."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What an engine is bound to besides its graph. `compute_capability`: as "9.0"."""
+    """The software and the GPU that an engine is bound to. compute_capability: "9.0", for example."""
 
     tensorrt: str
     gpu: str
@@ -39,7 +37,13 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineRecord:
-    """A built engine: what it was built from, and what its plan must look like byte for byte."""
+    """A built engine.
+
+    key: what it was built from.
+    plan: its file's name.
+    size_bytes, sha256: the file's.
+    report: the build's figures.
+    """
 
     key: Key
     plan: str
@@ -53,21 +57,9 @@ class EngineRecord:
         return self.plan.removesuffix(".plan")
 
 
-def digest(key: Key) -> str:
-    """16 hexadecimal digits that differ where any ingredient does."""
-    text = json.dumps(key, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 def engine_name(key: Key) -> str:
-    """What the engine's files are called, without ending."""
+    """The name of the engine's files, without ending."""
     return f"{key['component']}.{key['precision']}.{digest(key)}"
-
-
-def weight_identity(bundle: Bundle) -> str:
-    """One hash over every weight file's name, size and content hash, as the manifest states them."""
-    files = sorted((spec.file, spec.size_bytes, spec.sha256) for spec in bundle.manifest.files)
-    return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
 
 def plugin_identity() -> str:
@@ -77,7 +69,7 @@ def plugin_identity() -> str:
 
 
 def triton_version() -> str | None:
-    """The compiler of the plugin's kernel, where it is installed. An engine that is built needs it no more."""
+    """The version of the plugin kernel's compiler, or None where it isn't installed. A built engine runs without it."""
     from importlib.metadata import PackageNotFoundError, version  # brings `email`: a tenth of the import of the package
 
     try:
@@ -95,7 +87,7 @@ def make_key(
     profiles: list[dict[str, Any]],
     options: Mapping[str, Any],
 ) -> Key:
-    """The key of an engine for `graph` on this machine. rope: "plugin" or "native"; options: whatever the builder was told."""
+    """The key of an engine for `graph` on this machine. rope: "plugin" or "native"; options: the builder's."""
     return {
         "format": FORMAT_VERSION,
         "component": graph.component,
@@ -118,51 +110,51 @@ def _from_bundle(bundle: Bundle, graph: GraphSpec, rope: str) -> Key:
     }
 
 
-def differences(built: Key, wanted: Key) -> list[str]:
-    """What differs between two keys, a line each: `tensorrt: built with 11.3, here 11.4`. Long values are only named."""
-    told = []
-    for name in sorted(built.keys() | wanted.keys()):
-        a, b = built.get(name), wanted.get(name)
+def differences(built: Key, expected: Key) -> list[str]:
+    """The differences of two keys, a line each: `tensorrt: built with 11.3, here 11.4`. Long values are only named."""
+    lines = []
+    for name in sorted(built.keys() | expected.keys()):
+        a, b = built.get(name), expected.get(name)
         if isinstance(a, dict) and isinstance(b, dict):
-            told += [f"{name}.{line}" for line in differences(a, b)]
+            lines += [f"{name}.{line}" for line in differences(a, b)]
         elif a != b:
             short = len(f"{a}{b}") < 80
-            told.append(f"{name}: built with {a}, here {b}" if short else f"{name} differs")
-    return told
+            lines.append(f"{name}: built with {a}, here {b}" if short else f"{name} differs")
+    return lines
 
 
 def mismatches(record: EngineRecord, bundle: Bundle, graph: GraphSpec, machine: Machine) -> list[str]:
-    """Why an engine may not run here, or nothing. What it was built with (profiles, options, Triton) is its own affair.
+    """Why an engine may not run here; empty where it may. Profiles, options and Triton are not compared.
 
-    A version-compatible engine may meet another TensorRT of its major version, a hardware-compatible one another GPU; TensorRT
-    itself then checks the rest.
+    A version-compatible engine runs on other TensorRT versions with its major number, a hardware-compatible one on other GPUs;
+    TensorRT itself then checks the rest.
     """
     key = record.key
-    wanted = {
+    expected = {
         **key,
         "format": FORMAT_VERSION,
         **_from_bundle(bundle, graph, key.get("rope", "plugin")),
         **asdict(machine),
     }
     options = key.get("options", {})
-    free: set[str] = set()
+    may_differ: set[str] = set()
     if options.get("version_compatible") and key["tensorrt"].split(".")[0] == machine.tensorrt.split(".")[0]:
-        free |= {"tensorrt", "driver"}
+        may_differ |= {"tensorrt", "driver"}
     if options.get("hardware_compatibility", "none") != "none":
-        free |= {"gpu", "compute_capability", "driver"}
+        may_differ |= {"gpu", "compute_capability", "driver"}
         if options["hardware_compatibility"] == "same_compute_capability":
-            free.discard("compute_capability")
-    return [line for line in differences(key, wanted) if line.split(":")[0].split(" ")[0] not in free]
+            may_differ.discard("compute_capability")
+    return [line for line in differences(key, expected) if line.split(":")[0].split(" ")[0] not in may_differ]
 
 
 def read_records(bundle: Path) -> list[EngineRecord]:
-    """The records in a bundle, newest first. What isn't a whole record is passed over: it can't be loaded."""
-    found = []
+    """The records in a bundle, newest first. Files that aren't whole records are skipped."""
+    records = []
     for path in sorted((bundle / FOLDER).glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True):
         record = read_record(path)
         if record is not None:
-            found.append(record)
-    return found
+            records.append(record)
+    return records
 
 
 def read_record(path: Path) -> EngineRecord | None:
@@ -176,7 +168,7 @@ def read_record(path: Path) -> EngineRecord | None:
 
 
 def plan_problem(bundle: Path, record: EngineRecord, *, every_byte: bool = True) -> str | None:
-    """Why a record's plan is not the one that was built, or None."""
+    """Why a record's plan isn't the file that was built, or None."""
     path = bundle / FOLDER / record.plan
     if not path.is_file():
         return f"{record.plan} is missing"

@@ -1,6 +1,6 @@
-"""What of NVIDIA's software is here: TensorRT's Python module, its logger and its errors, CUDA, and what an engine is bound to.
+"""NVIDIA's software on this machine: TensorRT's module, logger and errors, CUDA, and the versions that an engine is bound to.
 
-Knows no bundle and no engine. The builder and the backend both start here.
+Knows no bundle and no engine. Builder and backend share this.
 """
 
 from __future__ import annotations
@@ -33,19 +33,18 @@ def import_tensorrt() -> Any:
 
 
 def problem() -> str | None:
-    """Why engines can't run here, or None. Everything that is missing, not only the first."""
-    return "; ".join(found for found in (tensorrt_problem(), cuda_problem()) if found) or None
+    """Why engines can't run here, or None. Names everything that is missing."""
+    return "; ".join(filter(None, (tensorrt_problem(), cuda_problem()))) or None
 
 
 def build_problem(rope: str = "plugin") -> str | None:
     """Why engines can't be built here, or None. rope: "plugin" needs Triton as well."""
-    wanted = {name: told for name, told in BUILDING.items() if name != "triton" or rope == "plugin"}
-    lacking = [
-        f'{told}, is not installed: pip install "omnigen2-rt[{EXTRAS.get(name, "tensorrt")}]"'
-        for name, told in wanted.items()
-        if find_spec(name) is None
+    missing = [
+        f'{purpose}, is not installed: pip install "omnigen2-rt[{EXTRAS.get(name, "tensorrt")}]"'
+        for name, purpose in BUILDING.items()
+        if (name != "triton" or rope == "plugin") and find_spec(name) is None
     ]
-    return "; ".join([*filter(None, [problem()]), *lacking]) or None
+    return "; ".join([*filter(None, [problem()]), *missing]) or None
 
 
 def tensorrt_problem() -> str | None:
@@ -72,13 +71,13 @@ def cuda_problem() -> str | None:
     except RuntimeError as error:  # cuda-python raises where the driver's library is missing
         return f"CUDA can't be used ({str(error).strip().splitlines()[0]}): install the NVIDIA driver"
     if status != cudart.cudaError_t.cudaSuccess or not count:
-        told = getattr(status, "name", status)
-        return f"CUDA finds no GPU ({told}): check the NVIDIA driver with nvidia-smi"
+        reason = getattr(status, "name", status)
+        return f"CUDA finds no GPU ({reason}): check the NVIDIA driver with nvidia-smi"
     return None
 
 
 def this_machine(device: Device | None = None) -> Machine:
-    """What an engine built here is bound to. Raises BackendError where CUDA can't tell."""
+    """The versions and the GPU that an engine built here is bound to. Raises BackendError where CUDA fails."""
     device = device or Device()
     return Machine(
         tensorrt=str(import_tensorrt().__version__),
@@ -89,12 +88,12 @@ def this_machine(device: Device | None = None) -> Machine:
 
 
 def make_logger(trt: Any) -> Any:
-    """A logger that keeps quiet: what matters reaches the error recorder."""
+    """A logger that prints nothing but internal errors: the error recorder gets the rest."""
     return trt.Logger(trt.Logger.INTERNAL_ERROR)
 
 
 def make_error_recorder(trt: Any) -> Any:
-    """TensorRT's errors as a list, `reported`: pairs of code and text. Whoever it is given to must not outlive it."""
+    """A recorder of TensorRT's errors: `reported` lists codes and texts. Objects of TensorRT that use it must not outlive it."""
 
     class Recorder(trt.IErrorRecorder):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -123,16 +122,23 @@ def make_error_recorder(trt: Any) -> Any:
     return Recorder()
 
 
+def take_errors(recorder: Any) -> str:
+    """The errors since the last call, as one line; clears the recorder."""
+    line = as_line(text for _, text in recorder.reported)
+    recorder.clear()
+    return line
+
+
 def parser_errors(parser: Any) -> str:
-    """What TensorRT's ONNX parser, or its refitter, refused: the node, where it is about one, and why. One line."""
-    told = []
+    """The errors of TensorRT's ONNX parser or its refitter as one line: the node, where there is one, and the reason."""
+    errors = []
     for index in range(parser.num_errors):
         parser_error = parser.get_error(index)
         about = f"{parser_error.node_operator()} {parser_error.node_name()}: " if parser_error.node() >= 0 else ""
-        told.append(about + parser_error.desc())
-    return as_line(told)
+        errors.append(about + parser_error.desc())
+    return as_line(errors)
 
 
 def as_line(texts: Any) -> str:
-    """Several texts of TensorRT as one line, or that it gave none."""
+    """Texts of TensorRT as one line; says so where there are none."""
     return "; ".join(" ".join(str(text).split()) for text in texts) or "it gave no reason"

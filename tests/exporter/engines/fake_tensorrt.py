@@ -18,14 +18,12 @@ from unittest.mock import create_autospec
 import numpy as np
 import tensorrt as trt
 
-from omnigen2_rt.runtime.backends.tensorrt.cuda import numpy_dtype
-from omnigen2_rt.runtime.backends.tensorrt.session import TENSOR_NAMES
+from omnigen2_rt.runtime.dtypes import DTYPES, numpy_dtype
 from tests.exporter.engines.fake_cuda import FakeCuda
 from tests.exporter.engines.made_bundle import HIDDEN
 
 Shape = tuple[int, ...]
 Arrays = Mapping[str, np.ndarray]
-DTYPES = {name: getattr(trt.DataType, member) for member, name in TENSOR_NAMES.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +75,7 @@ class Engine:
         double.streamable_weights_size = streamable
         double.weight_streaming_budget_v2 = streamable
         double.get_tensor_name.side_effect = names.__getitem__
-        double.get_tensor_dtype.return_value = DTYPES[plan.dtype]
+        double.get_tensor_dtype.return_value = getattr(trt.DataType, DTYPES[plan.dtype].tensorrt)
         double.get_tensor_location.return_value = trt.TensorLocation.DEVICE
         double.get_tensor_profile_shape.side_effect = lambda name, profile: plan.inputs[name][profile]
         double.get_device_memory_size_for_profile_v2.side_effect = plan.scratch.__getitem__

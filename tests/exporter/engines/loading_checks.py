@@ -43,7 +43,7 @@ def components_are_freed_under_a_memory_limit() -> None:
         sessions.close()
         gc.collect()
         assert w.cuda.calls[0] == "cudaStreamSynchronize"
-        assert set(w.cuda.memory) == {hidden.address, w.backend.scratch(0).address}
+        assert set(w.cuda.memory) == {hidden.address, w.backend.scratch.reserve(0).address}
         address = hidden.address
         del hidden
         assert address not in w.cuda.memory
@@ -64,7 +64,7 @@ def closed_session_frees_its_captures() -> None:
             session.run(w.feeds())
         session.close()
         assert not w.cuda.graphs
-        assert set(w.cuda.memory) == {w.backend.scratch(0).address}
+        assert set(w.cuda.memory) == {w.backend.scratch.reserve(0).address}
         assert w.run(session) == 3.0, "it can be used again"
 
 

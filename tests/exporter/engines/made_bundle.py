@@ -8,7 +8,8 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from omnigen2_rt.runtime.backends.tensorrt.engines import Key, Machine
+from omnigen2_rt.runtime.backends.keys import Key
+from omnigen2_rt.runtime.backends.tensorrt.engines import Machine
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.manifest import (
     FORMAT_VERSION,
@@ -106,6 +107,7 @@ def _write_graph(folder: Path, component: str, scale: float) -> GraphSpec:
         outputs={value.name: _spec(value) for value in model.graph.output},
         weight_bytes=1000,
         resident_bytes=1000,
+        repeats_shapes=component == "transformer",
     )
 
 

@@ -101,9 +101,9 @@ def tensorrt_subclasses_override_real_methods() -> None:
 
 
 def tensorrt_types_are_all_named() -> None:
-    from omnigen2_rt.runtime.backends.tensorrt.session import TENSOR_NAMES
+    from omnigen2_rt.runtime.dtypes import DTYPES
 
-    assert TENSOR_NAMES.keys() <= trt.DataType.__members__.keys()
+    assert {row.tensorrt for row in DTYPES.values()} <= trt.DataType.__members__.keys()
     from omnigen2_rt.exporter.engines.options import HARDWARE_COMPATIBILITY
 
     assert {level.upper() for level in HARDWARE_COMPATIBILITY} == set(trt.HardwareCompatibilityLevel.__members__)

@@ -11,6 +11,7 @@ from unittest import mock
 import numpy as np
 
 from omnigen2_rt.runtime.backends.tensorrt.cuda import DeviceTensor
+from omnigen2_rt.runtime.backends.tensorrt.library import take_errors
 from tests.exporter.engines.fake_cuda import FakeCuda
 from tests.exporter.engines.made_bundle import HIDDEN
 from tests.exporter.engines.runner_world import fails, world
@@ -125,7 +126,7 @@ def components_that_run_rarely_are_not_captured() -> None:
 def more_shapes_than_are_kept_drop_the_captures() -> None:
     with world() as w:
         session = w.backend.open("transformer")
-        with mock.patch("omnigen2_rt.runtime.backends.tensorrt.session.MOST_CAPTURES", 2):
+        with mock.patch("omnigen2_rt.runtime.backends.tensorrt.captures.MOST_CAPTURES", 2):
             for tokens in (4, 5, 6):
                 assert [w.run(session, tokens=tokens) for _ in range(2)] == [3.0, 3.0]
         assert w.cuda.calls.count("cudaGraphExecDestroy") == 2
@@ -167,8 +168,8 @@ def failed_run_tells_what_tensorrt_recorded() -> None:
         w.engine.fails = True
         with fails("it did not run (the test says no)"):
             session.run(w.feeds())
-        assert w.backend.take_errors() == "it gave no reason"
         recorder = w.runtime.made.error_recorder
+        assert take_errors(recorder) == "it gave no reason"
         assert w.engine.double.error_recorder is w.engine.contexts[0].double.error_recorder is recorder
 
 

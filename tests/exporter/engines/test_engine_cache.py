@@ -15,12 +15,12 @@ import pytest
 from omnigen2_rt.exporter.engines import cache as engine_cache
 from omnigen2_rt.exporter.engines.cache import build_lock, list_engines, prune, store_engine, stored_engine
 from omnigen2_rt.plugins import omni_rope
+from omnigen2_rt.runtime.backends.keys import digest
 from omnigen2_rt.runtime.backends.tensorrt.engines import (
     FOLDER,
     PLUGIN_FILES,
     Machine,
     differences,
-    digest,
     engine_name,
     find_engine,
     make_key,

@@ -1,4 +1,4 @@
-"""The choice of a backend, a precision and its graphs, and what every backend's sessions keep to."""
+"""The choice of a backend, a precision and its graphs, and the rules that every backend's sessions follow."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from omnigen2_rt.runtime.backends import (
     open_backend,
     ort,
 )
-from omnigen2_rt.runtime.backends.openvino import backend as openvino
+from omnigen2_rt.runtime.backends.openvino.library import openvino_core
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.errors import BackendError
 from tests.runtime.goldens import CPU_BACKENDS
@@ -36,13 +36,13 @@ def backend(request: pytest.FixtureRequest, bundles: dict[str, Path]) -> Iterato
 
 
 def holding(bundle: Bundle, *precisions: str) -> Bundle:
-    """The bundle as if it held the graphs of these precisions only."""
+    """The bundle with the graphs of these precisions only."""
     graphs = tuple(graph for graph in bundle.manifest.graphs if graph.precision in precisions)
     return Bundle(bundle.path, replace(bundle.manifest, graphs=graphs))
 
 
 def feeds_of(backend: Backend, bundle: Path, component: str, **sizes: int) -> dict[str, Any]:
-    """Random inputs of a component, with 3 wherever a size is dynamic and not given."""
+    """Random inputs of a component; dynamic sizes that aren't given are 3."""
     rng = np.random.default_rng(0)
     inputs = Bundle.open(bundle).graph(component, backend.graph_precision).inputs
     shapes = {
@@ -61,7 +61,7 @@ def test_backend_auto_takes_openvino_on_a_cpu_where_it_is_installed() -> None:
         assert choose_backend("auto") == "openvino"
 
 
-def test_backend_auto_takes_openvino_only_for_models_that_gain_by_it(bundles: dict[str, Path]) -> None:
+def test_backend_auto_takes_openvino_only_for_large_models(bundles: dict[str, Path]) -> None:
     small = Bundle.open(bundles["A"])
     grown = tuple(replace(graph, weight_bytes=50_000_000) for graph in small.manifest.graphs)
     large = Bundle(small.path, replace(small.manifest, graphs=grown))
@@ -80,7 +80,7 @@ def test_backend_auto_takes_onnxruntime_on_a_cpu_without_openvino(monkeypatch: p
 def test_backend_without_its_engine_says_what_to_install(
     name: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    openvino.core.cache_clear()
+    openvino_core.cache_clear()
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(BackendError, match=rf'pip install "omnigen2-rt\[{extra}\]"'):
         choose_backend(name)
@@ -94,14 +94,14 @@ def test_backend_without_its_engine_says_what_to_install(
         ("B", "ort-cpu", "fp16", "the bundle holds fp32, not fp16: export it with --precision fp16"),
     ],
 )
-def test_precision_that_cannot_be_had_says_why(
+def test_precision_that_is_not_available_says_why(
     config: str, backend: str, precision: str, message: str, bundles: dict[str, Path]
 ) -> None:
     with pytest.raises(BackendError, match=message):
         choose_precision(Bundle.open(bundles[config]), backend, precision)
 
 
-def test_precision_auto_takes_the_best_of_both(bundles: dict[str, Path]) -> None:
+def test_precision_auto_takes_the_best_of_backend_and_bundle(bundles: dict[str, Path]) -> None:
     assert choose_precision(Bundle.open(bundles["A"]), "ort-cpu", "auto") == "fp32"
     assert choose_precision(Bundle.open(bundles["A"]), "ort-cuda", "auto") == "bf16"
     assert choose_precision(Bundle.open(bundles["B"]), "ort-cuda", "auto") == "fp32"
@@ -112,7 +112,8 @@ def test_precision_auto_on_openvino_is_bf16_where_the_cpu_computes_it(
 ) -> None:
     bundle = Bundle.open(bundles["A"])
     for computed, chosen in {("bf16", "fp32"): "bf16", ("fp32",): "fp32"}.items():
-        monkeypatch.setitem(BACKENDS, "openvino", replace(BACKENDS["openvino"], precisions=lambda threads, told=computed: told))
+        entry = replace(BACKENDS["openvino"], precisions=lambda threads, possible=computed: possible)
+        monkeypatch.setitem(BACKENDS, "openvino", entry)
         assert choose_precision(bundle, "openvino", "auto") == chosen
 
 
@@ -123,7 +124,7 @@ def test_graphs_of_bf16_on_openvino_are_those_in_fp32_where_there_are_any(bundle
     assert choose_graphs(bundle, "ort-cuda", "bf16") == "bf16"
 
 
-def test_backend_auto_passes_over_one_that_cannot_run_what_the_bundle_holds(bundles: dict[str, Path]) -> None:
+def test_backend_auto_skips_one_that_cannot_run_the_bundle(bundles: dict[str, Path]) -> None:
     if ort.problem("ort-cuda"):
         opened = open_backend(holding(Bundle.open(bundles["A"]), "fp16"), "auto", "auto")
         assert (opened.name, opened.precision) == ("ort-cpu", "fp16")
@@ -166,10 +167,10 @@ def test_array_on_the_device_is_a_copy(backend: Backend) -> None:
 
 def test_array_of_bfloat16_goes_over_and_comes_back_as_float32(backend: Backend) -> None:
     array = np.array([1.0, 0.1], np.float32)
-    given = backend.to_host(backend.to_device(array, "bfloat16"))
-    assert given.dtype == np.float32
-    np.testing.assert_array_equal(given, array.astype(ml_dtypes.bfloat16).astype(np.float32))
-    assert given[1] != array[1]
+    widened = backend.to_host(backend.to_device(array, "bfloat16"))
+    assert widened.dtype == np.float32
+    np.testing.assert_array_equal(widened, array.astype(ml_dtypes.bfloat16).astype(np.float32))
+    assert widened[1] != array[1]
 
 
 def test_model_that_widens_bfloat16_is_one_cast() -> None:
@@ -177,8 +178,8 @@ def test_model_that_widens_bfloat16_is_one_cast() -> None:
     assert [node.op_type for node in model.graph.node] == ["Cast"]
 
 
-def test_onnxruntime_on_cuda_is_told_what_was_measured(bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a stand-in: no test machine has a GPU."""
+def test_onnxruntime_on_cuda_gets_the_measured_options(bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a double: no test machine has a GPU."""
     library = MagicMock()
     library.get_available_providers.return_value = ["CUDAExecutionProvider"]
     monkeypatch.setattr(ort, "import_onnxruntime", lambda: library)
@@ -196,19 +197,19 @@ def test_onnxruntime_on_cuda_is_told_what_was_measured(bundles: dict[str, Path],
 
 
 def test_session_runs_every_size_on_one_opening(backend: Backend, bundles: dict[str, Path]) -> None:
-    """And what one run gave stays as it was, whatever runs after it."""
+    """And later runs leave the outputs of earlier ones unchanged."""
     session = backend.open("velocity_head")
-    given, kept = [], []
+    outputs, copies = [], []
     for side in (4, 6, 4, 2):
         feeds = feeds_of(backend, bundles["A"], "velocity_head", latent_height=side, latent_width=4, image_tokens=side, batch=1)
-        given.append(session.run(feeds)["velocity"])
-        kept.append(backend.to_host(given[-1]))
-    assert [array.shape for array in kept] == [(1, 16, side, 4) for side in (4, 6, 4, 2)]
-    for device, host in zip(given, kept, strict=True):
+        outputs.append(session.run(feeds)["velocity"])
+        copies.append(backend.to_host(outputs[-1]))
+    assert [array.shape for array in copies] == [(1, 16, side, 4) for side in (4, 6, 4, 2)]
+    for device, host in zip(outputs, copies, strict=True):
         np.testing.assert_array_equal(backend.to_host(device), host)
 
 
-def test_session_leaves_what_it_was_given_as_it_was(backend: Backend, bundles: dict[str, Path]) -> None:
+def test_session_leaves_its_inputs_unchanged(backend: Backend, bundles: dict[str, Path]) -> None:
     feeds = feeds_of(backend, bundles["A"], "blend")
     placed = {name: backend.to_device(array) for name, array in feeds.items()}
     first, second = (backend.open("blend").run(placed) for _ in range(2))
@@ -218,11 +219,11 @@ def test_session_leaves_what_it_was_given_as_it_was(backend: Backend, bundles: d
         np.testing.assert_array_equal(backend.to_host(first[name]), backend.to_host(second[name]))
 
 
-def test_session_takes_what_another_session_gave(backend: Backend) -> None:
+def test_session_takes_the_output_of_another_session(backend: Backend) -> None:
     temb = backend.open("timestep_embedding").run({"timesteps": np.array([0.5], np.float32)})["temb"]
     feeds = {"hidden_states": np.ones((1, 4, 96), np.float32), "latents": np.zeros((1, 16, 4, 4), np.float32)}
     session = backend.open("velocity_head")
-    direct, copied = (session.run({**feeds, "temb": given})["velocity"] for given in (temb, backend.to_host(temb)))
+    direct, copied = (session.run({**feeds, "temb": each})["velocity"] for each in (temb, backend.to_host(temb)))
     np.testing.assert_array_equal(backend.to_host(direct), backend.to_host(copied))
 
 
@@ -244,7 +245,7 @@ def test_session_that_fails_gives_one_line_with_the_shapes(backend: Backend) -> 
     assert "\n" not in str(caught.value)
 
 
-def test_graph_that_is_none_gives_one_line(backend: Backend, bundles: dict[str, Path], tmp_path: Path) -> None:
+def test_graph_that_cannot_be_read_gives_one_line(backend: Backend, bundles: dict[str, Path], tmp_path: Path) -> None:
     bundle = Bundle.open(bundles["A"])
     graph = replace(bundle.graph("blend", "fp32"), file="broken.onnx")
     (tmp_path / "broken.onnx").write_bytes(b"no graph")

@@ -1,9 +1,8 @@
-"""Compiled models on disk: never a stale one, never half a one, and no error where none can be kept."""
+"""Compiled models on disk: never an outdated or a partial one, and no error where none can be kept."""
 
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,19 +11,12 @@ import numpy as np
 import pytest
 
 from omnigen2_rt.runtime.backends.openvino import compiled
-from omnigen2_rt.runtime.backends.openvino.compiled import FOLDER, FORGOTTEN_S, HEADER_BYTES, CompiledModels, make_key
+from omnigen2_rt.runtime.backends.openvino.compiled import FOLDER, HEADER_BYTES, LEFTOVER_S, CompiledModels, make_key
 from omnigen2_rt.runtime.bundle import Bundle
+from omnigen2_rt.runtime.files import PARTIAL
 
 MODEL = bytes(range(256)) * 20
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
-
-
-@pytest.fixture
-def bundle(bundles: dict[str, Path], tmp_path: Path) -> Bundle:
-    """A copy that a test may change."""
-    copy = tmp_path / "bundle"
-    shutil.copytree(bundles["A"], copy, ignore=shutil.ignore_patterns(FOLDER))
-    return Bundle.open(copy)
 
 
 def key(bundle: Bundle, component: str = "transformer", **changes: Any) -> dict[str, Any]:
@@ -36,16 +28,16 @@ def files(bundle: Bundle) -> list[str]:
     return sorted(path.name for path in (bundle.path / FOLDER).iterdir())
 
 
-def kept(bundle: Bundle) -> tuple[CompiledModels, dict[str, Any], Path]:
-    """A cache that keeps MODEL under a key, and its file."""
-    cache, wanted = CompiledModels(bundle.path), key(bundle)
-    cache.store(wanted, MODEL)
-    return cache, wanted, bundle.path / FOLDER / files(bundle)[0]
+def stored_model(bundle: Bundle) -> tuple[CompiledModels, dict[str, Any], Path]:
+    """A cache that holds MODEL, its key and its file."""
+    cache, model_key = CompiledModels(bundle.path), key(bundle)
+    cache.store(model_key, MODEL)
+    return cache, model_key, bundle.path / FOLDER / files(bundle)[0]
 
 
 def test_model_that_was_kept_comes_back(bundle: Bundle) -> None:
-    cache, wanted, path = kept(bundle)
-    loaded = cache.load(wanted)
+    cache, model_key, path = stored_model(bundle)
+    loaded = cache.load(model_key)
     assert loaded is not None and loaded.tobytes() == MODEL
     assert path.name.startswith("transformer.fp32.") and files(bundle) == [path.name]
     assert path.stat().st_size == HEADER_BYTES + len(MODEL)
@@ -57,20 +49,20 @@ def test_model_that_was_never_kept_is_none(bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("changed", [{"engine": "1.1"}, {"cpu": "two"}, {"options": {"threads": 2}}, {"options": {}}])
 def test_model_is_not_used_with_another_ingredient(bundle: Bundle, changed: dict[str, Any]) -> None:
-    cache, _, _ = kept(bundle)
+    cache, _, _ = stored_model(bundle)
     assert cache.load(key(bundle, **changed)) is None
 
 
 @pytest.mark.parametrize("changed", ["precision", "component", "inlined_sha256"])
 def test_model_is_not_used_for_another_graph(bundle: Bundle, changed: str) -> None:
-    cache, _, _ = kept(bundle)
+    cache, _, _ = stored_model(bundle)
     graph = replace(bundle.graph("transformer", "fp32"), **{changed: "other"})
     assert cache.load(key(bundle, graph=graph)) is None
 
 
 def test_model_is_not_used_with_weights_that_changed(bundle: Bundle) -> None:
     """Neither where the manifest says so, nor where a file was changed in place and the manifest doesn't know."""
-    cache, _, _ = kept(bundle)
+    cache, _, _ = stored_model(bundle)
     specs = tuple(replace(spec, sha256="other") if spec.file == WEIGHTS else spec for spec in bundle.manifest.files)
     assert cache.load(key(Bundle(bundle.path, replace(bundle.manifest, files=specs)))) is None
     os.utime(bundle.path / WEIGHTS, ns=(1, 1))
@@ -79,24 +71,24 @@ def test_model_is_not_used_with_weights_that_changed(bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("where", [0, 10, HEADER_BYTES, HEADER_BYTES + len(MODEL) - 1])
 def test_model_with_a_changed_byte_is_not_used(bundle: Bundle, where: int) -> None:
-    cache, wanted, path = kept(bundle)
+    cache, model_key, path = stored_model(bundle)
     data = bytearray(path.read_bytes())
     data[where] ^= 255
     path.write_bytes(data)
-    assert cache.load(wanted) is None
+    assert cache.load(model_key) is None
 
 
 @pytest.mark.parametrize("size", [0, 5, HEADER_BYTES - 1, HEADER_BYTES, HEADER_BYTES + 100])
 def test_model_that_was_cut_off_is_not_used_and_kept_anew(bundle: Bundle, size: int) -> None:
-    cache, wanted, path = kept(bundle)
+    cache, model_key, path = stored_model(bundle)
     os.truncate(path, size)
-    assert cache.load(wanted) is None
-    cache.store(wanted, MODEL)
-    assert cache.load(wanted) is not None
+    assert cache.load(model_key) is None
+    cache.store(model_key, MODEL)
+    assert cache.load(model_key) is not None
 
 
 def test_model_replaces_those_of_other_weights_and_leaves_those_of_other_options(bundle: Bundle) -> None:
-    cache, _, first = kept(bundle)
+    cache, _, first = stored_model(bundle)
     other = key(bundle, options={"threads": 2})
     cache.store(other, MODEL)
     assert len(files(bundle)) == 2
@@ -108,9 +100,9 @@ def test_model_replaces_those_of_other_weights_and_leaves_those_of_other_options
 
 
 def test_model_that_is_being_read_outlives_its_replacement(bundle: Bundle) -> None:
-    cache, wanted, path = kept(bundle)
-    loaded = cache.load(wanted)
-    cache.store(wanted, MODEL[::-1])
+    cache, model_key, path = stored_model(bundle)
+    loaded = cache.load(model_key)
+    cache.store(model_key, MODEL[::-1])
     cache.store(key(bundle, engine="1.1"), MODEL)
     assert not path.exists()
     assert loaded is not None and loaded.tobytes() == MODEL
@@ -120,7 +112,7 @@ def test_model_whose_writing_failed_leaves_nothing(bundle: Bundle, monkeypatch: 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(compiled.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     cache = CompiledModels(bundle.path)
     cache.store(key(bundle), MODEL)
     assert files(bundle) == [] and cache.load(key(bundle)) is None
@@ -133,19 +125,21 @@ def test_folder_that_cannot_be_made_keeps_nothing(bundle: Bundle) -> None:
     assert cache.load(key(bundle)) is None
 
 
-def test_leftovers_of_killed_processes_go_after_an_hour(bundle: Bundle) -> None:
-    _, wanted, path = kept(bundle)
-    old, new = path.with_name("old.partial"), path.with_name("new.partial")
-    for leftover in (old, new):
+def test_leftovers_of_killed_processes_are_removed_after_an_hour(bundle: Bundle) -> None:
+    """Those of older versions, whose names end in .partial, too."""
+    cache, model_key, path = stored_model(bundle)
+    old, new = ([path.with_name(name) for name in (f"{PARTIAL}{age}", f"{age}.partial")] for age in ("old", "new"))
+    for leftover in (*old, *new):
         leftover.touch()
-    before = new.stat().st_mtime - FORGOTTEN_S - 1
-    os.utime(old, (before, before))
-    CompiledModels(bundle.path).store(wanted, MODEL)
-    assert not old.exists() and new.exists()
+    before = path.stat().st_mtime - LEFTOVER_S - 1
+    for leftover in old:
+        os.utime(leftover, (before, before))
+    cache.store(model_key, MODEL)
+    assert not any(leftover.exists() for leftover in old) and all(leftover.exists() for leftover in new)
 
 
 def test_bundle_with_compiled_models_opens(bundle: Bundle) -> None:
-    kept(bundle)
+    stored_model(bundle)
     assert Bundle.open(bundle.path).manifest == bundle.manifest
 
 
@@ -157,8 +151,8 @@ def test_large_models_are_not_kept(bundle: Bundle, monkeypatch: pytest.MonkeyPat
 
 
 def test_loaded_model_is_mapped_and_writing_to_it_changes_no_file(bundle: Bundle) -> None:
-    cache, wanted, path = kept(bundle)
-    loaded = cache.load(wanted)
+    cache, model_key, path = stored_model(bundle)
+    loaded = cache.load(model_key)
     assert isinstance(loaded, np.memmap)
     loaded[0] = 99
     assert path.read_bytes()[HEADER_BYTES:] == MODEL

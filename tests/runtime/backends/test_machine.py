@@ -1,4 +1,4 @@
-"""What a process may use: never more than the machine has, nor than its container may take."""
+"""The cores and the memory of this process: within the machine's and its container's limits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_cores_are_those_that_the_process_is_bound_to(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(("limit", "expected"), [("1000\n", 1000), ("max\n", 2000), ("900000", 2000), (None, 2000)])
-def test_memory_is_the_least_of_what_is_told(
+def test_memory_is_the_least_known_limit(
     limit: str | None, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if limit is not None:
@@ -31,7 +31,7 @@ def test_memory_is_the_least_of_what_is_told(
     assert machine.usable_memory_bytes() == expected
 
 
-def test_memory_that_nobody_tells_is_no_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_without_a_known_limit_is_unlimited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "GROUP_LIMIT", tmp_path / "memory.max")
     monkeypatch.setattr(os, "sysconf_names", {}, raising=False)
     assert machine.usable_memory_bytes() == sys.maxsize

@@ -1,9 +1,8 @@
-"""Memory of mapped files that is given back: only what the file still holds, and read again when it is wanted again."""
+"""Released pages of mapped files: only unchanged ones, and read from the file again."""
 
 from __future__ import annotations
 
 import mmap
-import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,11 +12,10 @@ import pytest
 
 from omnigen2_rt.runtime.backends import open_backend
 from omnigen2_rt.runtime.backends.openvino import mapped_pages
-from omnigen2_rt.runtime.backends.openvino.compiled import FOLDER, CompiledModels
-from omnigen2_rt.runtime.backends.openvino.mapped_pages import give_back
+from omnigen2_rt.runtime.backends.openvino.mapped_pages import release_pages
 from omnigen2_rt.runtime.bundle import Bundle
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux is asked for it")
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="release_pages works on Linux only")
 
 BYTES = 64 * mmap.PAGESIZE
 
@@ -37,46 +35,44 @@ def resident(path: Path) -> int:
     return sum(int(size.split()[1]) * 1024 for size in sizes)
 
 
-def test_pages_of_a_read_file_are_given_back_and_read_again(file: Path) -> None:
+def test_pages_of_a_read_file_are_released_and_read_again(file: Path) -> None:
     array = np.memmap(file, np.uint8, "r")
     total = int(array.sum())
     assert resident(file) == BYTES
-    assert give_back([array.ctypes.data + 5000]) == 1
+    assert release_pages([array.ctypes.data + 5000]) == 1
     assert resident(file) == 0
     assert int(array.sum()) == total
 
 
 def test_pages_that_may_have_changed_stay(file: Path) -> None:
-    """A private copy of a file, and memory without one: giving these back would lose what was written there."""
+    """A private copy of a file, and memory without one: releasing these would lose their contents."""
     own = np.ones(BYTES, np.uint8)
     array = np.memmap(file, np.uint8, "c")
     array[:] = 7
-    assert give_back([array.ctypes.data, own.ctypes.data, 0]) == 0
+    assert release_pages([array.ctypes.data, own.ctypes.data, 0]) == 0
     assert (array == 7).all() and own.all()
 
 
-def test_nothing_is_given_back_where_the_system_does_not_tell(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_released_where_the_system_lists_no_mappings(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     array = np.memmap(file, np.uint8, "r")
     monkeypatch.setattr(mapped_pages, "MAPS", file.parent / "missing")
-    assert give_back([array.ctypes.data]) == 0
+    assert release_pages([array.ctypes.data]) == 0
 
 
-def test_openvino_gives_back_weights_after_compiling_and_after_the_first_run(
-    bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_openvino_releases_weights_after_compiling_and_after_the_first_run(
+    storeless_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(bundles["A"], tmp_path / "bundle", ignore=shutil.ignore_patterns(FOLDER))  # that nothing else has mapped
-    bundle = Bundle.open(tmp_path / "bundle")
-    file = next(bundle.path.joinpath("transformer").glob("*.safetensors"))
-    held: list[tuple[int, int]] = []
+    """The bundle is a copy because other tests may have mapped the original."""
+    file = next(storeless_bundle.path.joinpath("transformer").glob("*.safetensors"))
+    sizes: list[tuple[int, int]] = []
 
-    def noting(addresses: Iterable[int]) -> int:
-        before, given = resident(file), give_back(addresses)
-        held.append((before, resident(file)))
-        return given
+    def recorded(addresses: Iterable[int]) -> int:
+        before, count = resident(file), release_pages(addresses)
+        sizes.append((before, resident(file)))
+        return count
 
-    monkeypatch.setattr("omnigen2_rt.runtime.backends.openvino.backend.give_back", noting)
-    monkeypatch.setattr(CompiledModels, "load", lambda *_: None)
-    backend = open_backend(bundle, "openvino", "fp32", threads=1)
+    monkeypatch.setattr("omnigen2_rt.runtime.backends.openvino.backend.release_pages", recorded)
+    backend = open_backend(storeless_bundle, "openvino", "fp32", threads=1)
     rng = np.random.default_rng(0)
 
     def feeds(tokens: int) -> dict[str, np.ndarray]:
@@ -85,8 +81,8 @@ def test_openvino_gives_back_weights_after_compiling_and_after_the_first_run(
 
     first, other = feeds(5), feeds(9)
     session = backend.open("context_refiner")
-    given = [backend.to_host(session.run(one)["context"]) for one in (first, other, first)]
-    assert len(held) == 2 and all(before > after == 0 for before, after in held)
-    np.testing.assert_array_equal(given[0], given[2])
+    contexts = [backend.to_host(session.run(one)["context"]) for one in (first, other, first)]
+    assert len(sizes) == 2 and all(before > after == 0 for before, after in sizes)
+    np.testing.assert_array_equal(contexts[0], contexts[2])
     again = backend.open("context_refiner").run(other)["context"]
-    np.testing.assert_array_equal(given[1], backend.to_host(again))
+    np.testing.assert_array_equal(contexts[1], backend.to_host(again))

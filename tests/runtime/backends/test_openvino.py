@@ -1,8 +1,7 @@
-"""What is OpenVINO's own: bf16 from fp32 graphs, models that stay compiled on disk, and an import that tells nobody."""
+"""OpenVINO: bf16 from fp32 graphs, compiled models on disk, and an import without telemetry."""
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,13 +14,14 @@ import pytest
 from omnigen2_rt import load
 from omnigen2_rt.exporter.components import COMPONENTS
 from omnigen2_rt.runtime.backends import open_backend
-from omnigen2_rt.runtime.backends.openvino import compiled
-from omnigen2_rt.runtime.backends.openvino.backend import OpenVINOBackend, core
+from omnigen2_rt.runtime.backends.openvino import compiled, rewrites
+from omnigen2_rt.runtime.backends.openvino.backend import OpenVINOBackend, OpenVINOSession
+from omnigen2_rt.runtime.backends.openvino.library import openvino_core
+from omnigen2_rt.runtime.backends.openvino.reports import RewriteReport
 from omnigen2_rt.runtime.backends.openvino.rotation import rotate_by_products
 from omnigen2_rt.runtime.backends.openvino.weights import MARK, keep_stored_weights
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.errors import BackendError
-from omnigen2_rt.runtime.manifest import GraphSpec
 from omnigen2_rt.runtime.request import Request
 
 COMPONENT = "context_refiner"
@@ -30,36 +30,30 @@ REQUEST = Request(prompt="a red cube", height_px=64, width_px=64, steps=3)
 
 
 @pytest.fixture
-def bundle(bundles: dict[str, Path], tmp_path: Path) -> Bundle:
-    """A copy without compiled models, that a test may change."""
-    copy = tmp_path / "bundle"
-    shutil.copytree(bundles["A"], copy, ignore=shutil.ignore_patterns(compiled.FOLDER))
-    return Bundle.open(copy)
-
-
-@pytest.fixture
 def compilations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The graphs that were compiled, and not read from disk, from now on."""
-    seen: list[str] = []
-    compile_graph = OpenVINOBackend._compile
+    """The components that are compiled, and not read from disk, during the test."""
+    components: list[str] = []
+    open_component = OpenVINOBackend.open
 
-    def counting(self: OpenVINOBackend, spec: GraphSpec, options: Any) -> Any:
-        seen.append(spec.component)
-        return compile_graph(self, spec, options)
+    def counting(self: OpenVINOBackend, component: str) -> OpenVINOSession:
+        session = open_component(self, component)
+        components.extend({component} & self.rewrites.keys())
+        return session
 
-    monkeypatch.setattr(OpenVINOBackend, "_compile", counting)
-    return seen
+    monkeypatch.setattr(OpenVINOBackend, "open", counting)
+    return components
 
 
 def result(bundle: Bundle, **options: Any) -> np.ndarray:
-    """One component's output by a newly made backend."""
+    """One component's output on a new backend."""
     backend = open_backend(bundle, "openvino", options.pop("precision", "fp32"), **{"threads": 1, **options})
     return backend.to_host(backend.open(COMPONENT).run(FEEDS)["context"])
 
 
 def test_openvino_import_sends_no_telemetry() -> None:
-    code = "from omnigen2_rt.runtime.backends.openvino import backend as o; o.core(); import sys; print(sorted(sys.modules))"
-    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    code = "import sys; from omnigen2_rt.runtime.backends.openvino.library import openvino_core; openvino_core()"
+    command = [sys.executable, "-c", f"{code}; print(sorted(sys.modules))"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "'openvino'" in finished.stdout
     assert "'openvino_telemetry'" not in finished.stdout
 
@@ -90,9 +84,8 @@ def test_openvino_compiles_again_what_it_refuses_to_read(
     assert len(compilations) == 2
 
 
-def test_openvino_works_in_a_bundle_that_it_cannot_write(bundle: Bundle, compilations: list[str]) -> None:
-    (bundle.path / compiled.FOLDER).touch()
-    np.testing.assert_array_equal(result(bundle), result(bundle))
+def test_openvino_works_in_a_bundle_that_it_cannot_write(storeless_bundle: Bundle, compilations: list[str]) -> None:
+    np.testing.assert_array_equal(result(storeless_bundle), result(storeless_bundle))
     assert len(compilations) == 2
 
 
@@ -106,17 +99,17 @@ def test_openvino_picture_from_models_on_disk_is_the_same(bundle: Bundle, compil
 
 
 def test_openvino_bf16_is_near_fp32_and_not_the_same(bundles: dict[str, Path]) -> None:
-    drawn = {}
+    latents = {}
     for precision in ("fp32", "bf16"):
         with load(bundles["A"], backend="openvino", precision=precision, threads=2) as pipeline:
             assert (pipeline.backend.precision, pipeline.backend.graph_precision) == (precision, "fp32")
-            drawn[precision] = pipeline.generate(REQUEST).latents
-    error = np.linalg.norm(drawn["bf16"] - drawn["fp32"]) / np.linalg.norm(drawn["fp32"])
+            latents[precision] = pipeline.generate(REQUEST).latents
+    error = np.linalg.norm(latents["bf16"] - latents["fp32"]) / np.linalg.norm(latents["fp32"])
     assert 1e-5 < error < 3e-2
 
 
 def test_openvino_computes_no_bf16_on_one_thread(bundles: dict[str, Path]) -> None:
-    """It ended the process with a floating point exception, where the CPU has AMX."""
+    """On CPUs with AMX it ended the process with a floating point exception."""
     with pytest.raises(BackendError, match="openvino can't run bf16( on one thread)?; it runs fp32"):
         open_backend(Bundle.open(bundles["A"]), "openvino", "bf16", threads=1)
     assert open_backend(Bundle.open(bundles["A"]), "openvino", "auto", threads=1).precision == "fp32"
@@ -131,26 +124,26 @@ def test_openvino_component_that_costs_no_time_is_exact_in_bf16(bundles: dict[st
         name: rng.standard_normal([size if isinstance(size, int) else sizes[size] for size in spec.shape], np.float32)
         for name, spec in bundle.graph(component, "fp32").inputs.items()
     }
-    given = []
+    outputs = []
     for precision in ("fp32", "bf16"):
         backend = open_backend(bundle, "openvino", precision, threads=2)
-        given.append([backend.to_host(array) for array in backend.open(component).run(feeds).values()])
-    np.testing.assert_array_equal(*given)
+        outputs.append([backend.to_host(array) for array in backend.open(component).run(feeds).values()])
+    np.testing.assert_array_equal(*outputs)
 
 
-def test_openvino_runs_bf16_graphs_where_there_are_no_others(bundles: dict[str, Path]) -> None:
+def test_openvino_runs_bf16_graphs_of_a_bundle_without_others(bundles: dict[str, Path]) -> None:
     whole = Bundle.open(bundles["A"])
     graphs = tuple(graph for graph in whole.manifest.graphs if graph.precision == "bf16")
     backend = open_backend(Bundle(whole.path, replace(whole.manifest, graphs=graphs)), "openvino", "bf16", threads=2)
     assert backend.graph_precision == "bf16"
-    given = backend.to_host(backend.open(COMPONENT).run(FEEDS)["context"])
-    assert given.dtype == np.float32
+    context = backend.to_host(backend.open(COMPONENT).run(FEEDS)["context"])
+    assert context.dtype == np.float32
     expected = result(whole)
-    assert np.linalg.norm(given - expected) < 2e-2 * np.linalg.norm(expected)
+    assert np.linalg.norm(context - expected) < 2e-2 * np.linalg.norm(expected)
 
 
 def test_openvino_without_a_cpu_says_what_there_is(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("omnigen2_rt.runtime.backends.openvino.backend.DEVICE", "NPU")
+    monkeypatch.setattr("omnigen2_rt.runtime.backends.openvino.library.DEVICE", "NPU")
     with pytest.raises(BackendError, match="OpenVINO finds no NPU here, only CPU"):
         OpenVINOBackend(bundle, "fp32", "fp32")
 
@@ -161,14 +154,14 @@ REWRITTEN = {
     "context_refiner.fp32.inlined.onnx": 4,
     "velocity_head.fp32.onnx": 0,
 }
-"""Graphs of config A, and how often each rotates: queries and keys of every layer."""
+"""Graphs of config A, and their number of rotations: queries and keys of every layer."""
 
 
 @pytest.mark.parametrize(("name", "count"), REWRITTEN.items())
 def test_openvino_rotation_is_rewritten_everywhere_and_once(bundles: dict[str, Path], name: str, count: int) -> None:
-    model = core().read_model(bundles["A"] / name)
-    assert rotate_by_products(model) == count
-    assert rotate_by_products(model) == 0
+    model = openvino_core().read_model(bundles["A"] / name)
+    assert rotate_by_products(model) == RewriteReport("rotate_by_products", count)
+    assert rotate_by_products(model).rewritten == 0
 
 
 def test_openvino_rotation_is_the_same_after_the_rewrite(bundles: dict[str, Path]) -> None:
@@ -178,21 +171,21 @@ def test_openvino_rotation_is_the_same_after_the_rewrite(bundles: dict[str, Path
         "cos": rng.standard_normal((5, 12), np.float32),
         "sin": rng.standard_normal((5, 12), np.float32),
     }
-    given = []
+    outputs = []
     for rewritten in (False, True):
-        model = core().read_model(bundles["A"] / "context_refiner.fp32.inlined.onnx")
+        model = openvino_core().read_model(bundles["A"] / "context_refiner.fp32.inlined.onnx")
         if rewritten:
             rotate_by_products(model)
-        compiled_model = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        given.append(compiled_model(feeds)[0])
-    np.testing.assert_allclose(*given, atol=1e-5, rtol=0)
+        compiled_model = openvino_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        outputs.append(compiled_model(feeds)[0])
+    np.testing.assert_allclose(*outputs, atol=1e-5, rtol=0)
 
 
-def test_openvino_rotation_that_looks_different_stays_and_is_not_kept(
+def test_openvino_model_with_a_rotation_that_was_not_rewritten_is_not_kept(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Read again, such a model would compute something else."""
-    monkeypatch.setattr("omnigen2_rt.runtime.backends.openvino.backend.rotate_by_products", lambda model: 0)
+    monkeypatch.setattr(rewrites, "rotate_by_products", lambda model: RewriteReport("none", 0))
     backend = open_backend(bundle, "openvino", "fp32", threads=1)
     backend.open("context_refiner")
     backend.open("velocity_head")
@@ -201,8 +194,8 @@ def test_openvino_rotation_that_looks_different_stays_and_is_not_kept(
 
 def test_openvino_weights_of_16_bits_are_not_held_in_float32_too(bundles: dict[str, Path]) -> None:
     """Config A's are stored in bf16: every cast that feeds only products is marked, and products take weights as stored."""
-    model = core().read_model(bundles["A"] / "transformer.fp32.inlined.onnx")
-    count = keep_stored_weights(model)
+    model = openvino_core().read_model(bundles["A"] / "transformer.fp32.inlined.onnx")
+    count = keep_stored_weights(model).rewritten
     casts = [node for node in model.get_ordered_ops() if node.get_type_name() == "Convert" and MARK in node.get_rt_info()]
     products = [target.get_node() for cast in casts for target in cast.output(0).get_target_inputs()]
     assert count == len(casts) == len(products) > 20
@@ -210,9 +203,7 @@ def test_openvino_weights_of_16_bits_are_not_held_in_float32_too(bundles: dict[s
     assert {cast.get_input_element_type(0).to_string() for cast in casts} == {"bf16"}
 
 
-def test_openvino_weights_kept_as_stored_give_the_same(bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = Bundle.open(bundles["A"])
-    monkeypatch.setattr(compiled.CompiledModels, "load", lambda self, key: None)
-    expected = result(whole)
-    monkeypatch.setattr("omnigen2_rt.runtime.backends.openvino.backend.keep_stored_weights", lambda model: 0)
-    np.testing.assert_allclose(result(whole), expected, atol=1e-5, rtol=0)
+def test_openvino_weights_kept_as_stored_give_the_same(storeless_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = result(storeless_bundle)
+    monkeypatch.setattr(rewrites, "keep_stored_weights", lambda model: RewriteReport("none", 0))
+    np.testing.assert_allclose(result(storeless_bundle), expected, atol=1e-5, rtol=0)
