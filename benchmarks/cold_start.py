@@ -1,9 +1,9 @@
-"""From nothing to a first picture: a new process imports the package, opens a bundle and draws.
+"""The cold start: a new process imports the package, opens a bundle and draws a picture.
 
     python benchmarks/cold_start.py BUNDLE [--size 128] [--steps 8] [--repeats 5]
 
-Prints one JSON document with medians: `import_s` is `import omnigen2_rt` alone; `first_picture_s` is a whole process, with
-Python's own start.
+Prints a JSON document with medians: `import_s` is the time of `import omnigen2_rt`, `first_picture_s` that of a whole process
+with Python's own start.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ assert og.load(bundle, backend="ort-cpu").generate(request).images
 
 
 def measure(bundle: Path, size_px: int, steps: int, repeats: int) -> dict[str, Any]:
-    """Medians over fresh processes. Raises CalledProcessError where one of them fails."""
+    """Medians over new processes. Raises CalledProcessError if one of them fails."""
     imports, pictures = [], []
     for _ in range(repeats):
         imports.append(float(_python(IMPORT)))
@@ -59,8 +59,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
-    given = parser.parse_args()
-    print(json.dumps(measure(given.bundle, given.size, given.steps, given.repeats), indent=2))
+    arguments = parser.parse_args()
+    print(json.dumps(measure(arguments.bundle, arguments.size, arguments.steps, arguments.repeats), indent=2))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Our language model beside transformers' own `generate` with its cache: seconds for the prompt, and tokens per second after it.
+"""Our language model compared with transformers' `generate` with its KV cache: prefill seconds and decode tokens per second.
 
     python benchmarks/decode_speed.py [--prompts 64 512] [--new-tokens 64] [--repeats 5] [--work DIR] [--json FILE]
 
-Both run the same random Qwen2.5-VL text model (375 M parameters in float32, the published vocabulary) in one process, on the same
-threads, in turns; ours a second time with 8-bit weights. Prints a table and one JSON document. A ratio is ours over theirs in
-tokens per second, of medians; `same_tokens` says that both wrote the same. `load_averages` say whether the machine was free:
-before a run they should be near 0.
+Both run the same random Qwen2.5-VL text model (375 M parameters in float32, the published vocabulary) alternately in one process
+with the same threads; ours also with 8-bit weights. Prints a table and a JSON document. A ratio is that of our median speed to
+theirs. `same_tokens` counts the tokens before the first difference. `load_averages` show whether the machine was idle: before a
+run they should be near 0.
 """
 
 from __future__ import annotations
@@ -41,13 +41,17 @@ LANGUAGE_MODEL = {
     "vocab_size": 151936, "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 16, "num_attention_heads": 14,
     "num_key_value_heads": 2, "rope_scaling": {"mrope_section": [8, 12, 12], "type": "default"},
 }  # fmt: skip
-"""Qwen2.5-0.5B's numbers with 16 of its 24 layers. What draws is of a golden checkpoint's size, and isn't run."""
+"""Qwen2.5-0.5B with 16 of its 24 layers. The other networks have a golden checkpoint's size and aren't run."""
 PACKAGES = ("omnigen2-rt", "onnxruntime", "numpy", "torch", "transformers")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One answer: seconds up to its first token, seconds from there to its last, and its tokens."""
+    """One answer.
+
+    prefill_s: seconds up to the first token.
+    decode_s: seconds from the first token to the last.
+    """
 
     prefill_s: float
     decode_s: float
@@ -58,8 +62,8 @@ class Run:
         return (len(self.tokens) - 1) / self.decode_s
 
 
-class Marks(BaseStreamer):
-    """When each piece came: the prompt first, then every token."""
+class TokenTimes(BaseStreamer):
+    """Records the times of the prompt and of every token."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -71,8 +75,8 @@ class Marks(BaseStreamer):
         return
 
 
-class Theirs:
-    """transformers' model, read from the same checkpoint."""
+class Transformers:
+    """transformers' model of the checkpoint."""
 
     def __init__(self, checkpoint: Path, threads: int) -> None:
         torch.set_num_threads(threads)
@@ -80,14 +84,14 @@ class Theirs:
 
     def write(self, ids: Sequence[int], new_tokens: int) -> Run:
         prompt = torch.tensor([list(ids)])
-        marks = Marks()
+        streamer = TokenTimes()
         started = time.perf_counter()
-        made = self._model.generate(
+        output = self._model.generate(
             input_ids=prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=new_tokens, min_new_tokens=new_tokens,
-            do_sample=False, repetition_penalty=1.0, use_cache=True, pad_token_id=0, streamer=marks,
+            do_sample=False, repetition_penalty=1.0, use_cache=True, pad_token_id=0, streamer=streamer,
         )  # fmt: skip
-        times = marks.times[1:]
-        return Run(prefill_s=times[0] - started, decode_s=times[-1] - times[0], tokens=made[0, len(ids) :].tolist())
+        times = streamer.times[1:]
+        return Run(prefill_s=times[0] - started, decode_s=times[-1] - times[0], tokens=output[0, len(ids) :].tolist())
 
 
 class Ours:
@@ -107,8 +111,8 @@ class Ours:
         return Run(prefill_s=times[0] - started, decode_s=times[-1] - times[0], tokens=state.answers[0])
 
 
-def make_checkpoint(folder: Path) -> Path:
-    """The random checkpoint in the official layout, made where it doesn't exist yet."""
+def make_checkpoint(folder: Path, language_model: dict[str, Any] = LANGUAGE_MODEL) -> Path:
+    """The random checkpoint in the official layout, written unless it exists. language_model: overrides of its config."""
     checkpoint, configuration = folder / "checkpoint", folder / "configuration"
     if checkpoint.exists():
         return checkpoint
@@ -121,14 +125,14 @@ def make_checkpoint(folder: Path) -> Path:
             shutil.copyfile(file, target)
     config = configuration / "mllm/config.json"
     stored = json.loads(config.read_text(encoding="utf-8"))
-    stored["vision_config"]["out_hidden_size"] = LANGUAGE_MODEL["hidden_size"]
-    config.write_text(json.dumps({**stored, **LANGUAGE_MODEL}), encoding="utf-8")
+    stored["vision_config"]["out_hidden_size"] = language_model["hidden_size"]
+    config.write_text(json.dumps({**stored, **language_model}), encoding="utf-8")
     write_checkpoint(configuration, checkpoint, dtype="fp32")
     return checkpoint
 
 
 def make_bundle(checkpoint: Path, bundle: Path) -> Path:
-    """The checkpoint's bundle, made where it doesn't exist yet."""
+    """The checkpoint's bundle, exported unless it exists."""
     from omnigen2_rt.exporter.export import export_bundle
 
     if not bundle.exists():
@@ -137,7 +141,7 @@ def make_bundle(checkpoint: Path, bundle: Path) -> Path:
 
 
 def make_8_bit(bundle: Path, target: Path) -> Path:
-    """The bundle with 8-bit weights in its language model, made where it doesn't exist yet."""
+    """The bundle with 8-bit weights in its language model, quantized unless it exists."""
     from omnigen2_rt.exporter.quantize.bundle import quantize_bundle
     from omnigen2_rt.exporter.quantize.schemes import INT8_BLOCKS, LANGUAGE, Scheme
 
@@ -148,7 +152,7 @@ def make_8_bit(bundle: Path, target: Path) -> Path:
 
 
 def measure(sides: dict[str, Any], prompt_tokens: int, new_tokens: int, repeats: int) -> dict[str, Any]:
-    """Every side in turn, `repeats` times. Returns medians, and ratios to the first side."""
+    """Run every side in turn, `repeats` times. Returns medians, and ratios to the first side."""
     rng = np.random.default_rng(prompt_tokens)
     ids = rng.integers(700, 150_000, prompt_tokens).tolist()
     runs: dict[str, list[Run]] = {name: [] for name in sides}
@@ -163,17 +167,17 @@ def measure(sides: dict[str, Any], prompt_tokens: int, new_tokens: int, repeats:
         "decode_tokens_per_s": _rounded(speed),
         "prefill_ratio": _rounded({name: prefill[first] / prefill[name] for name in others}),
         "decode_ratio": _rounded({name: speed[name] / speed[first] for name in others}),
-        "same_tokens": {name: _same(runs[first][0].tokens, runs[name][0].tokens) for name in others},
+        "same_tokens": {name: _common_prefix(runs[first][0].tokens, runs[name][0].tokens) for name in others},
         "runs": {
             name: [[round(run.prefill_s, 4), round(run.tokens_per_s, 2)] for run in done] for name, done in runs.items()
         },
     }
 
 
-def _same(wanted: list[int], given: list[int]) -> int:
-    """How many tokens are the same before the first that isn't."""
-    pairs = zip(wanted, given, strict=True)
-    return next((number for number, (a, b) in enumerate(pairs) if a != b), len(wanted))
+def _common_prefix(expected: list[int], actual: list[int]) -> int:
+    """The number of tokens before the first difference."""
+    pairs = zip(expected, actual, strict=True)
+    return next((number for number, (a, b) in enumerate(pairs) if a != b), len(expected))
 
 
 def _rounded(values: dict[str, float]) -> dict[str, float]:
@@ -192,32 +196,32 @@ def machine() -> dict[str, Any]:
 
 def table(prompts: dict[str, Any]) -> str:
     lines = [f"{'prompt tokens':14}{'':14}{'prefill s':>10}{'tokens/s':>10}{'prefill x':>11}{'decode x':>10}"]
-    for prompt, found in prompts.items():
-        for name, seconds in found["prefill_s"].items():
-            ratios = [found[kind].get(name) for kind in ("prefill_ratio", "decode_ratio")]
-            told = [f"{ratio:.2f}" if ratio else "" for ratio in ratios]
-            speed = found["decode_tokens_per_s"][name]
-            lines.append(f"{prompt:14}{name:14}{seconds:10.3f}{speed:10.2f}{told[0]:>11}{told[1]:>10}")
+    for prompt, results in prompts.items():
+        for name, seconds in results["prefill_s"].items():
+            ratios = [results[kind].get(name) for kind in ("prefill_ratio", "decode_ratio")]
+            texts = [f"{ratio:.2f}" if ratio else "" for ratio in ratios]
+            speed = results["decode_tokens_per_s"][name]
+            lines.append(f"{prompt:14}{name:14}{seconds:10.3f}{speed:10.2f}{texts[0]:>11}{texts[1]:>10}")
     return "\n".join(lines)
 
 
-def run(given: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """The whole benchmark, after one short unmeasured answer on each side."""
+def run(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """Run the whole benchmark, after a short unmeasured warm-up of each side."""
     checkpoint = make_checkpoint(work)
     bundle = make_bundle(checkpoint, work / "bundle")
     before = os.getloadavg()
     sides = {
-        "transformers": Theirs(checkpoint, given.threads),
-        "ours": Ours(bundle, given.threads),
-        "ours, 8 bit": Ours(make_8_bit(bundle, work / "bundle-8-bit"), given.threads),
+        "transformers": Transformers(checkpoint, arguments.threads),
+        "ours": Ours(bundle, arguments.threads),
+        "ours, 8 bit": Ours(make_8_bit(bundle, work / "bundle-8-bit"), arguments.threads),
     }
     for side in sides.values():
         side.write([1000, 2000, 3000, 4000], 4)
-    prompts = {str(tokens): measure(sides, tokens, given.new_tokens, given.repeats) for tokens in given.prompts}
+    prompts = {str(tokens): measure(sides, tokens, arguments.new_tokens, arguments.repeats) for tokens in arguments.prompts}
     return {
         "machine": machine(),
         "load_averages": {"before": before, "after": os.getloadavg()},
-        "settings": {"new_tokens": given.new_tokens, "repeats": given.repeats, "threads": given.threads},
+        "settings": {"new_tokens": arguments.new_tokens, "repeats": arguments.repeats, "threads": arguments.threads},
         "model": LANGUAGE_MODEL,
         "prompts": prompts,
     }
@@ -229,16 +233,16 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", type=Path, help="where the checkpoint and the bundles are kept; a temporary folder otherwise")
+    parser.add_argument("--work", type=Path, help="keep the checkpoint and the bundles in this folder")
     parser.add_argument("--json", type=Path, help="also write the JSON document here")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        report = run(given, given.work or Path(temporary))
+        report = run(arguments, arguments.work or Path(temporary))
     print(table(report["prompts"]))
     text = json.dumps(report, indent=2)
     print(text)
-    if given.json:
-        given.json.write_text(text + "\n", encoding="utf-8")
+    if arguments.json:
+        arguments.json.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

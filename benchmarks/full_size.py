@@ -1,11 +1,11 @@
-"""The full-size model on this machine: what exporting it takes, and one denoising step of its transformer on the CPU.
+"""The full-size model on this machine: the cost of its export, and one denoising step of its transformer on the CPU.
 
     python benchmarks/full_size.py CHECKPOINT BUNDLE [--json FILE]
 
 CHECKPOINT is OmniGen2's, or random weights of its size (`random_checkpoint.py benchmarks/full_size_configuration …`). The
-export runs in a process of its own, whose peak memory is read. The step runs at 256×256 with 60 text tokens in fp32 on ONNX
-Runtime, which streams the weights from their bf16 file, and then on the PyTorch reference, whose layers are loaded one at a
-time, so that both fit into 24 GB.
+export runs in a separate process, whose peak memory is measured. The step runs at 256×256 with 60 text tokens in fp32: on ONNX
+Runtime, which streams the weights from their bf16 file, and on the PyTorch reference, which loads one layer at a time. Both fit
+into 24 GB.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ IMAGE_TOKENS, TEXT_TOKENS = 16 * 16, 60
 
 
 def measure_export(checkpoint: Path, bundle: Path) -> dict[str, Any]:
-    """Seconds, peak resident bytes and disk of `omnigen2 export` in a fresh process."""
+    """Seconds, peak resident bytes and disk bytes of `omnigen2 export` in a new process."""
     started = time.monotonic()
     command = [sys.executable, "-m", "omnigen2_rt", "export", str(checkpoint), str(bundle), "--force"]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
@@ -44,7 +44,7 @@ def measure_export(checkpoint: Path, bundle: Path) -> dict[str, Any]:
 
 
 def _own_bytes(path: Path) -> int:
-    """Disk that this file takes and no other name for it does: a hard link to the checkpoint takes none."""
+    """Disk bytes of the file alone; 0 for a hard link to the checkpoint."""
     stat = path.stat()
     return stat.st_blocks * 512 if path.is_dir() or stat.st_nlink == 1 else 0
 
@@ -64,7 +64,7 @@ def inputs(hidden: int, width: int, half: int) -> dict[str, np.ndarray]:
 
 
 def run_graph(bundle: Path, feeds: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, Any]]:
-    """The step on ONNX Runtime, weights streamed."""
+    """The step on ONNX Runtime with streamed weights."""
     from omnigen2_rt import load
 
     started = time.monotonic()
@@ -79,14 +79,14 @@ def run_graph(bundle: Path, feeds: dict[str, np.ndarray]) -> tuple[np.ndarray, d
 
 
 def _memory() -> dict[str, int]:
-    """Peak resident bytes in all, and without the mapped weight files (which the system may drop at any time)."""
+    """Peak resident bytes, and anonymous bytes: without the mapped weight files, which the system may drop at any time."""
     from memory import memory
 
     return {"peak_resident_bytes": memory("VmHWM"), "anonymous_bytes_after": memory("RssAnon")}
 
 
 def run_reference(checkpoint: Path, feeds: dict[str, np.ndarray]) -> np.ndarray:
-    """The step on the PyTorch reference in float32, a layer's weights at a time."""
+    """The step on the PyTorch reference in float32, one layer's weights at a time."""
     import torch
 
     from omnigen2_rt.exporter.checkpoint import Checkpoint
@@ -119,24 +119,24 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--keep-bundle", action="store_true", help="measure the step on a bundle that exists")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     report: dict[str, Any] = {
         "machine": {"system": platform.platform(), "cores": os.cpu_count()},
         "versions": {name: version(name) for name in ("omnigen2-rt", "torch", "onnx", "onnxruntime")},
     }
-    if not given.keep_bundle:
-        report["export"] = measure_export(given.checkpoint, given.bundle)
+    if not arguments.keep_bundle:
+        report["export"] = measure_export(arguments.checkpoint, arguments.bundle)
         print(json.dumps(report["export"]), flush=True)
     from omnigen2_rt.exporter.checkpoint import Checkpoint
 
-    config = Checkpoint.open(given.checkpoint).transformer
+    config = Checkpoint.open(arguments.checkpoint).transformer
     feeds = inputs(config.hidden_size, config.conditioning_width, config.head_width // 2)
-    hidden, report["step"] = run_graph(given.bundle, feeds)
-    wanted = run_reference(given.checkpoint, feeds)
-    report["step"]["relative_error"] = float(np.linalg.norm(hidden - wanted) / np.linalg.norm(wanted))
+    hidden, report["step"] = run_graph(arguments.bundle, feeds)
+    expected = run_reference(arguments.checkpoint, feeds)
+    report["step"]["relative_error"] = float(np.linalg.norm(hidden - expected) / np.linalg.norm(expected))
     print(json.dumps(report, indent=1))
-    if given.json:
-        given.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""The original's own pipeline behind a pipe, for `against_original.py`; needs an interpreter with the original's requirements.
+"""A worker that runs the original's pipeline, for `against_original.py`, in an interpreter with the original's requirements.
 
     python benchmarks/original_worker.py '{"original": …, "checkpoint": …, "precision": …, "threads": …, "compiled": false}'
 
-Imports nothing of ours. It leaves the original's code and arithmetic alone: it gives the turn away after each step, keeps the
-latents that go into the decoder, and makes the VAE's encoder give its distribution's mode instead of an unseeded sample, so
-that two runs can be compared.
+Imports nothing of ours. The original's code and arithmetic are unchanged, with three exceptions: the turn ends after each step,
+the decoder's input latents are saved, and the VAE's encoder returns its distribution's mode instead of an unseeded sample, so
+that runs are comparable.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def load(original: str, checkpoint: str, precision: str, threads: int) -> tuple[Any, Any]:
-    """The pipeline as the original's inference script makes it, on the CPU. precision: fp32 or bf16, for every network."""
+    """The pipeline as in the original's inference script, on the CPU, and torch. precision: fp32 or bf16, of every network."""
     import torch
 
     torch.set_num_threads(threads)
@@ -56,13 +56,13 @@ def load(original: str, checkpoint: str, precision: str, threads: int) -> tuple[
 
 
 def draw(pipeline: Any, torch: Any, job: dict[str, Any], turns: Turns) -> None:
-    """One drawing, a turn a step. job: the request's numbers and the files of pictures, noise and final latents."""
+    """One drawing, one step per turn. job: see `against_original.Job.message`."""
     import numpy as np
     from PIL import Image
 
     decode = pipeline.vae.decode
 
-    def decode_and_keep(latents: Any, **options: Any) -> Any:
+    def decode_and_save(latents: Any, **options: Any) -> Any:
         config = pipeline.vae.config
         np.save(job["latents"], ((latents - config.shift_factor) * config.scaling_factor).float().numpy())
         return decode(latents, **options)
@@ -70,8 +70,8 @@ def draw(pipeline: Any, torch: Any, job: dict[str, Any], turns: Turns) -> None:
     images = [Image.open(path).convert("RGB") for path in job["images"]]
     pipeline.enable_taylorseer = job["taylorseer"]
     for module in (pipeline.transformer, *pipeline.transformer.layers):
-        module.enable_taylorseer = False  # the pipeline sets it where it is wanted, and never back
-    pipeline.vae.decode = decode_and_keep
+        module.enable_taylorseer = False  # the pipeline enables it where needed and never disables it
+    pipeline.vae.decode = decode_and_save
     try:
         pipeline(
             prompt=job["prompt"],

@@ -1,4 +1,4 @@
-"""Our pipeline behind a pipe, for `against_original.py`; or OpenVINO alone with our transformer's graph.
+"""A worker that runs our pipeline, or OpenVINO alone with our transformer's graph, for `against_original.py`.
 
     python benchmarks/our_worker.py '{"bundle": …, "backend": …, "precision": …, "threads": …, "bare": false}'
 """
@@ -22,39 +22,39 @@ from omnigen2_rt.runtime.pipeline import Pipeline
 PACKAGES = ("omnigen2-rt", "onnxruntime", "openvino", "numpy")
 
 
-class Transformer:
-    """Stands before a pipeline's components: counts the transformer's seconds and keeps its last inputs by their sizes."""
+class TransformerProbe:
+    """Wraps a pipeline's sessions to time the transformer and record its latest inputs by their shapes."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.seconds = 0.0
         self.feeds: dict[tuple[tuple[int, ...], ...], dict[str, np.ndarray]] = {}
-        self.keeps_feeds = False
+        self.records_feeds = False
         self._pipeline = pipeline
         self._run = pipeline.components.sessions.run
         pipeline.components.sessions.run = self.run  # type: ignore[method-assign]
 
     def run(self, component: str, feeds: Mapping[str, Any]) -> dict[str, Any]:
-        """Sessions.run."""
-        if component == "transformer" and self.keeps_feeds:
-            host = {name: self._host(value) for name, value in feeds.items()}
-            self.feeds[tuple(array.shape for array in host.values())] = host
+        """Replaces `Sessions.run`."""
+        if component == "transformer" and self.records_feeds:
+            arrays = {name: self._to_host(value) for name, value in feeds.items()}
+            self.feeds[tuple(array.shape for array in arrays.values())] = arrays
         started = time.perf_counter()
         outputs = self._run(component, feeds)
         if component == "transformer":
             self.seconds += time.perf_counter() - started
         return outputs
 
-    def _host(self, value: Any) -> np.ndarray:
+    def _to_host(self, value: Any) -> np.ndarray:
         return value if isinstance(value, np.ndarray) else self._pipeline.backend.to_host(value)
 
 
-def draw(pipeline: Pipeline, transformer: Transformer, job: dict[str, Any], turns: Turns) -> dict[str, Any]:
-    """One drawing, a turn a step. job: the request's numbers and the files of pictures, noise and final latents."""
+def draw(pipeline: Pipeline, probe: TransformerProbe, job: dict[str, Any], turns: Turns) -> dict[str, Any]:
+    """One drawing, one step per turn. job: see `against_original.Job.message`."""
     pipeline.prompt_encoder.forget()  # the original encodes its prompts every time
-    transformer.seconds = 0.0
+    probe.seconds = 0.0
     result = pipeline.generate(request(job), on_step=lambda step: turns.end_step())
     np.save(job["latents"], result.latents)
-    return {"transformer_s": transformer.seconds, "stages_s": result.timings}
+    return {"transformer_s": probe.seconds, "stages_s": result.timings}
 
 
 def request(job: dict[str, Any]) -> og.Request:
@@ -71,8 +71,8 @@ def request(job: dict[str, Any]) -> og.Request:
     )
 
 
-class Bare:
-    """The transformer's graph as OpenVINO takes it, with its own defaults, on the inputs of a drawing's first step."""
+class BareOpenVINO:
+    """The transformer's graph in OpenVINO with its own defaults, on the inputs of a drawing's first step."""
 
     def __init__(self, bundle: Bundle, precision: str, threads: int) -> None:
         import openvino
@@ -83,23 +83,23 @@ class Bare:
         assert file is not None
         self.compiled = openvino.Core().compile_model(bundle.path / file, "CPU", options)
 
-    def draw(self, pipeline: Pipeline, transformer: Transformer, job: dict[str, Any], turns: Turns) -> dict[str, Any]:
-        """As many steps as the job asks for; a run a guidance branch."""
-        transformer.feeds.clear()
-        transformer.keeps_feeds = True
+    def draw(self, pipeline: Pipeline, probe: TransformerProbe, job: dict[str, Any], turns: Turns) -> dict[str, Any]:
+        """The job's steps, with one run for each guidance branch."""
+        probe.feeds.clear()
+        probe.records_feeds = True
         pipeline.generate(request({**job, "steps": 1}))
-        transformer.keeps_feeds = False
-        turns.end_step()  # what came before is not the graph's
+        probe.records_feeds = False
+        turns.end_step()  # excludes the recording from the graph's time
         requests = []
-        for feeds in transformer.feeds.values():
+        for feeds in probe.feeds.values():
             requests.append(self.compiled.create_infer_request())
             for name, array in feeds.items():
                 requests[-1].set_tensor(name, _tensor(array))
         seconds = 0.0
         for _ in range(job["steps"]):
             started = time.perf_counter()
-            for one in requests:
-                one.infer()
+            for infer_request in requests:
+                infer_request.infer()
             seconds += time.perf_counter() - started
             turns.end_step()
         return {"transformer_s": seconds}
@@ -116,11 +116,11 @@ def main() -> None:
     bundle, backend, precision, threads = (settings[key] for key in ("bundle", "backend", "precision", "threads"))
     turns = Turns()
     with og.load(bundle, backend=backend, precision=precision, threads=threads) as pipeline:
-        transformer = Transformer(pipeline)
-        run = Bare(pipeline.bundle, precision, threads).draw if settings["bare"] else draw
+        probe = TransformerProbe(pipeline)
+        run = BareOpenVINO(pipeline.bundle, precision, threads).draw if settings["bare"] else draw
         turns.introduce({"versions": {package: installed_version(package) for package in PACKAGES}})
         for job in turns.jobs():
-            turns.end_job(run(pipeline, transformer, job, turns))
+            turns.end_job(run(pipeline, probe, job, turns))
 
 
 if __name__ == "__main__":

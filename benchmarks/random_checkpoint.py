@@ -1,10 +1,10 @@
-"""A checkpoint of random weights in the official layout, of any configuration: what benchmarks and full-size checks run on.
+"""Writes a checkpoint of random weights in the official layout, of any configuration, for benchmarks and full-size checks.
 
     python benchmarks/random_checkpoint.py CONFIGURATION CHECKPOINT [--processor FOLDER] [--dtype bf16] [--shard-mb 2000]
 
 CONFIGURATION holds the JSON files of a checkpoint (`benchmarks/configuration`, or a real one's). Weights are drawn and written
-in pieces, so that 15 GB take little memory. The scales keep every path alive and every value finite: each projection
-keeps the size of what it gets, norms are near one, and no modulation is zero. The tokenizer comes from `--processor`.
+in chunks, so that 15 GB take little memory. The scales keep all activations finite and all paths active: projections preserve
+the variance, norm weights are near one, and no modulation is zero. The tokenizer comes from `--processor`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 
 DTYPES = {"bf16": ("BF16", np.dtype(ml_dtypes.bfloat16)), "fp32": ("F32", np.dtype(np.float32))}
 STEMS = {"transformer": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "mllm": "model"}
-PIECE = 1 << 22
+CHUNK = 1 << 22
 PROCESSOR = Path(__file__).parent.parent / "tests/data/goldens/A/checkpoint/processor"
 
 Shapes = dict[str, tuple[int, ...]]
@@ -40,7 +40,7 @@ def write_checkpoint(
 ) -> int:
     """Write the checkpoint. Returns its number of parameters.
 
-    Raises ValueError where the tokenizer has ids that the MLLM's vocabulary lacks, FileExistsError where `checkpoint` exists.
+    Raises ValueError if the tokenizer has ids beyond the MLLM's vocabulary, FileExistsError if `checkpoint` exists.
     """
     _check_vocabulary(configuration, processor)
     checkpoint.mkdir(parents=True)
@@ -57,7 +57,7 @@ def write_checkpoint(
 
 
 def tensor_shapes(configuration: Path) -> dict[str, Shapes]:
-    """Each part's tensors under the names that the checkpoint's files use."""
+    """The shapes of each part's tensors by their names in the checkpoint's files."""
     import torch
 
     from omnigen2_rt.reference.mllm import MLLM, MLLMConfig
@@ -101,9 +101,9 @@ def _write_part(
     for name, shard in zip(names, shards, strict=True):
         write_tensors(folder / name, shard, dtype, rng)
     if len(shards) > 1:
-        places = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
+        weight_map = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
         total = sum(math.prod(shape) for shape in shapes.values()) * DTYPES[dtype][1].itemsize
-        index = {"metadata": {"total_size": total}, "weight_map": places}
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         (folder / f"{stem}.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
@@ -121,7 +121,7 @@ def _shards(shapes: Shapes, itemsize: int, shard_bytes: int) -> Iterator[Shapes]
 
 
 def write_tensors(path: Path, shapes: Shapes, dtype: str, rng: np.random.Generator) -> None:
-    """One safetensors file, drawn and written a piece at a time."""
+    """Write one safetensors file, a chunk at a time."""
     label, numpy_dtype = DTYPES[dtype]
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
@@ -140,11 +140,11 @@ def write_tensors(path: Path, shapes: Shapes, dtype: str, rng: np.random.Generat
 def _write_values(
     file: BinaryIO, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], rng: np.random.Generator
 ) -> None:
-    centre, spread = distribution(name, shape)
+    mean, std = distribution(name, shape)
     count = math.prod(shape)
-    for start in range(0, count, PIECE):
-        values = rng.standard_normal(min(PIECE, count - start), dtype=np.float32)
-        file.write((values * np.float32(spread) + np.float32(centre)).astype(dtype).tobytes())
+    for start in range(0, count, CHUNK):
+        values = rng.standard_normal(min(CHUNK, count - start), dtype=np.float32)
+        file.write((values * np.float32(std) + np.float32(mean)).astype(dtype).tobytes())
 
 
 def distribution(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
@@ -155,8 +155,8 @@ def distribution(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
         return 1.0, 0.1
     if "embed_tokens" in name or name == "image_index_embedding":
         return 0.0, 0.5
-    spread = 1 / math.sqrt(math.prod(shape[1:]))
-    return 0.0, spread / 2 if "norm1.linear" in name or name.startswith("norm_out.") else spread
+    std = 1 / math.sqrt(math.prod(shape[1:]))
+    return 0.0, std / 2 if "norm1.linear" in name or name.startswith("norm_out.") else std
 
 
 def main() -> None:
@@ -167,16 +167,16 @@ def main() -> None:
     parser.add_argument("--dtype", choices=sorted(DTYPES), default="bf16")
     parser.add_argument("--shard-mb", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     parameters = write_checkpoint(
-        given.configuration,
-        given.checkpoint,
-        processor=given.processor,
-        dtype=given.dtype,
-        shard_bytes=given.shard_mb * 1_000_000,
-        seed=given.seed,
+        arguments.configuration,
+        arguments.checkpoint,
+        processor=arguments.processor,
+        dtype=arguments.dtype,
+        shard_bytes=arguments.shard_mb * 1_000_000,
+        seed=arguments.seed,
     )
-    print(json.dumps({"checkpoint": str(given.checkpoint), "dtype": given.dtype, "parameters": parameters}))
+    print(json.dumps({"checkpoint": str(arguments.checkpoint), "dtype": arguments.dtype, "parameters": parameters}))
 
 
 if __name__ == "__main__":

@@ -110,7 +110,8 @@ def evaluate(
     json_file: JsonFile = None,
 ) -> None:
     """Score what a model does: draw, edit, combine, look, decide, reflect; exit code 1 below what is needed."""
-    from ..nano.evaluation import Settings, chosen_abilities, to_json
+    from ..nano.abilities import chosen_abilities
+    from ..nano.evaluation import Settings, to_json
     from ..nano.evaluation import evaluate as examine
     from ..nano.scores import table
     from .bench import pipeline_facts

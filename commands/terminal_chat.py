@@ -14,7 +14,7 @@ from ..runtime.chat.conversation import Conversation
 from ..runtime.chat.exchange import ChatResult
 from ..runtime.chat.reflection import Reflection, Round
 from ..runtime.errors import OmniGen2Error
-from ..runtime.images.captions import sheet_of
+from ..runtime.images.captions import captioned_row
 from ..runtime.images.png import save_png
 from ..runtime.request import OnStep, Request
 from .terminal import ProgressLine
@@ -123,7 +123,7 @@ def save_rounds(reflection: Reflection, out: Path) -> list[Path]:
     for picture, name in zip(pictures, names, strict=True):
         save_png(picture, name, {})
     save_png(pictures[reflection.best], out, {"rounds": rounds_as_json(reflection)})
-    save_png(sheet_of(pictures, [_caption(number, done) for number, done in enumerate(reflection.rounds)]), sheet, {})
+    save_png(captioned_row(pictures, [_caption(number, done) for number, done in enumerate(reflection.rounds)]), sheet, {})
     return [out, *names, sheet]
 
 

@@ -1,1 +1,1 @@
-"""The small trained OmniGen2 that ships with the project: its world, its scores, its training and its checkpoint."""
+"""The small trained OmniGen2 that ships with the project: its world, tasks, evaluation, training and checkpoint."""

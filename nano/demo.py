@@ -1,65 +1,60 @@
-"""What `omnigen2 demo` shows: a few drawings, edits of them and combinations, on one sheet. Knows the pipeline by one method."""
+"""The demonstration that `omnigen2 demo` runs: drawings, edits and combinations on one contact sheet."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from PIL import Image
 
-from ..runtime.request import Request, Result
+from ..runtime.pipeline import Pipeline
+from ..runtime.progress import Progress, no_progress
+from ..runtime.request import Request
+from .contact_sheet import SheetEntry, contact_sheet
 from .evaluation import IMAGE_GUIDANCE, STEPS, TEXT_GUIDANCE
-from .sheet import Drawn, contact_sheet
-
-Progress = Callable[[int, int, str], object]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
-    """A request. of: the numbers of the earlier answers that it is given as pictures."""
+class DemoRequest:
+    """A request of the demonstration.
+
+    inputs: the indices of the earlier drawings that are its input pictures.
+    """
 
     prompt: str
-    of: tuple[int, ...] = ()
+    inputs: tuple[int, ...] = ()
 
 
-SHOWN = (
-    Shown(prompt="a large red circle on a blue background"),
-    Shown(prompt="a small yellow star on a purple background"),
-    Shown(prompt="a green square to the left of a yellow star on white"),
-    Shown(prompt="three small purple triangles on orange"),
-    Shown(prompt="make the circle green", of=(0,)),
-    Shown(prompt="replace the star with a white square", of=(1,)),
-    Shown(prompt="remove the square", of=(2,)),
-    Shown(prompt="change the background to black", of=(2,)),
-    Shown(
+DEMO_REQUESTS = (
+    DemoRequest(prompt="a large red circle on a blue background"),
+    DemoRequest(prompt="a small yellow star on a purple background"),
+    DemoRequest(prompt="a green square to the left of a yellow star on white"),
+    DemoRequest(prompt="three small purple triangles on orange"),
+    DemoRequest(prompt="make the circle green", inputs=(0,)),
+    DemoRequest(prompt="replace the star with a white square", inputs=(1,)),
+    DemoRequest(prompt="remove the square", inputs=(2,)),
+    DemoRequest(prompt="change the background to black", inputs=(2,)),
+    DemoRequest(
         prompt="put the object from the first image and the object from the second image on a white background",
-        of=(0, 1),
+        inputs=(0, 1),
     ),
-    Shown(prompt="the object from image 2 on the background of image 1", of=(0, 1)),
+    DemoRequest(prompt="the object from image 2 on the background of image 1", inputs=(0, 1)),
 )
 SEED = 1
 
 
-class Painter(Protocol):
-    """What is shown: `runtime.pipeline.Pipeline`."""
-
-    def generate(self, request: Request) -> Result: ...
-
-
-def demonstrate(painter: Painter, progress: Progress = lambda done, total, what: None) -> Image.Image:
-    """Draw all of SHOWN. progress(done, total, what) is called before each. Returns the contact sheet."""
-    drawings: list[Drawn] = []
-    for number, shown in enumerate(SHOWN):
-        progress(number, len(SHOWN), shown.prompt)
-        inputs = tuple(drawings[k].picture for k in shown.of)
+def demonstrate(pipeline: Pipeline, progress: Progress = no_progress) -> Image.Image:
+    """Draw all of DEMO_REQUESTS. `progress` is called before each. Returns the contact sheet."""
+    entries: list[SheetEntry] = []
+    for number, demo in enumerate(DEMO_REQUESTS):
+        progress(number, len(DEMO_REQUESTS), demo.prompt)
+        inputs = tuple(entries[k].drawing for k in demo.inputs)
         request = Request(
-            prompt=shown.prompt,
+            prompt=demo.prompt,
             images=inputs,
             steps=STEPS,
             text_guidance=TEXT_GUIDANCE,
             image_guidance=IMAGE_GUIDANCE,
             seed=SEED,
         )
-        drawings.append(Drawn(prompt=shown.prompt, picture=painter.generate(request).images[0], inputs=inputs))
-    return contact_sheet(drawings)
+        entries.append(SheetEntry(prompt=demo.prompt, drawing=pipeline.generate(request).images[0], inputs=inputs))
+    return contact_sheet(entries)

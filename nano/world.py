@@ -1,6 +1,6 @@
-"""Nano's world: one to three plain shapes on a plain background, as data. Says what may be in a picture and where.
+"""Nano's world: scenes of one to three plain shapes on a plain background, as data, and their random sampler.
 
-WORLD.md states it for readers. Knows nothing of pixels or words.
+WORLD.md describes it for readers. Knows nothing of pixels or words.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ COLOURS = {
 }
 SHAPES = ("circle", "square", "triangle", "star")
 RADII_PX = {"small": (11.0, 14.0), "large": (19.0, 22.0)}
-"""Of the circle; the other shapes' sizes follow from it as `outline` says."""
+"""Circle radii of each size; `outline` derives the other shapes' sizes from them."""
 JITTER_PX = 3.0
-"""How far off its place a thing may be, along each axis."""
+"""The largest offset of a thing from its nominal centre, along each axis."""
 DENTS = 8
 DENTS_SPREAD = 0.16
-LEAST_DENTS_SPREAD = 0.12
-"""Of the dents of a badly drawn thing: how many, how far they are spread, and how far at least."""
-NO_SIZE_PX = (15.6, 17.4)
-"""Radii of a badly drawn thing that is neither small nor large."""
+MIN_DENTS_SPREAD = 0.12
+"""Dents of a badly drawn thing: their number, their standard deviation, and the smallest that one thing's dents may have."""
+BETWEEN_SIZES_PX = (15.6, 17.4)
+"""Radii of a badly drawn thing, between small and large."""
 RELATIONS = ("left", "right", "above", "below")
 OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
@@ -44,9 +44,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Thing:
-    """A shape in a picture: centre and radius in pixels, x to the right and y down.
+    """A shape in a picture.
 
-    dents: how much too far out its outline is at even angles, in parts of the distance from the centre; none if it is even.
+    x, y: the centre in pixels, x to the right and y down.
+    radius: in pixels.
+    dents: relative radial offsets of the outline at evenly spaced angles; empty for a clean outline.
     """
 
     shape: str
@@ -60,14 +62,14 @@ class Thing:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """What a picture shows."""
+    """The content of a picture."""
 
     background: str
     things: tuple[Thing, ...]
 
 
 def outline(shape: str, radius: float) -> list[Point]:
-    """The corners around (0, 0) of a shape other than the circle; a circle of `radius` has about the same area."""
+    """Corners around (0, 0) of a shape other than the circle, with about the area of a circle of `radius`."""
     if shape == "square":
         half = 0.88 * radius
         return [(-half, -half), (half, -half), (half, half), (-half, half)]
@@ -78,15 +80,15 @@ def outline(shape: str, radius: float) -> list[Point]:
     raise ValueError(f"shape={shape!r} has no corners; allowed are square, triangle, star")
 
 
-def uneven_outline(thing: Thing) -> list[Point]:
-    """The corners around (0, 0) of a thing with dents, between which they are interpolated."""
-    whole = (
+def dented_outline(thing: Thing) -> list[Point]:
+    """Corners around (0, 0) of a thing with dents, interpolated between the dents' angles."""
+    clean = (
         [_polar(thing.radius, k / 64) for k in range(64)]
         if thing.shape == "circle"
         else outline(thing.shape, thing.radius)
     )
-    ends = zip(whole, [*whole[1:], whole[0]], strict=True)
-    points = np.array([np.linspace(start, end, 12, endpoint=False) for start, end in ends]).reshape(-1, 2)
+    edges = zip(clean, [*clean[1:], clean[0]], strict=True)
+    points = np.array([np.linspace(start, end, 12, endpoint=False) for start, end in edges]).reshape(-1, 2)
     angles = np.linspace(-math.pi, math.pi, len(thing.dents), endpoint=False)
     dents = np.interp(np.arctan2(points[:, 1], points[:, 0]), angles, thing.dents, period=2 * math.pi)
     return [(float(x), float(y)) for x, y in points * (1 + dents[:, None])]
@@ -94,12 +96,12 @@ def uneven_outline(thing: Thing) -> list[Point]:
 
 def is_badly_drawn(thing: Thing) -> bool:
     """Whether it has dents or is neither small nor large."""
-    least, most = RADII_PX[thing.size]
-    return bool(thing.dents) or not least <= thing.radius <= most
+    low, high = RADII_PX[thing.size]
+    return bool(thing.dents) or not low <= thing.radius <= high
 
 
 def _polar(distance: float, turns: float, drop: float = 0.0) -> Point:
-    """A point so far from the centre, `turns` clockwise from straight up."""
+    """The point at `distance` from the centre, `turns` clockwise from straight up, moved down by `drop`."""
     angle = 2 * math.pi * turns
     return distance * math.sin(angle), drop - distance * math.cos(angle)
 
@@ -111,7 +113,7 @@ def _held_out() -> frozenset[tuple[str, str, str]]:
 
 
 HELD_OUT = _held_out()
-"""(colour, shape, background): a tenth of all combinations, in no picture of the training."""
+"""(colour, shape, background): a tenth of all combinations, absent from all training pictures."""
 
 
 def is_held_out(scene: Scene) -> bool:
@@ -120,7 +122,7 @@ def is_held_out(scene: Scene) -> bool:
 
 
 class Sampler:
-    """Draws scenes from a seed. With `held_out` false (as in training) none holds a held-out combination."""
+    """Draws scenes from a seed. Only `held_out_thing` draws held-out combinations."""
 
     def __init__(self, seed: int | np.random.SeedSequence) -> None:
         self.rng = np.random.default_rng(seed)
@@ -131,47 +133,47 @@ class Sampler:
     def chance(self, probability: float) -> bool:
         return bool(self.rng.random() < probability)
 
-    def colour(self, *but: str) -> str:
-        return self.choice([name for name in COLOURS if name not in but])
+    def colour(self, *excluded: str) -> str:
+        return self.choice([name for name in COLOURS if name not in excluded])
 
-    def place(self, place: Point) -> Point:
-        """A point near `place`."""
-        x, y = place
+    def jittered(self, centre: Point) -> Point:
+        """A point near `centre`."""
+        x, y = centre
         return x + self.rng.uniform(-JITTER_PX, JITTER_PX), y + self.rng.uniform(-JITTER_PX, JITTER_PX)
 
-    def thing(self, place: Point, **fixed: str) -> Thing:
-        """A thing near `place`, of any kind but for what `fixed` says of shape, colour and size."""
+    def thing(self, centre: Point, **fixed: str) -> Thing:
+        """A thing near `centre`. `fixed` may set shape, colour and size; the others are random."""
         size = fixed.get("size") or self.choice(tuple(RADII_PX))
-        x, y = self.place(place)
+        x, y = self.jittered(centre)
         radius = float(self.rng.uniform(*RADII_PX[size]))
         shape = fixed.get("shape") or self.choice(SHAPES)
         return Thing(shape=shape, colour=fixed.get("colour") or self.colour(), size=size, x=x, y=y, radius=radius)
 
-    def dents(self, spread: float = DENTS_SPREAD, least: float = LEAST_DENTS_SPREAD) -> tuple[float, ...]:
-        """Dents that nobody takes for even, unless `spread` and `least` say otherwise."""
+    def dents(self, spread: float = DENTS_SPREAD, min_spread: float = MIN_DENTS_SPREAD) -> tuple[float, ...]:
+        """Random dents; the default spreads make them clearly visible."""
         while True:
             dents = self.rng.normal(0, spread, DENTS)
-            if dents.std() >= least:
+            if dents.std() >= min_spread:
                 return tuple(dents.tolist())
 
     def badly_drawn(self, thing: Thing) -> Thing:
-        """The thing with dents, or neither small nor large."""
+        """The thing with dents, or with a radius between small and large."""
         if self.chance(0.5):
             return replace(thing, dents=self.dents())
-        return replace(thing, radius=float(self.rng.uniform(*NO_SIZE_PX)))
+        return replace(thing, radius=float(self.rng.uniform(*BETWEEN_SIZES_PX)))
 
-    def one(self) -> Scene:
+    def one_thing(self) -> Scene:
         """One thing near the middle."""
         return self._accepted(lambda: (self.thing(MIDDLE),))
 
-    def held_out_one(self) -> Scene:
+    def held_out_thing(self) -> Scene:
         """One thing near the middle, of a held-out combination."""
         colour, shape, background = self.choice(sorted(HELD_OUT))
         return Scene(background=background, things=(self.thing(MIDDLE, colour=colour, shape=shape),))
 
-    def related(self, relation: str) -> Scene:
-        """Two things that differ in shape and colour, the first left, right, above or below of the second."""
-        first, second = places(relation)
+    def two_things(self, relation: str) -> Scene:
+        """Two things that differ in shape and colour, the first one `relation` (left, right, above, below) of the second."""
+        first, second = PAIR_CENTRES[relation]
 
         def things() -> tuple[Thing, ...]:
             a = self.thing(first)
@@ -181,42 +183,37 @@ class Sampler:
 
         return self._accepted(things)
 
-    def counted(self, count: int) -> Scene:
+    def alike_things(self, count: int) -> Scene:
         """`count` things of the same shape, colour and size."""
 
         def things() -> tuple[Thing, ...]:
             fixed = {"shape": self.choice(SHAPES), "colour": self.colour(), "size": self.choice(tuple(RADII_PX))}
-            return tuple(self.thing(place, **fixed) for place in GROUPS[count])
+            return tuple(self.thing(centre, **fixed) for centre in GROUP_CENTRES[count])
 
         return self._accepted(things)
 
-    def _accepted(self, things: Callable[[], tuple[Thing, ...]]) -> Scene:
+    def _accepted(self, sample_things: Callable[[], tuple[Thing, ...]]) -> Scene:
         while True:
-            drawn = things()
-            scene = Scene(background=self.colour(*(thing.colour for thing in drawn)), things=drawn)
+            things = sample_things()
+            scene = Scene(background=self.colour(*(thing.colour for thing in things)), things=things)
             if not is_held_out(scene):
                 return scene
 
 
 MIDDLE: Point = (64, 64)
-GROUPS: dict[int, tuple[Point, ...]] = {1: (MIDDLE,), 2: ((33, 64), (95, 64)), 3: ((33, 40), (95, 40), (64, 92))}
-"""Where one, two or three things stand."""
-
-
-def places(relation: str) -> tuple[Point, Point]:
-    """Where the first thing stands and where the second, of which it is left, right, above or below."""
-    near, far = (64 - 31, 64 + 31)
-    pairs: dict[str, tuple[Point, Point]] = {
-        "left": ((near, 64), (far, 64)),
-        "right": ((far, 64), (near, 64)),
-        "above": ((64, near), (64, far)),
-        "below": ((64, far), (64, near)),
-    }
-    return pairs[relation]
+GROUP_CENTRES: dict[int, tuple[Point, ...]] = {1: (MIDDLE,), 2: ((33, 64), (95, 64)), 3: ((33, 40), (95, 40), (64, 92))}
+"""Nominal centres of a group of one, two or three things."""
+PAIR_CENTRES: dict[str, tuple[Point, Point]] = {
+    "left": ((33, 64), (95, 64)),
+    "right": ((95, 64), (33, 64)),
+    "above": ((64, 33), (64, 95)),
+    "below": ((64, 95), (64, 33)),
+}
+"""Nominal centres of two unlike things, by the first thing's relation to the second."""
 
 
 def relation_between(first: Thing, second: Thing) -> str:
-    """How the first lies to the second, along the axis on which they are further apart."""
+    """The first thing's relation to the second, along the axis on which their centres are further apart."""
     dx, dy = first.x - second.x, first.y - second.y
     if abs(dx) >= abs(dy):
         return "left" if dx < 0 else "right"

@@ -1,1 +1,1 @@
-"""How nano was trained: tokenizer, autoencoder, language model, transformer. Needs torch; nothing that ships imports it."""
+"""The training of nano: tokenizer, autoencoder, vision encoder, language model, transformer. Needs torch."""

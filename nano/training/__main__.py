@@ -1,6 +1,7 @@
-"""python -m omnigen2_rt.nano.training PART --minutes M: one sitting of training. Go on with the same command.
+"""python -m omnigen2_rt.nano.training PART --minutes M: one session of training. The same command again resumes it.
 
-Parts, in this order: tokenizer, vae, sight, mllm, transformer, graphs. State and logs lie in --work, weights in nano/checkpoint.
+Parts, in this order: tokenizer, vae, vision_encoder, mllm, transformer, graphs. State and logs are written to --work, weights
+to nano/checkpoint.
 """
 
 from __future__ import annotations
@@ -13,33 +14,33 @@ from . import checkpoint
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("tokenizer", "vae", "sight", "mllm", "transformer", "graphs"))
+    parser.add_argument("part", choices=("tokenizer", "vae", "vision_encoder", "mllm", "transformer", "graphs"))
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--work", type=Path, default=Path("nano-training"))
-    given = parser.parse_args()
-    seconds = 60 * given.minutes
-    if given.part == "tokenizer":
+    arguments = parser.parse_args()
+    seconds = 60 * arguments.minutes
+    if arguments.part == "tokenizer":
         from . import tokenizer
 
         tokenizer.train(checkpoint.CHECKPOINT)
-    elif given.part == "graphs":
+    elif arguments.part == "graphs":
         checkpoint.write_graphs()
-    elif given.part == "vae":
+    elif arguments.part == "vae":
         from . import vae
 
-        vae.train(given.work, seconds)
-    elif given.part == "sight":
-        from . import sight
+        vae.train(arguments.work, seconds)
+    elif arguments.part == "vision_encoder":
+        from . import vision_encoder
 
-        sight.train(given.work, seconds)
-    elif given.part == "mllm":
+        vision_encoder.train(arguments.work, seconds)
+    elif arguments.part == "mllm":
         from . import mllm
 
-        mllm.train(given.work, seconds)
+        mllm.train(arguments.work, seconds)
     else:
         from . import transformer
 
-        transformer.train(given.work, seconds)
+        transformer.train(arguments.work, seconds)
 
 
 if __name__ == "__main__":

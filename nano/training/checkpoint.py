@@ -1,4 +1,4 @@
-"""Nano's checkpoint directory, in the official layout: its configs are written by hand, the weights by the training, in bf16."""
+"""Nano's checkpoint directory in the official layout: configs written by hand, bf16 weights written by the training."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from ...reference.mllm import MLLM, MLLMConfig
@@ -18,15 +18,15 @@ from ...reference.transformer import Transformer, TransformerConfig
 from ...reference.vae import VAE, VAEConfig
 from ...reference.vision import VisionConfig
 from ...reference.weights import load_mllm, load_transformer, load_vae, read_config, stored_mllm_name
-from .loop import written_whole
+from ...runtime.files import write_whole
 
 CHECKPOINT = Path(__file__).parent.parent / "checkpoint"
 LOADERS: dict[str, Callable[[Path], Any]] = {"transformer": load_transformer, "vae": load_vae, "mllm": load_mllm}
-STEMS = {"transformer": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "mllm": "model"}
+FILE_STEMS = {"transformer": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "mllm": "model"}
 
 
 def build(part: str, checkpoint: Path = CHECKPOINT) -> Any:
-    """A fresh network of a part, as its config says."""
+    """A new network of a part, built from its config."""
     config = read_config(checkpoint / part)
     if part == "transformer":
         return Transformer(TransformerConfig.from_json(config))
@@ -35,9 +35,9 @@ def build(part: str, checkpoint: Path = CHECKPOINT) -> Any:
     return MLLM(MLLMConfig.from_json(config), VisionConfig.from_json(config))
 
 
-def started(part: str, initialize: Callable[[Any], None], checkpoint: Path = CHECKPOINT) -> Any:
-    """The part as the checkpoint has it, for a sitting that finds no state file; a fresh one where it has no weights."""
-    if (checkpoint / part / f"{STEMS[part]}.safetensors").exists():
+def load_or_build(part: str, initialize: Callable[[Any], None], checkpoint: Path = CHECKPOINT) -> Any:
+    """The part with the checkpoint's weights, or a new initialized one where the checkpoint has none."""
+    if (checkpoint / part / f"{FILE_STEMS[part]}.safetensors").exists():
         return LOADERS[part](checkpoint).train()
     network = build(part, checkpoint)
     initialize(network)
@@ -45,37 +45,35 @@ def started(part: str, initialize: Callable[[Any], None], checkpoint: Path = CHE
 
 
 def save(part: str, network: nn.Module, checkpoint: Path = CHECKPOINT) -> None:
-    """Write the part's weights, whole or not at all."""
+    """Write the part's weights, atomically."""
     rename = stored_mllm_name if part == "mllm" else str
     tensors = {rename(name): value.to(torch.bfloat16).contiguous() for name, value in network.state_dict().items()}
-    target = checkpoint / part / f"{STEMS[part]}.safetensors"
-    with written_whole(target) as partial:
-        save_file(tensors, partial, metadata={"format": "pt"})
-        partial.chmod(0o644)
+    path = checkpoint / part / f"{FILE_STEMS[part]}.safetensors"
+    write_whole(path, safetensors.torch.save(tensors, metadata={"format": "pt"}))
 
 
 def update_config(part: str, changes: dict[str, Any], checkpoint: Path = CHECKPOINT) -> None:
-    """Put measured numbers into the part's config.json."""
+    """Update numbers of the part's config.json."""
     path = checkpoint / part / "config.json"
     config = {**json.loads(path.read_text(encoding="utf-8")), **changes}
-    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(config, indent=2) + "\n")
 
 
 def write_graphs(checkpoint: Path = CHECKPOINT) -> None:
-    """Export the checkpoint and put the graphs and the manifest into it, so that it is its own bundle."""
+    """Export the checkpoint and replace its graphs and manifest, so that it is its own bundle."""
     from ...exporter.export import export_bundle
 
     with tempfile.TemporaryDirectory(dir=checkpoint.parent) as folder:
         bundle = Path(folder) / "nano"
         export_bundle(checkpoint, bundle)
-        for old in checkpoint.glob("*.onnx"):
-            old.unlink()
-        for new in (*bundle.glob("*.onnx"), bundle / "bundle.json", bundle / "processor" / "tokenizer.json"):
-            os.replace(new, checkpoint / new.relative_to(bundle))
+        for path in checkpoint.glob("*.onnx"):
+            path.unlink()
+        for path in (*bundle.glob("*.onnx"), bundle / "bundle.json", bundle / "processor" / "tokenizer.json"):
+            os.replace(path, checkpoint / path.relative_to(bundle))
 
 
 def initialize_mllm(network: nn.Module) -> None:
-    """Normal weights as Qwen's, the embedding small enough for the tied head."""
+    """Normal initialization like Qwen's, with small embeddings because the head is tied to them."""
     for name, parameter in network.named_parameters():
         if parameter.ndim >= 2:
             width = parameter[0].numel()

@@ -1,12 +1,14 @@
-"""Trains the language model and its eyes on questions about scenes: next tokens of answers, and a little of requests too.
+"""Trains the MLLM on questions about scenes: next-token prediction of answers and, with a small weight, of requests.
 
-The transformer reads the last hidden states of a request. Next-token prediction alone lets these forget the word they stand on
-("red" or "blue": a shape follows either), so a probe that is thrown away afterwards must find it, and the word before, in them.
-The eyes, which were trained alone before, go on telling what they see to their own probe.
+The transformer's condition is a request's last hidden states. With next-token prediction alone these lose the token at their own
+position ("red" or "blue": a shape follows either), so auxiliary probes predict it and the previous token from them. A third probe
+predicts the labels of image tokens, as in the vision encoder's own training. All probes are discarded afterwards.
 """
 
 from __future__ import annotations
 
+import statistics
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,151 +21,156 @@ from torch import Tensor, nn
 
 from ...reference.mllm import MLLM, TextLayer
 from ...reference.vision import VisionBlock
-from ..talking_tasks import TalkingTask, decide, look, reflect, relate
+from ..chat_tasks import ChatTask, answer_question, answer_relation_question, decide, reflect
 from ..world import Sampler, Scene
-from . import checkpoint, sight
-from .conversations import Batch, Reader
-from .conversations import look as see
-from .loop import Schedule, Training, fused
+from . import checkpoint, vision_encoder
+from .conversations import Batch, Processor, encode_images
+from .loop import Schedule, Training, compile_blocks
 
 BATCH = 64
 QUESTIONS = 20_000
-"""Rendered anew for every sitting."""
-ALIKE = 8
-"""Batches that are drawn together and share out their questions by length, so that little is padded."""
-UNEVEN, BLUR_PX = 0.03, 0.9
-"""How far what is right may be from what was rendered."""
-REQUEST_WEIGHT, PROBE_WEIGHT, SIGHT_WEIGHT = 0.05, 0.2, 0.2
+"""Questions of a session."""
+BATCHES_PER_BUCKET = 8
+"""Batches that are drawn together and sorted by length, to reduce padding."""
+AUGMENT_DENTS, AUGMENT_BLUR_PX = 0.03, 0.9
+"""Augmentation of right pictures: the standard deviation of dents and the largest blur."""
+REQUEST_WEIGHT, PROBE_WEIGHT, IMAGE_PROBE_WEIGHT = 0.05, 0.2, 0.2
 SCHEDULE = Schedule(learning_rate=1e-3, averaging=0.998, with_muon=True)
 
 
-class Pupil(nn.Module):
-    """The MLLM, and the probes: for the present and the previous token, and for what image tokens show."""
+class MLLMWithProbes(nn.Module):
+    """The MLLM with probes for the current token, the previous token and the labels of image tokens."""
 
     def __init__(self, mllm: MLLM) -> None:
         super().__init__()
         config = mllm.language_model.config
         self.mllm = mllm
-        self.probe = nn.ModuleList(nn.Linear(config.hidden_size, config.vocab_size) for _ in range(2))
-        self.sight_probe = sight.probe(mllm.visual)
+        self.token_probes = nn.ModuleList(nn.Linear(config.hidden_size, config.vocab_size) for _ in range(2))
+        self.image_probe = vision_encoder.build_probe(mllm.visual)
 
 
 class Questions:
-    """A sitting's questions with their pictures, rendered once."""
+    """A session's questions with their rendered pictures."""
 
-    def __init__(self, reader: Reader, seed: np.random.SeedSequence, count: int) -> None:
+    def __init__(self, processor: Processor, seed: np.random.SeedSequence, count: int) -> None:
         sampler = Sampler(seed)
-        self.tasks = [some_question(sampler) for _ in range(count)]
-        self.turns = [reader.turn(task.question, len(task.inputs), task.answer) for task in self.tasks]
+        self.tasks = [random_question(sampler) for _ in range(count)]
+        self.turns = [processor.encode_turn(task.question, len(task.inputs), task.answer) for task in self.tasks]
         counts = np.array([len(task.inputs) for task in self.tasks])
         self.first = np.cumsum(counts) - counts
         self.lengths = np.array([len(turn.ids) for turn in self.turns])
         scenes = [scene for task in self.tasks for scene in task.inputs]
-        self.pixels: NDArray[np.uint8] = np.stack([reader.pixels(*as_drawn(scene, sampler)) for scene in scenes])
-        self.shown: NDArray[np.int64] = np.stack([sight.shown(scene, reader.tokens_a_side) for scene in scenes])
+        self.pixels: NDArray[np.uint8] = np.stack(
+            [processor.render_pixels(*augment(scene, sampler)) for scene in scenes]
+        )
+        self.labels: NDArray[np.int64] = np.stack(
+            [vision_encoder.token_labels(scene, processor.tokens_per_side) for scene in scenes]
+        )
 
-    def take(self, chosen: NDArray[np.int64], reader: Reader) -> tuple[list[TalkingTask], Batch, Tensor]:
-        """The questions, and what each image token of their pictures shows."""
+    def take(self, chosen: NDArray[np.int64], processor: Processor) -> tuple[list[ChatTask], Batch, Tensor]:
+        """The chosen tasks, their batch, and the labels of their pictures' image tokens."""
         tasks = [self.tasks[k] for k in chosen]
         pictures = [self.first[k] + n for k, task in zip(chosen, tasks, strict=True) for n in range(len(task.inputs))]
-        batch = reader.batch([self.turns[k] for k in chosen], self.pixels[pictures])
-        return tasks, batch, torch.from_numpy(self.shown[pictures])
+        batch = processor.collate([self.turns[k] for k in chosen], self.pixels[pictures])
+        return tasks, batch, torch.from_numpy(self.labels[pictures])
 
     def batches(self, rng: np.random.Generator, size: int) -> Iterator[NDArray[np.int64]]:
-        """Numbers of questions, batch after batch without end; those of a batch are of similar length."""
+        """Endless batches of indices of questions of similar length."""
         while True:
-            drawn = rng.integers(len(self.tasks), size=size * ALIKE)
-            ordered = drawn[self.lengths[drawn].argsort(kind="stable")].reshape(ALIKE, size)
-            yield from rng.permutation(ordered)
+            indices = rng.integers(len(self.tasks), size=size * BATCHES_PER_BUCKET)
+            by_length = indices[self.lengths[indices].argsort(kind="stable")].reshape(BATCHES_PER_BUCKET, size)
+            yield from rng.permutation(by_length)
 
 
-def as_drawn(scene: Scene, sampler: Sampler) -> tuple[Scene, float]:
-    """The scene as a model may draw it, which is right too, and the pixels to blur it by: nothing, half of the time."""
+def augment(scene: Scene, sampler: Sampler) -> tuple[Scene, float]:
+    """The scene with the small flaws of a right drawing, and a blur in pixels; unchanged with a chance of one half."""
     if sampler.chance(0.5):
         return scene, 0.0
-    things = (thing if thing.dents else replace(thing, dents=sampler.dents(UNEVEN, 0.0)) for thing in scene.things)
-    return replace(scene, things=tuple(things)), float(sampler.rng.uniform(0, BLUR_PX))
+    things = (
+        thing if thing.dents else replace(thing, dents=sampler.dents(AUGMENT_DENTS, 0.0)) for thing in scene.things
+    )
+    return replace(scene, things=tuple(things)), float(sampler.rng.uniform(0, AUGMENT_BLUR_PX))
 
 
-def some_question(sampler: Sampler) -> TalkingTask:
-    """Mostly reflecting, for what is badly drawn is the hardest to see, then relations; sometimes deciding."""
+def random_question(sampler: Sampler) -> ChatTask:
+    """A random question: mostly reflection, because bad drawing is the hardest to recognize."""
     share = sampler.rng.random()
-    return (relate if share < 0.15 else look if share < 0.3 else reflect if share < 0.9 else decide)(sampler)
+    if share < 0.3:
+        return (answer_relation_question if share < 0.15 else answer_question)(sampler)
+    return (reflect if share < 0.9 else decide)(sampler)
 
 
-def read(mllm: MLLM, batch: Batch, reader: Reader) -> tuple[Tensor, Tensor | None]:
-    """The last hidden states of every token, (B, T, Dt), and the pictures' image tokens, (N, tokens, Dt), if there are any."""
-    model, seen = mllm.language_model, None
+def run_mllm(mllm: MLLM, batch: Batch, processor: Processor) -> tuple[Tensor, Tensor | None]:
+    """The last hidden states of every token (B, T, Dt), and the image features (N, tokens, Dt) or None without pictures."""
+    model, features = mllm.language_model, None
     embeds = model.embed_tokens(batch.ids)
     if len(batch.patches):
-        seen = see(mllm.visual, batch.patches, reader.grid)
-        places = (batch.ids == reader.image_token).unsqueeze(-1).expand_as(embeds)
-        embeds = embeds.masked_scatter(places, seen.to(embeds.dtype))
+        features = encode_images(mllm.visual, batch.patches, processor.grid)
+        image_mask = (batch.ids == processor.image_token).unsqueeze(-1).expand_as(embeds)
+        embeds = embeds.masked_scatter(image_mask, features.to(embeds.dtype))
     mask = torch.ones(batch.ids.shape[1], batch.ids.shape[1], dtype=torch.bool).tril()[None, None]
     hidden: Tensor
     hidden, _, _ = model(embeds, batch.cos, batch.sin, mask, *model.empty_cache(len(batch.ids)))
-    return hidden, seen
+    return hidden, features
 
 
-def losses(pupil: Pupil, batch: Batch, shown: Tensor, reader: Reader) -> tuple[Tensor, Tensor, dict[str, float]]:
-    """The loss; for each row whether every token of its answer is the likeliest one; figures. shown: see `sight.shown`."""
-    hidden, seen = read(pupil.mllm, batch, reader)
-    words = batch.written & (batch.ids != reader.image_token)
-    said = words[:, 1:]
-    wanted, answered = batch.ids[:, 1:][said], batch.answered[:, 1:][said]
-    logits = pupil.mllm.language_model.lm_head(hidden[:, :-1][said]).float()
-    each = F.cross_entropy(logits, wanted, reduction="none")
-    loss = each[answered].mean() + REQUEST_WEIGHT * each[~answered].mean()
-    for back, probe in enumerate(pupil.probe):
-        known = batch.ids[:, : batch.ids.shape[1] - back][words[:, back:]]
-        loss = loss + PROBE_WEIGHT * F.cross_entropy(probe(hidden[:, back:][words[:, back:]]).float(), known)
-    figures: dict[str, float] = {}
-    if seen is not None:
-        sighted, figures = sight.sight_loss(pupil.sight_probe(seen), shown)
-        loss = loss + SIGHT_WEIGHT * sighted
-    row = torch.arange(len(words)).unsqueeze(1).expand_as(said)[said]
-    mistaken = torch.zeros(len(words)).index_add(0, row, ((logits.argmax(-1) != wanted) & answered).float())
-    return loss, mistaken == 0, figures
+def losses(
+    model: MLLMWithProbes, batch: Batch, labels: Tensor, processor: Processor
+) -> tuple[Tensor, Tensor, dict[str, float]]:
+    """The loss; for each row whether every token of its answer is the most likely one; metrics. labels: see `token_labels`."""
+    hidden, features = run_mllm(model.mllm, batch, processor)
+    text_mask = batch.attention_mask & (batch.ids != processor.image_token)
+    predicted = text_mask[:, 1:]
+    targets, is_answer = batch.ids[:, 1:][predicted], batch.answer_mask[:, 1:][predicted]
+    logits = model.mllm.language_model.lm_head(hidden[:, :-1][predicted]).float()
+    errors = F.cross_entropy(logits, targets, reduction="none")
+    loss = errors[is_answer].mean() + REQUEST_WEIGHT * errors[~is_answer].mean()
+    for back, probe in enumerate(model.token_probes):
+        tokens = batch.ids[:, : batch.ids.shape[1] - back][text_mask[:, back:]]
+        loss = loss + PROBE_WEIGHT * F.cross_entropy(probe(hidden[:, back:][text_mask[:, back:]]).float(), tokens)
+    metrics: dict[str, float] = {}
+    if features is not None:
+        image_loss, metrics = vision_encoder.probe_loss(model.image_probe(features), labels)
+        loss = loss + IMAGE_PROBE_WEIGHT * image_loss
+    row = torch.arange(len(text_mask)).unsqueeze(1).expand_as(predicted)[predicted]
+    mistakes = torch.zeros(len(text_mask)).index_add(0, row, ((logits.argmax(-1) != targets) & is_answer).float())
+    return loss, mistakes == 0, metrics
 
 
 def train(work: Path, seconds: float) -> None:
-    """One sitting; writes the weights."""
+    """Run one session. Writes the weights."""
     torch.manual_seed(0)
-    reader = Reader(checkpoint.CHECKPOINT)
-    pupil = Pupil(checkpoint.started("mllm", checkpoint.initialize_mllm))
-    checkpoint.initialize_mllm(pupil.probe)
-    fused(pupil, TextLayer, VisionBlock)
-    training = Training(pupil, SCHEDULE, work / "mllm.pt")
-    questions = Questions(reader, np.random.SeedSequence([3, training.step]), QUESTIONS)
+    processor = Processor(checkpoint.CHECKPOINT)
+    model = MLLMWithProbes(checkpoint.load_or_build("mllm", checkpoint.initialize_mllm))
+    checkpoint.initialize_mllm(model.token_probes)
+    compile_blocks(model, TextLayer, VisionBlock)
+    training = Training(model, SCHEDULE, work / "mllm.pt")
+    questions = Questions(processor, np.random.SeedSequence([3, training.step]), QUESTIONS)
     batches = questions.batches(np.random.default_rng([4, training.step]), BATCH)
 
     def loss() -> tuple[Tensor, dict[str, float]]:
-        tasks, batch, shown = questions.take(next(batches), reader)
-        value, right, figures = losses(pupil, batch, shown, reader)
-        kinds = {
-            ability: [bool(r) for r, t in zip(right, tasks, strict=True) if t.ability == ability]
-            for ability in ABILITIES
-        }
-        return value, figures | {ability: sum(found) / len(found) for ability, found in kinds.items() if found}
+        tasks, batch, labels = questions.take(next(batches), processor)
+        value, is_right, metrics = losses(model, batch, labels, processor)
+        by_ability = defaultdict[str, list[bool]](list)
+        for task, right in zip(tasks, is_right, strict=True):
+            by_ability[task.ability].append(bool(right))
+        return value, metrics | {ability: statistics.fmean(results) for ability, results in by_ability.items()}
 
     training.run(loss, seconds)
-    training.average_into_network()
-    measure(pupil, reader)
-    checkpoint.save("mllm", pupil.mllm)
-
-
-ABILITIES = ("look", "decide", "reflect")
+    training.load_averaged_weights()
+    measure(model, processor)
+    checkpoint.save("mllm", model.mllm)
 
 
 @torch.no_grad()
-def measure(pupil: Pupil, reader: Reader, count: int = 1024) -> None:
-    """Print how many of new questions are answered right, by kind."""
-    questions = Questions(reader, np.random.SeedSequence(5), count)
-    found: dict[str, list[bool]] = {}
+def measure(model: MLLMWithProbes, processor: Processor, count: int = 1024) -> None:
+    """Print the share of right answers to new questions, by kind."""
+    questions = Questions(processor, np.random.SeedSequence(5), count)
+    by_kind = defaultdict[str, list[bool]](list)
     for chosen in np.arange(count).reshape(-1, 64):
-        tasks, batch, shown = questions.take(chosen, reader)
-        _, right, _ = losses(pupil, batch, shown, reader)
-        for task, is_right in zip(tasks, right, strict=True):
-            found.setdefault(f"{task.ability}: {task.kind}", []).append(bool(is_right))
-    for kind, results in sorted(found.items()):
+        tasks, batch, labels = questions.take(chosen, processor)
+        _, is_right, _ = losses(model, batch, labels, processor)
+        for task, right in zip(tasks, is_right, strict=True):
+            by_kind[f"{task.ability}: {task.kind}"].append(bool(right))
+    for kind, results in sorted(by_kind.items()):
         print(f"{kind:30} {sum(results) / len(results):7.1%} of {len(results)}", flush=True)

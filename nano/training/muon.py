@@ -1,8 +1,7 @@
-"""The Muon optimizer: momentum whose matrices are brought to singular values near one (Keller Jordan, 2024).
+"""The Muon optimizer: momentum with orthogonalized updates (Keller Jordan, 2024).
 
-torch.optim.Muon takes matrices only, one after another; this one also takes convolutions, as matrices of (out, in * height *
-width), and all matrices of a shape at once. The update is scaled to the size of AdamW's (arXiv 2502.16982, section 2.2), so that
-one learning rate serves both.
+Unlike torch.optim.Muon, it also takes convolutions, as matrices (out, in * height * width), and updates all matrices of a shape
+at once. The update is scaled to the size of AdamW's (arXiv 2502.16982, section 2.2), so that both share a learning rate.
 """
 
 from __future__ import annotations
@@ -19,7 +18,11 @@ ITERATIONS = 5
 
 
 class Muon(torch.optim.Optimizer):
-    """params: of two dimensions and more. weight_decay: decoupled, as AdamW's."""
+    """Muon.
+
+    params: parameters of two or more dimensions.
+    weight_decay: decoupled, as in AdamW.
+    """
 
     def __init__(
         self, params: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
@@ -31,23 +34,23 @@ class Muon(torch.optim.Optimizer):
         """One update of every parameter that has a gradient."""
         assert closure is None
         for group in self.param_groups:
-            alike = defaultdict[tuple[int, ...], list[Tensor]](list)
+            by_shape = defaultdict[tuple[int, ...], list[Tensor]](list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    alike[parameter.flatten(1).shape].append(parameter)
-            for parameters in alike.values():
+                    by_shape[parameter.flatten(1).shape].append(parameter)
+            for parameters in by_shape.values():
                 self._update(parameters, group["lr"], group["momentum"], group["weight_decay"])
 
     def _update(self, parameters: list[Tensor], rate: float, momentum: float, weight_decay: float) -> None:
-        """Parameters that are matrices of one shape."""
+        """Update parameters whose matrices have the same shape."""
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         averages = [self._momentum(parameter) for parameter in parameters]
         torch._foreach_lerp_(averages, gradients, 1 - momentum)
-        ahead = torch._foreach_lerp(gradients, averages, momentum)  # Nesterov's
-        updates = orthogonalized(torch.stack([update.flatten(1) for update in ahead]))
+        nesterov = torch._foreach_lerp(gradients, averages, momentum)
+        updates = orthogonalize(torch.stack([update.flatten(1) for update in nesterov]))
         size = 0.2 * max(updates.shape[1:]) ** 0.5
         torch._foreach_mul_(parameters, 1 - rate * weight_decay)
-        shaped = [update.reshape(like.shape) for update, like in zip(updates, parameters, strict=True)]
+        shaped = [update.reshape(parameter.shape) for update, parameter in zip(updates, parameters, strict=True)]
         torch._foreach_add_(parameters, shaped, alpha=-rate * size)
 
     def _momentum(self, parameter: Tensor) -> Tensor:
@@ -58,11 +61,8 @@ class Muon(torch.optim.Optimizer):
         return average
 
 
-def orthogonalized(matrices: Tensor) -> Tensor:
-    """(n, rows, columns), each with all singular values brought to about one (0.7 to 1.2).
-
-    By Newton-Schulz iteration, in bfloat16.
-    """
+def orthogonalize(matrices: Tensor) -> Tensor:
+    """The matrices (n, rows, columns) with singular values of about one (0.7 to 1.2): a Newton-Schulz iteration in bfloat16."""
     a, b, c = COEFFICIENTS
     is_tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.bfloat16()

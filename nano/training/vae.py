@@ -1,4 +1,4 @@
-"""Trains the autoencoder on rendered scenes: exact pictures back, from latents that are smooth."""
+"""Trains the autoencoder on rendered scenes, for exact reconstructions from smooth latents."""
 
 from __future__ import annotations
 
@@ -18,61 +18,61 @@ from .loop import Schedule, Training
 
 BATCH = 16
 NOISE_VARIANCE = 1e-3
-"""The pixels' error that the evidence bound takes for noise: 30 dB and more come for free, below that every bit costs."""
+"""The pixel variance of the evidence lower bound's likelihood: it balances reconstruction and divergence at about 30 dB."""
 EDGE_WEIGHT = 0.1
-FIRST_LOGVAR = -4.0
-"""Training starts with little noise on the latents, and finds out what they bear."""
+INITIAL_LOGVAR = -4.0
+"""The initial log variance of the latents: training starts with little noise."""
 SCHEDULE = Schedule(learning_rate=3e-3, averaging=0.998, with_muon=True, with_bfloat16=False)
 
 
-def pixels_of(scenes: list[Scene]) -> Tensor:
+def render_batch(scenes: list[Scene]) -> Tensor:
     """The scenes' pictures, (B, 3, 128, 128) float32 in [-1, 1]."""
     pictures = np.stack([np.asarray(render(scene)) for scene in scenes])
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def some_scene(sampler: Sampler) -> Scene:
-    """A scene of one to three things, with none that training must not show."""
+def random_scene(sampler: Sampler) -> Scene:
+    """A scene of one to three things, none of a held-out combination."""
     return sampler.choice((draw_one, draw_two, draw_count))(sampler).target
 
 
 def train(work: Path, seconds: float) -> None:
-    """One sitting; writes the weights, and the latents' mean and spread into the config."""
+    """Run one session. Writes the weights, and the latents' shift and scale into the config."""
     torch.manual_seed(0)
-    network: VAE = checkpoint.started("vae", initialize)
+    network: VAE = checkpoint.load_or_build("vae", initialize)
     training = Training(network, SCHEDULE, work / "vae.pt")
     sampler = Sampler(np.random.SeedSequence([1, training.step]))
 
     def loss() -> tuple[Tensor, dict[str, float]]:
-        pixels = pixels_of([some_scene(sampler) for _ in range(BATCH)])
+        pixels = render_batch([random_scene(sampler) for _ in range(BATCH)])
         mean, logvar = network.encode(pixels)
         decoded = network.decode(mean + (0.5 * logvar).exp() * torch.randn_like(mean))
         squared, divergence = F.mse_loss(decoded.float(), pixels), _divergence(mean.float(), logvar.float())
         bits = 2 * NOISE_VARIANCE * divergence / pixels[0].numel()
         at_edges = edge_error(decoded.float(), pixels)
-        figures = {"psnr": 10 * np.log10(4 / float(squared.detach())), "at_edges": float(at_edges.detach())}
-        return squared + EDGE_WEIGHT * at_edges + bits, figures | {"divergence": float(divergence.detach())}
+        metrics = {"psnr": 10 * np.log10(4 / float(squared.detach())), "at_edges": float(at_edges.detach())}
+        return squared + EDGE_WEIGHT * at_edges + bits, metrics | {"divergence": float(divergence.detach())}
 
     training.run(loss, seconds)
-    training.average_into_network()
+    training.load_averaged_weights()
     checkpoint.update_config("vae", measure(network))
     checkpoint.save("vae", network)
 
 
 def initialize(network: VAE) -> None:
-    """Little noise on the latents to begin with."""
+    """Set the initial log variance."""
     bias = network.encoder.conv_out.bias
     assert bias is not None
-    nn.init.constant_(bias[network.config.latent_channels :], FIRST_LOGVAR)
+    nn.init.constant_(bias[network.config.latent_channels :], INITIAL_LOGVAR)
 
 
 @torch.no_grad()
 def measure(network: VAE, pictures: int = 512) -> dict[str, float]:
-    """The config's shift_factor and scaling_factor: what brings the latents to mean 0 and variance 1. Prints the PSNR."""
+    """The shift_factor and scaling_factor that bring the latents to mean 0 and variance 1. Prints the reconstruction's PSNR."""
     sampler = Sampler(2)
     means, errors = [], []
     for _ in range(pictures // 32):
-        batch = pixels_of([some_scene(sampler) for _ in range(32)])
+        batch = render_batch([random_scene(sampler) for _ in range(32)])
         mean, _ = network.encode(batch)
         means.append(mean)
         errors.append((network.decode(mean).clamp(-1, 1) - batch).square().mean(dim=(1, 2, 3)))
@@ -86,7 +86,7 @@ def measure(network: VAE, pictures: int = 512) -> dict[str, float]:
 
 
 def edge_error(decoded: Tensor, pixels: Tensor) -> Tensor:
-    """Mean squared error where the picture isn't plain, each picture counting alike: a small star's points are few pixels."""
+    """Mean squared error at edges, averaged over pictures with equal weights: the points of a small star are few pixels."""
     highest, lowest = F.max_pool2d(pixels, 5, 1, 2), -F.max_pool2d(-pixels, 5, 1, 2)
     edges = ((highest - lowest).amax(1) > 0.1).float()
     squared = (decoded - pixels).square().mean(1) * edges
@@ -94,5 +94,5 @@ def edge_error(decoded: Tensor, pixels: Tensor) -> Tensor:
 
 
 def _divergence(mean: Tensor, logvar: Tensor) -> Tensor:
-    """Kullback-Leibler divergence from the standard normal, in nats a picture."""
+    """Kullback-Leibler divergence from the standard normal, in nats per picture."""
     return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(dim=(1, 2, 3)).mean()

@@ -1,4 +1,4 @@
-"""The benchmark programs run end to end at a tiny size; what they measure is theirs to say."""
+"""The benchmark programs run end to end at a tiny size."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _program(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"benchmark_{name}", ROOT / "benchmarks" / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
+    sys.modules[spec.name] = module  # dataclasses look up their module
     spec.loader.exec_module(module)
     return module
 
@@ -46,11 +46,11 @@ def _configuration(folder: Path) -> Path:
 def test_random_checkpoint_in_shards_opens_strictly(tmp_path: Path, dtype: str) -> None:
     program = _program("random_checkpoint")
     configuration = _configuration(tmp_path / "configuration")
-    parameters = program.write_checkpoint(configuration, tmp_path / "made", dtype=dtype, shard_bytes=500_000)
-    opened = Checkpoint.open(tmp_path / "made")
-    places = [place for part in opened.locations.values() for place in part.values()]
-    assert sum(int(np.prod(place.shape)) for place in places) == parameters
-    assert len(list((tmp_path / "made/transformer").glob("*.safetensors"))) > 1
+    parameters = program.write_checkpoint(configuration, tmp_path / "checkpoint", dtype=dtype, shard_bytes=500_000)
+    checkpoint = Checkpoint.open(tmp_path / "checkpoint")
+    shapes = [location.shape for part in checkpoint.locations.values() for location in part.values()]
+    assert sum(int(np.prod(shape)) for shape in shapes) == parameters
+    assert len(list((tmp_path / "checkpoint/transformer").glob("*.safetensors"))) > 1
 
 
 def test_random_checkpoint_smaller_vocabulary_than_the_tokenizer_is_refused(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_random_checkpoint_smaller_vocabulary_than_the_tokenizer_is_refused(tmp_
     config = json.loads((configuration / "mllm/config.json").read_text())
     (configuration / "mllm/config.json").write_text(json.dumps({**config, "vocab_size": 100}))
     with pytest.raises(ValueError, match="vocab_size=100"):
-        _program("random_checkpoint").write_checkpoint(configuration, tmp_path / "made")
+        _program("random_checkpoint").write_checkpoint(configuration, tmp_path / "checkpoint")
 
 
 def test_committed_configuration_is_the_one_the_claims_name() -> None:
@@ -70,8 +70,8 @@ def test_committed_configuration_is_the_one_the_claims_name() -> None:
 
 
 def test_cold_start_on_the_tiny_bundle_measures_both_times(bundles: dict[str, Path]) -> None:
-    found = _program("cold_start").measure(bundles["A"], size_px=32, steps=1, repeats=1)
-    assert 0 < found["import_s"] < found["first_picture_s"]
+    results = _program("cold_start").measure(bundles["A"], size_px=32, steps=1, repeats=1)
+    assert 0 < results["import_s"] < results["first_picture_s"]
 
 
 WORKER = """
@@ -95,51 +95,51 @@ for job in turns.jobs():
 """
 
 
-def test_against_original_gives_turns_and_counts_what_each_took(tmp_path: Path) -> None:
-    """Stand-ins play the workers: the original isn't here."""
+def test_against_original_takes_turns_and_sums_each_workers_time(tmp_path: Path) -> None:
+    """Fake workers stand in for the original, which isn't installed."""
     program, log = _program("against_original"), tmp_path / "log"
     (tmp_path / "worker.py").write_text(WORKER)
-    contestants = []
+    workers = []
     for variant, name, pause_s in (("original fp32", "a", 0.5), (program.BARE, "b", 0.25), ("OpenVINO bf16", "c", 0.125)):
-        worker = [sys.executable, str(tmp_path / "worker.py"), str(ROOT / "benchmarks"), name, str(pause_s), str(log)]
-        contestants.append(program.Contestant(program.VARIANTS[variant], worker, 1))
+        command = [sys.executable, str(tmp_path / "worker.py"), str(ROOT / "benchmarks"), name, str(pause_s), str(log)]
+        workers.append(program.Worker(program.VARIANTS[variant], command, 1))
     job = program.make_job("editing", 32, 3, tmp_path)
-    program.contest(contestants, job, tmp_path)
-    for contestant in contestants:
-        contestant.close()
-    assert log.read_text() == "abc" + "bca" + "cab"  # a step each, and another begins each round
-    found = program.summary(contestants, tmp_path)
-    assert all(len(entry["turns_s"]) == 4 for entry in found.values())
-    original, ours = found["original fp32"], found["OpenVINO bf16"]
+    program.race(workers, job, tmp_path)
+    for worker in workers:
+        worker.close()
+    assert log.read_text() == "abc" + "bca" + "cab"  # one step each; every round starts with another worker
+    results = program.summary(workers, tmp_path)
+    assert all(len(entry["turns_s"]) == 4 for entry in results.values())
+    original, ours = results["original fp32"], results["OpenVINO bf16"]
     assert original["seconds"] == pytest.approx(sum(original["turns_s"]), abs=1e-3) and original["seconds"] >= 1.5
     assert ours["times_faster_than"] == {"original fp32": pytest.approx(original["seconds"] / ours["seconds"], rel=0.05)}
     assert ours["transformer_over_bare"] == 0.5
     assert ours["relative_error"] == pytest.approx(0.25)
-    table = program.table({"editing": found})
+    table = program.table({"editing": results})
     assert f"{ours['times_faster_than']['original fp32']:.2f} x" in table and "x the time of bare OpenVINO" in table
 
 
-def test_against_original_says_whose_worker_ended(tmp_path: Path) -> None:
+def test_against_original_names_the_worker_that_ended(tmp_path: Path) -> None:
     program = _program("against_original")
     with pytest.raises(RuntimeError, match="original bf16 ended with 3"):
-        program.Contestant(program.VARIANTS["original bf16"], [sys.executable, "-c", "raise SystemExit(3)"], 1)
+        program.Worker(program.VARIANTS["original bf16"], [sys.executable, "-c", "raise SystemExit(3)"], 1)
 
 
 def test_our_worker_draws_and_runs_the_bare_graph(bundles: dict[str, Path], tmp_path: Path) -> None:
     program = _program("against_original")
-    contestants = []
+    workers = []
     for name, precision in (("OpenVINO bf16 TaylorSeer", "fp32"), (program.BARE, "fp32")):
         variant = dataclasses.replace(program.VARIANTS[name], precision=precision)
-        given = argparse.Namespace(threads=1)
-        command = program.command(variant, given, tmp_path, {None: bundles["A"]})
-        contestants.append(program.Contestant(variant, command, 1))
-    program.contest(contestants, program.make_job("text_to_image", 32, 2, tmp_path), tmp_path)
-    for contestant in contestants:
-        contestant.close()
-    ours, bare = (contestant.found for contestant in contestants)
+        arguments = argparse.Namespace(threads=1)
+        command = program.command(variant, arguments, tmp_path, {None: bundles["A"]})
+        workers.append(program.Worker(variant, command, 1))
+    program.race(workers, program.make_job("text_to_image", 32, 2, tmp_path), tmp_path)
+    for worker in workers:
+        worker.close()
+    ours, bare = (worker.result for worker in workers)
     assert ours is not None and bare is not None and 0 < ours["transformer_s"] and 0 < bare["transformer_s"]
-    assert np.isfinite(np.load(program.latents_file(tmp_path, contestants[0].variant.name))).all()
-    assert contestants[0].facts["versions"]["numpy"] == np.__version__
+    assert np.isfinite(np.load(program.latents_file(tmp_path, workers[0].variant.name))).all()
+    assert workers[0].description["versions"]["numpy"] == np.__version__
 
 
 def test_transformer_ways_run_what_they_name(

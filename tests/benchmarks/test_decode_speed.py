@@ -1,4 +1,4 @@
-"""The decode benchmark's arithmetic, and that both sides open the checkpoint it makes; what it measures is its own to say."""
+"""The decode benchmark's arithmetic, and that both sides open its checkpoint."""
 
 from __future__ import annotations
 
@@ -26,19 +26,16 @@ def program(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     spec = importlib.util.spec_from_file_location("benchmark_decode_speed", BENCHMARKS / "decode_speed.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
+    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look up their module
     spec.loader.exec_module(module)
     return module
 
 
-def test_checkpoint_opens_strictly_on_both_sides(
-    program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(program, "LANGUAGE_MODEL", TINY)
-    checkpoint = program.make_checkpoint(tmp_path)
+def test_checkpoint_opens_strictly_on_both_sides(program: ModuleType, tmp_path: Path) -> None:
+    checkpoint = program.make_checkpoint(tmp_path, TINY)
     assert Checkpoint.open(checkpoint).mllm.num_hidden_layers == 2
-    written = program.Theirs(checkpoint, 1).write([5, 6, 7], 4)
-    assert len(written.tokens) == 4 and written.prefill_s > 0 and written.tokens_per_s > 0
+    run = program.Transformers(checkpoint, 1).write([5, 6, 7], 4)
+    assert len(run.tokens) == 4 and run.prefill_s > 0 and run.tokens_per_s > 0
 
 
 def test_ratios_are_of_medians_in_tokens_per_second(program: ModuleType) -> None:
@@ -52,9 +49,9 @@ def test_ratios_are_of_medians_in_tokens_per_second(program: ModuleType) -> None
             return program.Run(prefill_s=seconds, decode_s=2 * seconds, tokens=self._tokens)
 
     sides = {"transformers": Side([1, 2, 3], 4.0, 2.0, 99.0), "ours": Side([1, 2, 9], 1.0, 2.0, 0.5)}
-    found = program.measure(sides, 8, 3, 3)
-    assert found["prefill_s"] == {"transformers": 4.0, "ours": 1.0}
-    assert found["decode_tokens_per_s"] == {"transformers": 0.25, "ours": 1.0}
-    assert (found["prefill_ratio"], found["decode_ratio"]) == ({"ours": 4.0}, {"ours": 4.0})
-    assert found["same_tokens"] == {"ours": 2}
-    assert "4.00" in program.table({"8": found})
+    results = program.measure(sides, 8, 3, 3)
+    assert results["prefill_s"] == {"transformers": 4.0, "ours": 1.0}
+    assert results["decode_tokens_per_s"] == {"transformers": 0.25, "ours": 1.0}
+    assert (results["prefill_ratio"], results["decode_ratio"]) == ({"ours": 4.0}, {"ours": 4.0})
+    assert results["same_tokens"] == {"ours": 2}
+    assert "4.00" in program.table({"8": results})

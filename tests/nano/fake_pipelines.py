@@ -1,19 +1,22 @@
-"""Pipelines without a model: one answers every task as it should, one never does."""
+"""Fake pipelines without a model: one answers every task rightly, one never does."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from omnigen2_rt.nano.abilities import Ability, Task, sample
+from omnigen2_rt.nano.chat_tasks import DRAW_TOKEN, ChatTask
 from omnigen2_rt.nano.drawing_tasks import DrawingTask
-from omnigen2_rt.nano.evaluation import Ability, Settings, Task, sample
+from omnigen2_rt.nano.evaluation import Settings
 from omnigen2_rt.nano.render import render
-from omnigen2_rt.nano.talking_tasks import PICTURE, TalkingTask
 from omnigen2_rt.nano.world import COLOURS
+from omnigen2_rt.runtime.chat.conversation import ChatResult
+from omnigen2_rt.runtime.chat.reflection import Reflection, Round
 from omnigen2_rt.runtime.request import Request, Result
 
 
@@ -21,19 +24,12 @@ def result_of(request: Request, images: list[Image.Image]) -> Result:
     return Result(images=images, latents=np.zeros((1, 1, 1, 1), np.float32), steps=(), timings={}, request=request)
 
 
-@dataclass(frozen=True)
-class FakeAnswer:
-    text: str
-    result: Result | None
+def chat_result(text: str, result: Result | None = None) -> ChatResult:
+    return ChatResult(text=text, token_ids=(), images=[], result=result)
 
 
-@dataclass(frozen=True)
-class FakeReflection:
-    result: Result
-
-
-class Knowing:
-    """Knows which tasks will come, and gives each its own answer."""
+class OraclePipeline:
+    """Knows all tasks in advance and gives each the right answer."""
 
     def __init__(self, abilities: Iterable[Ability], settings: Settings) -> None:
         self._tasks: Iterator[Task] = iter(
@@ -47,40 +43,40 @@ class Knowing:
         task = next(self._tasks)
         assert isinstance(task, DrawingTask)
         assert request.prompt == task.prompt and len(request.images) == len(task.inputs)
-        return result_of(request, [self.drawn(task)])
+        return result_of(request, [self.drawing(task)])
 
-    def reflect(self, request: Request) -> FakeReflection:
-        return FakeReflection(self.generate(request))
+    def reflect(self, request: Request) -> Reflection:
+        return Reflection(rounds=(Round(result=self.generate(request), grade=None),), best=0)
 
     def chat_batch(
         self, prompts: Sequence[str], images: Sequence[Sequence[Any]] = (), **settings: Any
-    ) -> list[FakeAnswer]:
+    ) -> list[ChatResult]:
         self.chat_settings.append(settings)
-        return [self._answer(prompt, given, settings) for prompt, given in zip(prompts, images, strict=True)]
+        return [self._chat(prompt, inputs, settings) for prompt, inputs in zip(prompts, images, strict=True)]
 
-    def _answer(self, prompt: str, given: Sequence[Any], settings: dict[str, Any]) -> FakeAnswer:
+    def _chat(self, prompt: str, inputs: Sequence[Any], settings: dict[str, Any]) -> ChatResult:
         task = next(self._tasks)
-        assert isinstance(task, TalkingTask)
-        assert prompt == task.question and len(given) == len(task.inputs)
-        said = self.said(task)
-        if said != PICTURE:
-            return FakeAnswer(said, None)
+        assert isinstance(task, ChatTask)
+        assert prompt == task.question and len(inputs) == len(task.inputs)
+        answer = self.answer(task)
+        if answer != DRAW_TOKEN:
+            return chat_result(answer)
         assert settings["may_draw"]
-        return FakeAnswer("", result_of(settings["request"], []))
+        return chat_result("", result_of(settings["request"], []))
 
-    def drawn(self, task: DrawingTask) -> Image.Image:
+    def drawing(self, task: DrawingTask) -> Image.Image:
         return render(task.target)
 
-    def said(self, task: TalkingTask) -> str:
+    def answer(self, task: ChatTask) -> str:
         return task.answer
 
 
-class Failing(Knowing):
-    """Draws everything on another background and gives the wrong answer to everything."""
+class FailingPipeline(OraclePipeline):
+    """Draws everything on a wrong background and gives only wrong answers."""
 
-    def drawn(self, task: DrawingTask) -> Image.Image:
+    def drawing(self, task: DrawingTask) -> Image.Image:
         taken = {task.target.background, *(thing.colour for thing in task.target.things)}
         return render(replace(task.target, background=next(colour for colour in COLOURS if colour not in taken)))
 
-    def said(self, task: TalkingTask) -> str:
-        return "nonsense" if task.answer == PICTURE or task.ability != "decide" else PICTURE
+    def answer(self, task: ChatTask) -> str:
+        return "nonsense" if task.answer == DRAW_TOKEN or task.ability != "decide" else DRAW_TOKEN

@@ -1,4 +1,4 @@
-"""The grammar of WORLD.md: its rules as regular expressions, so that sentences can be held against them."""
+"""The grammar of WORLD.md, its rules as regular expressions."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ def blocks(kind: str) -> Iterator[list[str]]:
 
 def rules() -> dict[str, list[str]]:
     """Each rule's alternatives."""
-    found = {}
+    alternatives_of = {}
     for line in (line for block in blocks("grammar") for line in block):
         name, _, alternatives = line.partition(": ")
-        assert name not in found, f"{name} stands twice"
-        found[name] = alternatives.split(" | ")
-    return found
+        assert name not in alternatives_of, f"{name} is defined twice"
+        alternatives_of[name] = alternatives.split(" | ")
+    return alternatives_of
 
 
-def pattern(name: str, of: Rules) -> re.Pattern[str]:
-    """What matches exactly the sentences of a rule."""
-    return re.compile(_expression(name, of))
+def pattern(name: str, grammar: Rules) -> re.Pattern[str]:
+    """The pattern of exactly the sentences of a rule."""
+    return re.compile(_expression(name, grammar))
 
 
-def sentence_pattern(template: str, of: Rules) -> re.Pattern[str]:
-    """What matches the sentences of a template with references to rules."""
-    return re.compile(_filled(template, of))
+def sentence_pattern(template: str, grammar: Rules) -> re.Pattern[str]:
+    """The pattern of the sentences of a template with references to rules."""
+    return re.compile(_filled(template, grammar))
 
 
-def without(of: Rules, name: str, alternative: str) -> dict[str, Sequence[str]]:
+def without(grammar: Rules, name: str, alternative: str) -> dict[str, Sequence[str]]:
     """The rules without one alternative of one of them; a rule with none left matches nothing."""
-    return {**of, name: [other for other in of[name] if other != alternative]}
+    return {**grammar, name: [other for other in grammar[name] if other != alternative]}
 
 
-def _expression(name: str, of: Rules) -> str:
-    alternatives = [_filled(alternative, of) for alternative in of[name]]
+def _expression(name: str, grammar: Rules) -> str:
+    alternatives = [_filled(alternative, grammar) for alternative in grammar[name]]
     return f"(?:{'|'.join(alternatives)})" if alternatives else r"(?!)"
 
 
-def _filled(template: str, of: Rules) -> str:
+def _filled(template: str, grammar: Rules) -> str:
     """Every second piece of the template is the name of a rule."""
     pieces = REFERENCE.split(template)
-    return "".join(_expression(piece, of) if odd % 2 else re.escape(piece) for odd, piece in enumerate(pieces))
+    return "".join(_expression(piece, grammar) if odd % 2 else re.escape(piece) for odd, piece in enumerate(pieces))

@@ -1,4 +1,4 @@
-"""The examination: who answers everything gets 100 %, who answers nothing 0 %, and who draws noise is told so."""
+"""The evaluation: right answers score 100 %, wrong ones 0 %, and the results name every mistake."""
 
 from __future__ import annotations
 
@@ -8,37 +8,45 @@ import pytest
 
 import omnigen2_rt as og
 from omnigen2_rt.commands.bench import pipeline_facts
-from omnigen2_rt.nano import evaluation
-from omnigen2_rt.nano.evaluation import ABILITIES, Settings, chosen_abilities, evaluate, sample, to_json
+from omnigen2_rt.nano.abilities import ABILITIES, chosen_abilities, sample
+from omnigen2_rt.nano.evaluation import (
+    QUICK_ABILITIES,
+    QUICK_SAMPLES,
+    Settings,
+    drawing_accuracy,
+    evaluate,
+    scoring_for,
+    to_json,
+)
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.errors import RequestError
 from omnigen2_rt.runtime.pipeline import bundle_path
-from tests.nano.fake_pipelines import Failing, Knowing
+from tests.nano.fake_pipelines import FailingPipeline, OraclePipeline
 
-FEW = Settings(samples=12, steps=3)
+SETTINGS = Settings(samples=12, steps=3)
 
 
 def test_evaluation_of_a_pipeline_that_knows_everything_is_100_percent() -> None:
-    scores = evaluate(Knowing(ABILITIES, FEW), FEW)
+    scores = evaluate(OraclePipeline(ABILITIES, SETTINGS), SETTINGS)
     assert [score.name for score in scores if score.right != score.samples] == []
-    assert all(score.is_reached and score.wrong == () for score in scores)
+    assert all(score.is_reached and score.failures == () for score in scores)
 
 
 def test_evaluation_of_a_pipeline_that_knows_nothing_is_0_percent() -> None:
-    scores = evaluate(Failing(ABILITIES, FEW), FEW)
+    scores = evaluate(FailingPipeline(ABILITIES, SETTINGS), SETTINGS)
     assert [score.name for score in scores if score.right != 0] == []
     assert [score.name for score in scores if score.is_reached] == [
         "combine-three",
         "two-reflected",
-    ]  # nothing is asked
-    wrong = {score.name: score.wrong[0][1][0] for score in scores}
-    assert wrong["one-object"].startswith("the background is ")
-    assert wrong["look"].startswith("'nonsense', not ")
+    ]  # they have no requirement
+    mistakes = {score.name: score.failures[0][1][0] for score in scores}
+    assert mistakes["one-object"].startswith("the background is ")
+    assert mistakes["look"].startswith("'nonsense', not ")
 
 
-def test_evaluation_asks_with_its_settings() -> None:
+def test_evaluation_passes_its_settings_to_the_pipeline() -> None:
     settings = Settings(samples=2, steps=5, text_guidance=3.0, image_guidance=1.5, cache=og.TeaCache())
-    pipeline = Knowing(chosen_abilities(["edit"]), settings)
+    pipeline = OraclePipeline(chosen_abilities(["edit"]), settings)
     evaluate(pipeline, settings, chosen_abilities(["edit"]))
     first, second = pipeline.requests
     assert (first.steps, first.text_guidance, first.image_guidance, first.cache) == (5, 3.0, 1.5, settings.cache)
@@ -46,9 +54,9 @@ def test_evaluation_asks_with_its_settings() -> None:
     assert (first.seed, second.seed) == (0, 1)
 
 
-def test_evaluation_of_words_never_draws_more_than_one_step() -> None:
-    pipeline = Knowing(chosen_abilities(["decide", "reflect"]), FEW)
-    evaluate(pipeline, FEW, chosen_abilities(["decide", "reflect"]))
+def test_evaluation_of_answers_never_draws_more_than_one_step() -> None:
+    pipeline = OraclePipeline(chosen_abilities(["decide", "reflect"]), SETTINGS)
+    evaluate(pipeline, SETTINGS, chosen_abilities(["decide", "reflect"]))
     for settings in pipeline.chat_settings:
         request = settings["request"]
         assert (request.steps, request.height_px, request.width_px) == (1, 128, 128)
@@ -56,11 +64,11 @@ def test_evaluation_of_words_never_draws_more_than_one_step() -> None:
     assert [settings["may_draw"] for settings in pipeline.chat_settings] == [True, False, False]
 
 
-def test_evaluation_tells_its_progress_up_to_the_last_sample() -> None:
-    told: list[tuple[int, int]] = []
+def test_evaluation_reports_its_progress_up_to_the_last_sample() -> None:
+    calls: list[tuple[int, int]] = []
     chosen = chosen_abilities(["count", "look"])
-    evaluate(Knowing(chosen, FEW), FEW, chosen, lambda done, total, what: told.append((done, total)))
-    assert told == [(done, 24) for done in range(1, 25)]
+    evaluate(OraclePipeline(chosen, SETTINGS), SETTINGS, chosen, lambda done, total, what: calls.append((done, total)))
+    assert calls == [(done, 24) for done in range(1, 25)]
 
 
 def test_sample_of_a_number_is_always_the_same_and_another_for_each_number() -> None:
@@ -79,9 +87,9 @@ def test_samples_are_of_the_ability_they_stand_for() -> None:
     assert {task.kind for task in named["edit"]} == {"recolour", "remove", "add", "replace", "background"}
 
 
-def test_reflection_is_asked_for_the_very_samples_of_drawing() -> None:
-    drawn, reflected = (chosen_abilities([name])[0] for name in ("two-objects", "two-reflected"))
-    assert [sample(drawn, number) for number in range(5)] == [sample(reflected, number) for number in range(5)]
+def test_reflection_uses_the_same_samples_as_drawing() -> None:
+    direct, reflected = (chosen_abilities([name])[0] for name in ("two-objects", "two-reflected"))
+    assert [sample(direct, number) for number in range(5)] == [sample(reflected, number) for number in range(5)]
 
 
 def test_chosen_abilities_stand_in_the_tables_order_and_a_family_by_its_name() -> None:
@@ -105,7 +113,7 @@ def test_settings_refuse_no_samples_and_what_a_request_refuses() -> None:
 def test_json_of_scores_holds_settings_kinds_and_mistakes() -> None:
     settings = Settings(samples=3, cache=og.TaylorSeer())
     chosen = chosen_abilities(["edit", "reflect"])
-    figures = to_json(evaluate(Failing(chosen, settings), settings, chosen), settings, {"backend": "none"})
+    figures = to_json(evaluate(FailingPipeline(chosen, settings), settings, chosen), settings, {"backend": "none"})
     assert figures["backend"] == "none"
     assert figures["settings"]["samples"] == 3 and figures["settings"]["cache"].startswith("TaylorSeer(")
     edit, _, faulted = figures["scores"]
@@ -125,13 +133,13 @@ def test_evaluation_of_random_weights_runs_through_and_finds_nothing_right(bundl
     assert facts["precision"] == "fp32" and facts["versions"]["omnigen2-rt"] == og.__version__
 
 
-def test_evaluation_in_short_is_the_part_of_its_drawings_that_is_right() -> None:
-    drawn = chosen_abilities([*evaluation.FEW_ABILITIES])
-    few = Settings(samples=evaluation.FEW, cache=og.TeaCache())
-    assert evaluation.drawn_rightly(Knowing(drawn, few), few.cache) == 1
-    assert evaluation.drawn_rightly(Failing(drawn, few), few.cache) == 0
+def test_drawing_accuracy_is_the_share_of_right_drawings() -> None:
+    abilities = chosen_abilities(QUICK_ABILITIES)
+    settings = Settings(samples=QUICK_SAMPLES, cache=og.TeaCache())
+    assert drawing_accuracy(OraclePipeline(abilities, settings), settings.cache) == 1
+    assert drawing_accuracy(FailingPipeline(abilities, settings), settings.cache) == 0
 
 
-def test_bundle_that_knows_nanos_words_knows_its_world(bundles: dict[str, Path]) -> None:
-    assert evaluation.scoring_for(Bundle.open(bundle_path("nano"))) is evaluation.drawn_rightly
-    assert evaluation.scoring_for(Bundle.open(bundles["A"])) is None
+def test_bundle_with_nanos_tokenizer_is_scored_and_another_is_not(bundles: dict[str, Path]) -> None:
+    assert scoring_for(Bundle.open(bundle_path("nano"))) is drawing_accuracy
+    assert scoring_for(Bundle.open(bundles["A"])) is None

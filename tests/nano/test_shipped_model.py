@@ -1,7 +1,7 @@
-"""The model that ships: whole, small, found without a name, and able to do what its card says, on a few fixed samples.
+"""The shipped model: complete, small, the default bundle, and as able as its card says on a few fixed samples.
 
-The scores themselves are measured by `omnigen2 eval nano` on 200 samples of each ability; here few are drawn with fixed
-seeds, and fewer than they all need to be right, because engines and processors round differently.
+`omnigen2 eval nano` measures the scores on 200 samples of each ability. The bounds here leave room for the rounding of other
+engines and processors.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from collections.abc import Iterator
 import pytest
 
 from omnigen2_rt import Request, load
-from omnigen2_rt.nano.demo import SHOWN, demonstrate
-from omnigen2_rt.nano.evaluation import Settings, chosen_abilities, evaluate
+from omnigen2_rt.nano.abilities import chosen_abilities
+from omnigen2_rt.nano.demo import DEMO_REQUESTS, demonstrate
+from omnigen2_rt.nano.evaluation import Settings, evaluate
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.pipeline import NANO, Pipeline
 
 SAMPLES = 12
-ENOUGH = {
+MIN_RIGHT = {
     "one-object": 10,
     "two-objects": 9,
     "count": 9,
@@ -30,8 +31,8 @@ ENOUGH = {
     "reflect-found": 8,
     "reflect-faulted": 11,
 }
-"""Right answers of SAMPLES."""
-MOST_BYTES = 30 * 1000**2
+"""Required right answers of SAMPLES."""
+MAX_BYTES = 30 * 1000**2
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +41,10 @@ def nano() -> Iterator[Pipeline]:
         yield pipeline
 
 
-@pytest.mark.parametrize("ability", ENOUGH)
+@pytest.mark.parametrize("ability", MIN_RIGHT)
 def test_nano_answers_enough_samples_rightly(nano: Pipeline, ability: str) -> None:
     (score,) = evaluate(nano, Settings(samples=SAMPLES), chosen_abilities([ability]))
-    assert score.right >= ENOUGH[ability], score.wrong
+    assert score.right >= MIN_RIGHT[ability], score.failures
 
 
 def test_nano_draws_in_its_own_size_where_none_is_asked_for(nano: Pipeline) -> None:
@@ -56,11 +57,11 @@ def test_nano_draws_in_its_own_size_where_none_is_asked_for(nano: Pipeline) -> N
 def test_nano_ships_whole_and_small() -> None:
     Bundle.open(NANO).verify()
     files = [path for path in NANO.rglob("*") if path.is_file() and not {"compiled", "engines"} & {*path.parts}]
-    assert sum(path.stat().st_size for path in files) <= MOST_BYTES
+    assert sum(path.stat().st_size for path in files) <= MAX_BYTES
 
 
 def test_demonstration_is_one_sheet_of_everything(nano: Pipeline) -> None:
-    told: list[tuple[int, int, str]] = []
-    sheet = demonstrate(nano, lambda done, total, what: told.append((done, total, what)))
+    calls: list[tuple[int, int, str]] = []
+    sheet = demonstrate(nano, lambda done, total, what: calls.append((done, total, what)))
     assert sheet.width > 500 and sheet.height > 400
-    assert [what for _, _, what in told] == [shown.prompt for shown in SHOWN]
+    assert [what for _, _, what in calls] == [demo.prompt for demo in DEMO_REQUESTS]

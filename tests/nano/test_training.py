@@ -1,4 +1,4 @@
-"""Nano's training: that it reads as the runtime reads, saves and resumes, and learns. The networks start from nothing here."""
+"""Nano's training encodes inputs like the runtime, saves, resumes and learns. The networks start from random weights here."""
 
 import json
 from pathlib import Path
@@ -8,75 +8,77 @@ import pytest
 import torch
 from torch import nn
 
+from omnigen2_rt.nano.chat_tasks import CRITIQUE_TEMPLATE, EDIT_TEMPLATE, GRADE_TEMPLATE, NO_MISTAKE
 from omnigen2_rt.nano.render import render
-from omnigen2_rt.nano.talking_tasks import CONTENT, CRITIQUE, JUDGE, MEND
 from omnigen2_rt.nano.training import checkpoint, conversations, pool
-from omnigen2_rt.nano.training.conversations import Reader
+from omnigen2_rt.nano.training.conversations import Processor
 from omnigen2_rt.nano.training.loop import Schedule, Training
-from omnigen2_rt.nano.training.mllm import Pupil, Questions, losses
-from omnigen2_rt.nano.training.transformer import Batches, times, velocity_error
+from omnigen2_rt.nano.training.mllm import MLLMWithProbes, Questions, losses
+from omnigen2_rt.nano.training.transformer import Batches, sample_times, velocity_error
 from omnigen2_rt.nano.world import Sampler
 from omnigen2_rt.reference.transformer import initialize
+from omnigen2_rt.runtime.files import PARTIAL
 from omnigen2_rt.runtime.mllm.image_processor import vision_patches
 from omnigen2_rt.runtime.mllm.vision_tables import vision_tables
 
 
 @pytest.fixture(scope="module")
-def reader() -> Reader:
-    return Reader(checkpoint.CHECKPOINT)
+def processor() -> Processor:
+    return Processor(checkpoint.CHECKPOINT)
 
 
-def test_patches_of_many_pictures_are_the_runtimes(reader: Reader) -> None:
-    scenes = [Sampler(seed).one() for seed in range(3)]
-    together = reader.patches(np.stack([reader.pixels(scene) for scene in scenes])).numpy()
+def test_patches_of_a_batch_are_the_runtimes(processor: Processor) -> None:
+    scenes = [Sampler(seed).one_thing() for seed in range(3)]
+    together = processor.patches(np.stack([processor.render_pixels(scene) for scene in scenes])).numpy()
     for patches, scene in zip(together, scenes, strict=True):
-        np.testing.assert_allclose(patches, vision_patches(render(scene), reader.processor)[0], atol=1e-6)
+        np.testing.assert_allclose(patches, vision_patches(render(scene), processor.image_processor)[0], atol=1e-6)
 
 
-def test_look_at_many_pictures_sees_each_alone(reader: Reader) -> None:
+def test_encode_images_of_a_batch_attends_to_each_image_alone(processor: Processor) -> None:
     torch.manual_seed(0)
     visual = checkpoint.build("mllm").visual
-    patches = reader.patches(np.stack([reader.pixels(Sampler(seed).one()) for seed in range(2)]))
+    patches = processor.patches(np.stack([processor.render_pixels(Sampler(seed).one_thing()) for seed in range(2)]))
     config = visual.config
     tables = vision_tables(
-        reader.grid, merge=2, window_px=config.window_size, patch_px=14, head_width=config.head_width
+        processor.grid, merge=2, window_px=config.window_size, patch_px=14, head_width=config.head_width
     )
     with torch.no_grad():
-        together = conversations.look(visual, patches, reader.grid)
+        together = conversations.encode_images(visual, patches, processor.grid)
         alone = [visual(one, *map(torch.from_numpy, tables)) for one in patches]
     torch.testing.assert_close(together, torch.stack(alone), atol=1e-4, rtol=1e-4)
 
 
-def test_a_turn_holds_its_pictures_and_its_answer(reader: Reader) -> None:
-    turn = reader.turn("what colour is the circle?", 2, "red")
-    assert sum(turn.ids == reader.image_token) == 2 * reader.tokens_a_side**2
-    assert reader.tokenizer.decode(turn.ids[turn.answer_from :].tolist(), skip_special=False) == "red<|im_end|>"
+def test_turn_holds_its_image_tokens_and_its_answer(processor: Processor) -> None:
+    turn = processor.encode_turn("what colour is the circle?", 2, "red")
+    assert sum(turn.ids == processor.image_token) == 2 * processor.tokens_per_side**2
+    assert processor.tokenizer.decode(turn.ids[turn.answer_start :].tolist(), skip_special=False) == "red<|im_end|>"
     assert turn.positions.max() < len(turn.ids)  # a picture takes fewer positions than tokens
 
 
-def test_every_word_of_the_world_is_one_token(reader: Reader) -> None:
-    assert len(reader.tokenizer.encode("draw a large red circle to the left of a small purple triangle on blue")) == 15
+def test_every_word_of_the_world_is_one_token(processor: Processor) -> None:
+    ids = processor.tokenizer.encode("draw a large red circle to the left of a small purple triangle on blue")
+    assert len(ids) == 15
 
 
-def test_training_resumed_goes_on_where_it_ended(tmp_path: Path) -> None:
-    def sitting() -> Training:
+def test_training_resumes_from_its_state(tmp_path: Path) -> None:
+    def session() -> Training:
         torch.manual_seed(0)
         training = Training(nn.Linear(4, 1), Schedule(learning_rate=1e-2, with_muon=True), tmp_path / "state.pt")
         inputs = torch.randn(64, 4)
-        wanted = inputs.sum(1, keepdim=True)
-        training.run(lambda: (((training.network(inputs).float() - wanted) ** 2).mean(), {}), 0.5)
+        targets = inputs.sum(1, keepdim=True)
+        training.run(lambda: (((training.network(inputs).float() - targets) ** 2).mean(), {}), 0.5)
         return training
 
-    first = sitting()
+    first = session()
     weights = {name: value.clone() for name, value in first.network.state_dict().items()}
     resumed = Training(nn.Linear(4, 1), first.schedule, tmp_path / "state.pt")
     assert resumed.step == first.step > 10
     assert all(torch.equal(weights[name], value) for name, value in resumed.network.state_dict().items())
     assert len(resumed.optimizers[0].state_dict()["state"]) == len(first.optimizers[0].state_dict()["state"]) > 0
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob(f"{PARTIAL}*"))
 
 
-def test_training_leaves_out_a_step_that_is_not_finite(tmp_path: Path) -> None:
+def test_training_skips_a_step_that_is_not_finite(tmp_path: Path) -> None:
     network = nn.Linear(2, 1)
     before = network.weight.detach().clone()
     training = Training(network, Schedule(learning_rate=1.0), tmp_path / "state.pt")
@@ -84,36 +86,36 @@ def test_training_leaves_out_a_step_that_is_not_finite(tmp_path: Path) -> None:
     assert training.step == 0 and torch.equal(network.weight, before)
 
 
-def test_pupil_learns_a_batch_by_heart(reader: Reader) -> None:
+def test_mllm_overfits_a_batch(processor: Processor) -> None:
     torch.manual_seed(0)
-    pupil = Pupil(checkpoint.build("mllm"))
-    checkpoint.initialize_mllm(pupil)
-    questions = Questions(reader, np.random.SeedSequence(1), 8)
-    _, batch, seen = questions.take(np.arange(8), reader)
-    optimizer = torch.optim.AdamW(pupil.parameters(), lr=2e-3)
-    course = []
+    model = MLLMWithProbes(checkpoint.build("mllm"))
+    checkpoint.initialize_mllm(model)
+    questions = Questions(processor, np.random.SeedSequence(1), 8)
+    _, batch, labels = questions.take(np.arange(8), processor)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    history = []
     for _ in range(40):
         optimizer.zero_grad()
-        loss, right, _ = losses(pupil, batch, seen, reader)
+        loss, right, _ = losses(model, batch, labels, processor)
         loss.backward()
         optimizer.step()
-        course.append((loss.item(), int(right.sum())))
-    assert course[-1][0] < course[0][0] / 4
-    assert course[-1][1] >= 7
+        history.append((loss.item(), int(right.sum())))
+    assert history[-1][0] < history[0][0] / 4
+    assert history[-1][1] >= 7
 
 
-def test_pool_groups_tasks_by_references_and_tokens(reader: Reader, tmp_path: Path) -> None:
+def test_pool_groups_tasks_by_references_and_tokens(processor: Processor, tmp_path: Path) -> None:
     torch.manual_seed(0)
     mllm, vae = checkpoint.build("mllm").eval(), checkpoint.build("vae").eval()
-    path = pool.write_shard(tmp_path, 0, reader, mllm, vae, tasks=12)
+    path = pool.write_shard(tmp_path, 0, processor, mllm, vae, tasks=12)
     written = path.stat().st_mtime_ns
-    assert pool.write_shard(tmp_path, 0, reader, mllm, vae, tasks=12).stat().st_mtime_ns == written
+    assert pool.write_shard(tmp_path, 0, processor, mllm, vae, tasks=12).stat().st_mtime_ns == written
     groups = pool.load(tmp_path)
     assert sum(len(group.states) for group in groups.values()) == 12
     for (references, tokens), group in groups.items():
         assert group.states.shape[1:] == (tokens, 128)
         assert group.latents.shape[1:] == (1 + references, 32, 8, 8)
-        assert (group.shown.shape[1:], group.places.shape[1:]) == ((16, 6), (16, 3))
+        assert (group.labels.shape[1:], group.offsets.shape[1:]) == ((16, 6), (16, 3))
 
 
 def test_pool_without_shards_is_refused(tmp_path: Path) -> None:
@@ -123,33 +125,33 @@ def test_pool_without_shards_is_refused(tmp_path: Path) -> None:
 
 def test_batches_drop_requests_and_references() -> None:
     states, latents = np.ones((3, 5, 4), np.float16), np.ones((3, 2, 1, 2, 2), np.float16)
-    nothing = np.zeros((3, 1, 4))
-    groups = {(1, 5): pool.Group(states, latents, nothing.astype(np.int64), nothing[..., :3].astype(np.float32))}
+    empty = np.zeros((3, 1, 4))
+    groups = {(1, 5): pool.Group(states, latents, empty.astype(np.int64), empty[..., :3].astype(np.float32))}
     batches = Batches(groups, torch.zeros(2, 4), np.random.default_rng(0))
     kinds = {(states.shape[1], latents.shape[1]) for _, _, states, latents in (batches.take() for _ in range(200))}
     assert kinds == {(5, 2), (2, 2), (2, 1)}
 
 
-def test_times_cover_the_whole_way() -> None:
+def test_sample_times_cover_the_whole_range() -> None:
     torch.manual_seed(0)
-    drawn = times(512)
-    assert 0 < drawn.min() < 0.1 and 0.9 < drawn.max() < 1
+    t = sample_times(512)
+    assert 0 < t.min() < 0.1 and 0.9 < t.max() < 1
 
 
-def test_transformer_learns_a_batch_by_heart() -> None:
+def test_transformer_overfits_a_batch() -> None:
     torch.manual_seed(0)
     network = checkpoint.build("transformer")
     initialize(network)
     latents, references, states = torch.randn(4, 32, 8, 8), [torch.randn(4, 32, 8, 8)], torch.randn(4, 5, 128)
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
-    seen = []
+    history = []
     for _ in range(30):
         optimizer.zero_grad()
         loss = velocity_error(network, latents, references, states, torch.full((4,), 0.5))
         loss.backward()
         optimizer.step()
-        seen.append(loss.item())
-    assert seen[-1] < 0.8 * seen[0]
+        history.append(loss.item())
+    assert history[-1] < 0.8 * history[0]
 
 
 def test_saved_part_is_read_back_by_the_reference(tmp_path: Path) -> None:
@@ -160,15 +162,20 @@ def test_saved_part_is_read_back_by_the_reference(tmp_path: Path) -> None:
     (tmp_path / "mllm" / "config.json").write_text(config, encoding="utf-8")
     network = checkpoint.build("mllm")
     checkpoint.save("mllm", network, tmp_path)
-    read = load_mllm(tmp_path)
-    going_on = checkpoint.started("mllm", pytest.fail, tmp_path)
-    assert going_on.training and all(parameter.requires_grad for parameter in going_on.parameters())
+    loaded = load_mllm(tmp_path)
+    resumed = checkpoint.load_or_build("mllm", pytest.fail, tmp_path)
+    assert resumed.training and all(parameter.requires_grad for parameter in resumed.parameters())
     for name, value in network.state_dict().items():
-        torch.testing.assert_close(read.state_dict()[name], value.bfloat16().float(), atol=0, rtol=0)
+        torch.testing.assert_close(loaded.state_dict()[name], value.bfloat16().float(), atol=0, rtol=0)
     checkpoint.update_config("mllm", {"rope_theta": 5.0}, tmp_path)
     assert json.loads((tmp_path / "mllm" / "config.json").read_text(encoding="utf-8"))["rope_theta"] == 5.0
 
 
-def test_the_checkpoint_asks_what_nano_was_taught_to_answer() -> None:
-    asked = json.loads((checkpoint.CHECKPOINT / "reflection.json").read_text(encoding="utf-8"))
-    assert asked == {"critique": CRITIQUE, "edit": MEND, "judge": JUDGE, "content": CONTENT}
+def test_checkpoint_has_the_reflection_prompts_of_the_training() -> None:
+    prompts = json.loads((checkpoint.CHECKPOINT / "reflection.json").read_text(encoding="utf-8"))
+    assert prompts == {
+        "critique": CRITIQUE_TEMPLATE,
+        "edit": EDIT_TEMPLATE,
+        "judge": GRADE_TEMPLATE,
+        "content": NO_MISTAKE,
+    }

@@ -1,4 +1,4 @@
-"""What the training's probe asks of every token: what it shows, and where."""
+"""The labels and offsets of image tokens, the probe's loss, and the Muon optimizer."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from omnigen2_rt.nano.training.loop import Training
-from omnigen2_rt.nano.training.muon import ITERATIONS, Muon, orthogonalized
-from omnigen2_rt.nano.training.sight import PARTS, places, shown, sight_loss
+from omnigen2_rt.nano.training.muon import ITERATIONS, Muon, orthogonalize
+from omnigen2_rt.nano.training.vision_encoder import LABEL_CLASSES, probe_loss, token_labels, token_offsets
 from omnigen2_rt.nano.world import COLOURS, RELATIONS, SHAPES, Scene, Thing
 
 SCENE = Scene(
@@ -19,32 +19,32 @@ SCENE = Scene(
 )
 
 
-def test_tokens_show_the_thing_that_is_near_and_the_background() -> None:
-    answers = shown(SCENE, 4).reshape(4, 4, 6)
-    assert (answers[..., 0] == list(COLOURS).index("blue")).all()
-    assert answers[0, 0, 1:].tolist() == [0] * 5
+def test_token_labels_are_those_of_the_near_thing_and_the_background() -> None:
+    labels = token_labels(SCENE, 4).reshape(4, 4, 6)
+    assert (labels[..., 0] == list(COLOURS).index("blue")).all()
+    assert labels[0, 0, 1:].tolist() == [0] * 5
     left, right = (RELATIONS.index(relation) + 1 for relation in ("left", "right"))
-    assert answers[1, 0, 1:].tolist() == [SHAPES.index("star") + 1, list(COLOURS).index("red") + 1, 1, left, 1]
-    assert answers[2, 3, 1:].tolist() == [SHAPES.index("circle") + 1, list(COLOURS).index("black") + 1, 2, right, 2]
+    assert labels[1, 0, 1:].tolist() == [SHAPES.index("star") + 1, list(COLOURS).index("red") + 1, 1, left, 1]
+    assert labels[2, 3, 1:].tolist() == [SHAPES.index("circle") + 1, list(COLOURS).index("black") + 1, 2, right, 2]
 
 
-def test_places_are_from_the_middle_of_a_token_in_its_sides() -> None:
-    found = places(SCENE, 4).reshape(4, 4, 3)
-    np.testing.assert_allclose(found[1, 0], [(33 - 16) / 32, (64 - 48) / 32, 12 / 32], rtol=1e-6)
-    assert not found[0, 0].any()
+def test_token_offsets_are_from_the_centre_of_a_token_in_its_sides() -> None:
+    offsets = token_offsets(SCENE, 4).reshape(4, 4, 3)
+    np.testing.assert_allclose(offsets[1, 0], [(33 - 16) / 32, (64 - 48) / 32, 12 / 32], rtol=1e-6)
+    assert not offsets[0, 0].any()
 
 
-def test_loss_of_right_answers_is_near_none_and_all_shapes_are_told() -> None:
-    answers = torch.from_numpy(shown(SCENE, 4))[None]
-    certain = [10 * torch.nn.functional.one_hot(answers[..., k], size).float() for k, size in enumerate(PARTS)]
-    loss, figures = sight_loss(torch.cat(certain, -1), answers)
-    assert loss < 0.01 and figures == {"told": 1.0}
+def test_loss_of_right_logits_is_near_zero_and_their_accuracy_is_one() -> None:
+    labels = torch.from_numpy(token_labels(SCENE, 4))[None]
+    certain = [10 * torch.nn.functional.one_hot(labels[..., k], size).float() for k, size in enumerate(LABEL_CLASSES)]
+    loss, metrics = probe_loss(torch.cat(certain, -1), labels)
+    assert loss < 0.01 and metrics == {"probe_accuracy": 1.0}
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 24), (2, 24, 8)])
 def test_orthogonalized_matrices_have_singular_values_near_one(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    values = torch.linalg.svdvals(orthogonalized(torch.randn(shape)))
+    values = torch.linalg.svdvals(orthogonalize(torch.randn(shape)))
     assert 0.5 < values.min() and values.max() < 1.3 and ITERATIONS == 5
 
 

@@ -1,4 +1,4 @@
-"""The contact sheet: what was asked of nano and what it drew, as one picture. Knows nothing of who drew it."""
+"""A contact sheet: prompts, input pictures and drawings as one picture. Knows nothing of the model."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
-from ..runtime.images.captions import sheet_of
+from ..runtime.images.captions import captioned_row
 
 GAP_PX = 12
 ARROW_PX = 22
-WIDEST_PX = 1000
+MAX_WIDTH_PX = 1000
 SIDE_PX = 128
-LEAST_CELL_PX = 220
-"""As wide as a caption is made at least."""
+MIN_CELL_PX = 220
+"""The smallest width of a caption."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Drawn:
-    """A request, the pictures it came with, and the picture that answers it."""
+class SheetEntry:
+    """A prompt, its drawing and its input pictures."""
 
     prompt: str
-    picture: Image.Image
+    drawing: Image.Image
     inputs: tuple[Image.Image, ...] = ()
 
 
-def contact_sheet(drawings: Sequence[Drawn], widest_px: int = WIDEST_PX) -> Image.Image:
-    """The drawings in rows on white, inputs beside outputs, each above its prompt."""
-    strips = [_strip(drawn) for drawn in drawings]
+def contact_sheet(entries: Sequence[SheetEntry], max_width_px: int = MAX_WIDTH_PX) -> Image.Image:
+    """The entries in rows on white: inputs, an arrow and the drawing above the prompt."""
+    strips = [_strip(entry) for entry in entries]
     rows = [
-        sheet_of([strips[k] for k in row], [drawings[k].prompt for k in row])
-        for row in _rows([strip.width for strip in strips], widest_px)
+        captioned_row([strips[k] for k in row], [entries[k].prompt for k in row])
+        for row in _rows([strip.width for strip in strips], max_width_px)
     ]
     size = (max(row.width for row in rows) + 2 * GAP_PX, sum(row.height + GAP_PX for row in rows) + GAP_PX)
     sheet, top = Image.new("RGB", size, "white"), GAP_PX
@@ -41,31 +41,31 @@ def contact_sheet(drawings: Sequence[Drawn], widest_px: int = WIDEST_PX) -> Imag
     return sheet
 
 
-def _rows(widths: Sequence[int], widest_px: int) -> Iterator[list[int]]:
-    """The numbers of the strips in each row: as many as fit, in their order."""
+def _rows(widths: Sequence[int], max_width_px: int) -> Iterator[list[int]]:
+    """The indices of the strips in each row, as many as fit."""
     row: list[int] = []
-    taken = 2 * GAP_PX
+    used_px = 2 * GAP_PX
     for number, width in enumerate(widths):
-        needed = max(width, LEAST_CELL_PX) + GAP_PX
-        if row and taken + needed > widest_px:
+        cell_px = max(width, MIN_CELL_PX) + GAP_PX
+        if row and used_px + cell_px > max_width_px:
             yield row
-            row, taken = [], 2 * GAP_PX
+            row, used_px = [], 2 * GAP_PX
         row.append(number)
-        taken += needed
+        used_px += cell_px
     if row:
         yield row
 
 
-def _strip(drawn: Drawn) -> Image.Image:
-    """The inputs, an arrow and the output side by side; the output alone where nothing was given."""
-    pictures = [_at_size(picture) for picture in (*drawn.inputs, drawn.picture)]
-    arrow = ARROW_PX if drawn.inputs else 0
+def _strip(entry: SheetEntry) -> Image.Image:
+    """The inputs, an arrow and the drawing side by side; the drawing alone where there are no inputs."""
+    pictures = [_at_size(picture) for picture in (*entry.inputs, entry.drawing)]
+    arrow = ARROW_PX if entry.inputs else 0
     width = len(pictures) * (SIDE_PX + GAP_PX // 2) + arrow
     strip = Image.new("RGB", (width, SIDE_PX), "white")
     for number, picture in enumerate(pictures):
         after_arrow = arrow if number == len(pictures) - 1 else 0
         strip.paste(picture, (number * (SIDE_PX + GAP_PX // 2) + after_arrow, 0))
-    if drawn.inputs:
+    if entry.inputs:
         _draw_arrow(strip, width - SIDE_PX - GAP_PX // 2 - (ARROW_PX + GAP_PX // 2) // 2)
     return strip
 
@@ -77,5 +77,5 @@ def _draw_arrow(strip: Image.Image, middle_px: int) -> None:
 
 
 def _at_size(picture: Image.Image) -> Image.Image:
-    square = (SIDE_PX, SIDE_PX)
-    return picture.convert("RGB") if picture.size == square else picture.convert("RGB").resize(square)
+    size = (SIDE_PX, SIDE_PX)
+    return picture.convert("RGB") if picture.size == size else picture.convert("RGB").resize(size)

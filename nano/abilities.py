@@ -1,0 +1,137 @@
+"""The abilities that nano is scored on, and the random tasks of each.
+
+Every sample has its own seed, so a smaller evaluation uses the first samples of a larger one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..runtime.errors import RequestError
+from . import chat_tasks, drawing_tasks
+from .chat_tasks import ChatTask
+from .drawing_tasks import DrawingTask
+from .scores import Target
+from .world import Sampler
+
+Task = DrawingTask | ChatTask
+
+SEED = 2506_18871
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ability:
+    """A row of the score table.
+
+    make: returns a random task.
+    target: of the rate of right answers.
+    is_reflected: pictures are drawn with `reflect` instead of `generate`.
+    samples_of: the name of another ability whose samples are used, "" for its own.
+    """
+
+    name: str
+    title: str
+    make: Callable[[Sampler], Task]
+    target: Target = Target()
+    is_reflected: bool = False
+    samples_of: str = ""
+
+
+def _filtered(make: Callable[[Sampler], Task], condition: Callable[[Any], bool]) -> Callable[[Sampler], Task]:
+    """A maker of only those tasks that meet the condition."""
+
+    def make_filtered(sampler: Sampler) -> Task:
+        while not condition(task := make(sampler)):
+            pass
+        return task
+
+    return make_filtered
+
+
+ABILITIES = (
+    Ability(
+        name="one-object",
+        title="one object: shape, colour, size, background",
+        make=drawing_tasks.draw_one,
+        target=Target(required=0.90, aim=0.98),
+    ),
+    Ability(
+        name="two-objects",
+        title="two objects and their relation",
+        make=drawing_tasks.draw_two,
+        target=Target(required=0.75, aim=0.92),
+    ),
+    Ability(name="count", title="count 1-3", make=drawing_tasks.draw_count, target=Target(required=0.80, aim=0.95)),
+    Ability(name="edit", title="edit, the rest kept", make=drawing_tasks.edit, target=Target(required=0.80, aim=0.95)),
+    Ability(
+        name="combine-two",
+        title="combine two images",
+        make=_filtered(drawing_tasks.combine, lambda task: len(task.inputs) == 2),
+        target=Target(required=0.70, aim=0.90),
+    ),
+    Ability(
+        name="combine-three",
+        title="combine three images",
+        make=_filtered(drawing_tasks.combine, lambda task: len(task.inputs) == 3),
+    ),
+    Ability(
+        name="look",
+        title="look: right answers",
+        make=chat_tasks.answer_question,
+        target=Target(required=0.95, aim=0.99),
+    ),
+    Ability(
+        name="decide", title="decide: picture or text", make=chat_tasks.decide, target=Target(required=0.99, aim=1.0)
+    ),
+    Ability(
+        name="reflect-found",
+        title="reflect: planted mistakes found",
+        make=_filtered(chat_tasks.reflect, lambda task: task.kind == "critique planted"),
+        target=Target(required=0.75, aim=0.95),
+    ),
+    Ability(
+        name="reflect-faulted",
+        title="reflect: right pictures wrongly faulted",
+        make=_filtered(chat_tasks.reflect, lambda task: task.kind == "critique right"),
+        target=Target(required=0.08, aim=0.01, counts_wrong=True),
+    ),
+    Ability(
+        name="held-out",
+        title="held-out combinations, one object",
+        make=drawing_tasks.draw_held_out,
+        target=Target(required=0.65, aim=0.90),
+    ),
+    Ability(
+        name="two-reflected",
+        title="two objects, the same after reflection",
+        make=drawing_tasks.draw_two,
+        is_reflected=True,
+        samples_of="two-objects",
+    ),
+)
+
+
+def chosen_abilities(names: Sequence[str]) -> tuple[Ability, ...]:
+    """The abilities of these names, in the table's order; all for no names. "reflect" and "combine" name two abilities each.
+
+    Raises RequestError for an unknown name.
+    """
+    for name in names:
+        if not any(_is_named(ability, name) for ability in ABILITIES):
+            known = ", ".join(ability.name for ability in ABILITIES)
+            raise RequestError(f"there is no ability {name!r}; choose among {known}")
+    return tuple(a for a in ABILITIES if not names or any(_is_named(a, name) for name in names))
+
+
+def _is_named(ability: Ability, name: str) -> bool:
+    return ability.name == name or ability.name.startswith(f"{name}-") and name in ("combine", "reflect")
+
+
+def sample(ability: Ability, number: int, seed: int = SEED) -> Task:
+    """An ability's task number `number`."""
+    row = [each.name for each in ABILITIES].index(ability.samples_of or ability.name)
+    return ability.make(Sampler(np.random.SeedSequence([seed, row, number])))

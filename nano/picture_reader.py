@@ -1,0 +1,251 @@
+"""Reads a scene from a picture of nano's world, by image analysis alone.
+
+Every pixel gets the palette's nearest colour. Each colour's regions, eroded, are the cores of things. The mixture of a thing's
+colour and the background's gives its outline to a fraction of a pixel, and its shape is the one of the world's that covers it
+best. Whatever this leaves unexplained is a fault. Knows nothing of requests or networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from .render import draw_thing
+from .world import COLOURS, SHAPES, SIDE_PX, Thing
+
+Mask = NDArray[np.bool_]
+Pixels = NDArray[np.float32]
+
+COLOUR_NAMES = tuple(COLOURS)
+PALETTE = np.array(list(COLOURS.values()), np.float32)
+MAX_COLOUR_DISTANCE = 40.0
+"""The largest RGB distance at which two colours count as equal. The palette's closest two are 85 apart."""
+MAX_BACKGROUND_RMS = 12.0
+"""The largest root mean square distance of the background from its median."""
+MIN_CORE_PX = 20
+MIN_STRAY_PX = 10
+REACH_PX = 8
+"""The largest distance of a thing's pixels from its core: the points of a star."""
+OVERSAMPLING = 4
+"""Outlines are compared on a grid this much finer than the pixels."""
+MAX_MEAN_DEVIATION = (0.35, 0.02)
+"""The largest mean deviation of an outline from the world's: the sum of a constant in pixels and a fraction of the radius."""
+MAX_THICKNESS_PX = 2.75
+"""The side of the largest square that may fit into the difference between a thing and its shape."""
+ACCEPTED_RADII_PX = {"small": (9.5, 15.5), "large": (17.5, 23.5)}
+"""Radii that count as each size: the world's and a margin of 1.5 pixels."""
+MAX_FAULTS = 4
+"""Further faults are only counted: noise has hundreds."""
+UNIT_MEASURES = {
+    "circle": (3.1416, 6.2832),
+    "square": (3.0976, 7.04),
+    "triangle": (2.1954, 6.7550),
+    "star": (2.2923, 8.8835),
+}
+"""Area and perimeter of each shape at radius 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """The content of a picture.
+
+    background: its colour, "" if it is none of the palette.
+    things: with "" for a size, shape or colour that is none of the world's.
+    faults: descriptions of everything that no picture of the world has; empty for a clean picture.
+    """
+
+    background: str
+    things: tuple[Thing, ...]
+    faults: tuple[str, ...]
+
+
+def read_picture(picture: Image.Image | NDArray[np.uint8]) -> Reading:
+    """Read a picture of any size, resized to the world's."""
+    pixels = to_array(picture)
+    labels = nearest_colours(pixels)
+    background_label = int(np.bincount(labels.ravel(), minlength=len(COLOUR_NAMES)).argmax())
+    background_rgb = np.median(pixels[labels == background_label], axis=0)
+    cores = list(_cores(labels, background_label))
+    thing_rgbs = [np.median(pixels[core], axis=0) for core in cores]
+    territories = _territories(cores)
+    pairs = [
+        _read_thing(pixels, territory, background_rgb, rgb)
+        for territory, rgb in zip(territories, thing_rgbs, strict=True)
+    ]
+    things = tuple(thing for thing, _ in pairs)
+    faults = [fault for _, fault in pairs if fault]
+    background = colour_name(background_rgb)
+    if not background:
+        faults.append("the background's colour is none of the palette")
+    faults += _stray_faults(pixels, background_rgb, thing_rgbs, things, territories)
+    if len(faults) > MAX_FAULTS:
+        faults = [*faults[:MAX_FAULTS], f"and {len(faults) - MAX_FAULTS} faults more"]
+    return Reading(background=background, things=things, faults=tuple(faults))
+
+
+def to_array(picture: Image.Image | NDArray[np.uint8]) -> Pixels:
+    """The picture at the world's size, (128, 128, 3) float32 from 0 to 255."""
+    image = (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).convert("RGB")
+    if image.size != (SIDE_PX, SIDE_PX):
+        image = image.resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC)
+    return np.asarray(image, np.float32)
+
+
+def nearest_colours(pixels: Pixels) -> NDArray[np.intp]:
+    """The index of the palette's nearest colour for each pixel."""
+    squares: NDArray[np.float32] = (PALETTE**2).sum(-1) - 2 * pixels @ PALETTE.T
+    nearest: NDArray[np.intp] = squares.argmin(-1)
+    return nearest
+
+
+def colour_name(colour: NDArray[Any]) -> str:
+    """The palette's name of an RGB colour, "" if it is far from all."""
+    distances = np.linalg.norm(PALETTE - colour, axis=-1)
+    return COLOUR_NAMES[int(distances.argmin())] if distances.min() <= MAX_COLOUR_DISTANCE else ""
+
+
+def box_sums(values: NDArray[Any], side: int) -> NDArray[Any]:
+    """Sums over the square of odd `side` around each pixel; the border is padded with its edge values."""
+    padded = np.pad(values, [(side // 2 + 1, side // 2)] * 2 + [(0, 0)] * (values.ndim - 2), mode="edge")
+    dtype = np.int64 if values.dtype == bool else np.float64
+    sums = padded.astype(dtype).cumsum(0).cumsum(1)
+    total: NDArray[Any] = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
+    return total
+
+
+def dilate(mask: Mask, by_px: int) -> Mask:
+    """The mask and all pixels within a square distance of `by_px`."""
+    dilated: Mask = box_sums(mask, 2 * by_px + 1) > 0
+    return dilated
+
+
+def erode(mask: Mask, by_px: int) -> Mask:
+    """The mask without the pixels within a square distance of `by_px` from its edge."""
+    return ~dilate(~mask, by_px)
+
+
+def connected_components(mask: Mask) -> Iterator[Mask]:
+    """The mask's 4-connected components, from top to bottom."""
+    framed = np.pad(mask, ((0, 0), (1, 1)))
+    ys, edges = np.nonzero(framed[:, 1:] != framed[:, :-1])
+    runs = list(zip(ys[::2].tolist(), edges[::2].tolist(), edges[1::2].tolist(), strict=True))  # row, start, end
+    parents = list(range(len(runs)))
+    above = 0
+    for run, (y, start, end) in enumerate(runs):
+        while runs[above][0] < y - 1:
+            above += 1
+        for other in range(above, run):
+            if runs[other][0] == y - 1 and start < runs[other][2] and runs[other][1] < end:
+                parents[_find_root(parents, run)] = _find_root(parents, other)
+    parts: dict[int, Mask] = {}
+    for run, (y, start, end) in enumerate(runs):
+        parts.setdefault(_find_root(parents, run), np.zeros_like(mask))[y, start:end] = True
+    yield from parts.values()
+
+
+def _find_root(parents: list[int], run: int) -> int:
+    while parents[run] != run:
+        parents[run] = run = parents[parents[run]]
+    return run
+
+
+def _cores(labels: NDArray[np.intp], background_label: int) -> Iterator[Mask]:
+    """The inner part of every thing. Mixed pixels at edges may look like a third colour but are too thin for a core."""
+    for label in np.unique(labels):
+        if label != background_label:
+            inner = box_sums(labels == label, 3) >= 8
+            yield from (core for core in connected_components(inner) if core.sum() >= MIN_CORE_PX)
+
+
+def _territories(cores: list[Mask]) -> list[Mask]:
+    """The pixels within reach of each core that are nearer to it than to the others."""
+    owners = np.zeros((SIDE_PX, SIDE_PX), np.int64)
+    for number, core in enumerate(cores, 1):
+        owners[core] = number
+    for _ in range(REACH_PX):
+        before = owners.copy()
+        for number in range(1, len(cores) + 1):
+            owners[dilate(before == number, 1) & (owners == 0)] = number
+    return [owners == number for number in range(1, len(cores) + 1)]
+
+
+def _read_thing(pixels: Pixels, territory: Mask, background_rgb: NDArray[Any], rgb: NDArray[Any]) -> tuple[Thing, str]:
+    """The thing in a territory, and its fault or ""."""
+    rows, columns = (np.flatnonzero(territory.any(axis)) for axis in (1, 0))
+    crop = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    direction = (rgb - background_rgb) / max(1.0, float((rgb - background_rgb) @ (rgb - background_rgb)))
+    alpha = np.where(territory[crop], (pixels[crop] - background_rgb) @ direction, 0).astype(np.float32)
+    fine = Image.fromarray(np.clip(alpha, 0, 1)).resize(
+        (alpha.shape[1] * OVERSAMPLING, alpha.shape[0] * OVERSAMPLING), Image.Resampling.BICUBIC
+    )
+    thing, deviation_px, is_too_thick = _fit_shape(np.asarray(fine) > 0.5)
+    thing = replace(thing, x=thing.x + float(columns[0]), y=thing.y + float(rows[0]), colour=colour_name(rgb))
+    where = f"at ({thing.x:.0f}, {thing.y:.0f})"
+    if not thing.colour:
+        return thing, f"the colour of the thing {where} is none of the palette"
+    if is_too_thick or deviation_px > MAX_MEAN_DEVIATION[0] + MAX_MEAN_DEVIATION[1] * thing.radius:
+        return replace(thing, shape=""), f"the {thing.colour} thing {where} is none of the shapes"
+    return thing, "" if thing.size else f"the {thing.shape} {where} is neither small nor large"
+
+
+def _fit_shape(fine: Mask) -> tuple[Thing, float, bool]:
+    """The shape that covers an oversampled mask best, its mean deviation in pixels, and whether it deviates too much locally."""
+    ys, xs = np.nonzero(fine)
+    area = max(len(xs), 1) / OVERSAMPLING**2
+    x, y = ((float(axis.mean()) + 0.5) / OVERSAMPLING if len(axis) else 0.0 for axis in (xs, ys))
+    best: tuple[float, Thing, Mask] | None = None
+    for shape in SHAPES:
+        radius = (area / UNIT_MEASURES[shape][0]) ** 0.5
+        size = next((size for size, (low, high) in ACCEPTED_RADII_PX.items() if low <= radius <= high), "")
+        drop = 0.2 * radius if shape == "triangle" else 0.0
+        thing = Thing(shape=shape, colour="", size=size, x=x, y=y - drop, radius=radius)
+        difference = fine ^ silhouette(thing, fine.shape[1], fine.shape[0])
+        if best is None or difference.sum() < best[0]:
+            best = float(difference.sum()), thing, difference
+    assert best is not None
+    area_difference, thing, difference = best
+    side = int(MAX_THICKNESS_PX * OVERSAMPLING) | 1
+    is_too_thick = bool((box_sums(difference, side) == side**2).any())
+    return thing, area_difference / OVERSAMPLING**2 / (UNIT_MEASURES[thing.shape][1] * thing.radius), is_too_thick
+
+
+def silhouette(thing: Thing, width: int = SIDE_PX * OVERSAMPLING, height: int = SIDE_PX * OVERSAMPLING) -> Mask:
+    """The oversampled pixels that the thing covers, (height, width)."""
+    image = Image.new("L", (width, height), 0)
+    draw_thing(ImageDraw.Draw(image), thing, 255, OVERSAMPLING)
+    return np.asarray(image) > 127
+
+
+def _stray_faults(
+    pixels: Pixels,
+    background_rgb: NDArray[Any],
+    thing_rgbs: list[NDArray[Any]],
+    things: tuple[Thing, ...],
+    territories: list[Mask],
+) -> Iterator[str]:
+    """Faults outside the things, or inside them; outlines and things without a shape have been judged already."""
+    smooth = box_sums(pixels, 3) / 9
+    excluded = np.zeros((SIDE_PX, SIDE_PX), np.bool_)
+    distance = np.linalg.norm(smooth - background_rgb, axis=-1)
+    stray = distance > MAX_COLOUR_DISTANCE
+    for thing, rgb, territory in zip(things, thing_rgbs, territories, strict=True):
+        if not thing.shape:
+            excluded |= dilate(territory, 3)
+            continue
+        inside = silhouette(thing)[OVERSAMPLING // 2 :: OVERSAMPLING, OVERSAMPLING // 2 :: OVERSAMPLING]
+        interior = erode(inside, 2)
+        excluded |= dilate(inside, 3) & ~interior
+        distance[interior] = 0
+        stray[interior] = (np.linalg.norm(smooth - rgb, axis=-1) > MAX_COLOUR_DISTANCE)[interior]
+    even = ~excluded & ~stray
+    if (distance[even] ** 2).sum() > MAX_BACKGROUND_RMS**2 * even.sum():
+        yield "the background is uneven"
+    for part in connected_components(stray & ~excluded):
+        if part.sum() >= MIN_STRAY_PX:
+            y, x = (float(axis.mean()) for axis in np.nonzero(part))
+            yield f"something that is no thing at ({x:.0f}, {y:.0f}), {part.sum()} pixels"

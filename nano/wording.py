@@ -1,0 +1,48 @@
+"""Phrases for things, relations and backgrounds, in several wordings each. WORLD.md describes them for readers."""
+
+from __future__ import annotations
+
+from .world import Sampler, Scene, Thing, relation_between
+
+NUMBERS = ("no", "one", "two", "three")
+BETWEEN = {
+    "left": ("to the left of", "left of"),
+    "right": ("to the right of", "right of"),
+    "above": ("above", "over"),
+    "below": ("below", "under"),
+}
+"""Wordings of each relation; nano's own answers use the first one."""
+ORDINALS = ("first", "second", "third")
+
+
+def with_article(words: str) -> str:
+    """The words after "a" or "an"."""
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+def thing_phrase(thing: Thing, with_size: bool = True) -> str:
+    """ "large red circle", or "red circle" without its size."""
+    return f"{thing.size} {thing.colour} {thing.shape}" if with_size else f"{thing.colour} {thing.shape}"
+
+
+def thing_name(thing: Thing) -> str:
+    """ "red circle": an edit's name for a thing in the picture."""
+    return thing_phrase(thing, with_size=False)
+
+
+def on_background(colour: str, sampler: Sampler | None = None) -> str:
+    """ "on a blue background"; with a sampler sometimes "on blue"."""
+    is_short = sampler is not None and sampler.chance(0.3)
+    return f"on {colour}" if is_short else f"on {with_article(colour)} background"
+
+
+def caption(scene: Scene) -> str:
+    """The scene in nano's own wording. Of two unlike things the left or upper one comes first, so the caption is unique."""
+    things, background = scene.things, on_background(scene.background)
+    if len(things) == 1:
+        return f"{with_article(thing_phrase(things[0]))} {background}"
+    if all(thing_phrase(thing) == thing_phrase(things[0]) for thing in things):
+        return f"{NUMBERS[len(things)]} {thing_phrase(things[0])}s {background}"
+    first, second = things if relation_between(*things) in ("left", "above") else reversed(things)
+    between = BETWEEN[relation_between(first, second)][0]
+    return f"{with_article(thing_phrase(first))} {between} {with_article(thing_phrase(second))} {background}"
