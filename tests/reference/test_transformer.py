@@ -1,4 +1,4 @@
-"""The transformer against the original's recorded outputs (tests/data/goldens), and against itself cut differently."""
+"""The transformer against the original's recorded outputs (tests/data/goldens), and against itself in other partitions."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def references_of(data: dict[str, Tensor], case: str, sample: int) -> list[Tenso
     return [data[key].unsqueeze(0) for key in keys]
 
 
-def assert_near(given: Tensor, wanted: Tensor, tolerance: float = TOLERANCE) -> None:
-    assert given.shape == wanted.shape
-    assert (given.double() - wanted.double()).abs().max().item() <= tolerance
+def assert_near(actual: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> None:
+    assert actual.shape == expected.shape
+    assert (actual.double() - expected.double()).abs().max().item() <= tolerance
 
 
 @pytest.mark.parametrize(("config", "case"), CASES)
@@ -94,7 +94,7 @@ def test_forward_of_a_padded_batch_matches_the_original(config: str) -> None:
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_components_match_the_original_in_between(config: str) -> None:
+def test_components_match_the_original_at_every_stage(config: str) -> None:
     data, model, case = recorded(config, "transformer"), transformer(config), "mixed_b2"
     text_tokens = arguments(config, "transformer")[case]["text_lens"][0]
     latents, references = data[f"{case}.x0"].unsqueeze(0), references_of(data, case, 0)
@@ -127,8 +127,8 @@ def test_components_match_the_original_in_between(config: str) -> None:
 def test_modulated_block_matches_the_original(config: str, block: str) -> None:
     data, module = recorded(config, "blocks"), transformer(config).get_submodule(block)
     mask = data["joint_mask"]
-    given = module(data["joint_hidden"], data["joint_cos"], data["joint_sin"], data["temb"], mask)
-    assert_near(given[mask], data[block.replace(".", "")][mask])
+    hidden = module(data["joint_hidden"], data["joint_cos"], data["joint_sin"], data["temb"], mask)
+    assert_near(hidden[mask], data[block.replace(".", "")][mask])
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -194,7 +194,7 @@ def test_joint_with_a_context_of_batch_one_equals_the_context_repeated() -> None
 
 
 def exact_rope(x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, eps: float) -> Tensor:
-    """omni_rope in its input's own type, so that a float64 network is float64 throughout."""
+    """omni_rope in its input's own type: a float64 network is float64 throughout."""
     even, odd = F.rms_norm(x, weight.shape, weight, eps).unflatten(-1, (-1, 2)).unbind(-1)
     cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2).transpose(1, 2)
@@ -208,8 +208,8 @@ def exact_tables(positions: Tensor) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("text_tokens", [3, 700])
 def test_tokens_shared_by_guidance_branches_change_nothing_beyond_rounding(text_tokens: int) -> None:
-    """Within an image only differences of positions count, and its first axis is constant: tokens refined for no text at
-    all serve every branch. In float64 no difference is left, so what float32 shows is rounding."""
+    """Within an image only differences of positions count, and its first axis is constant. So tokens that are refined without
+    any text serve every branch. In float64 no difference is left, so that of float32 is rounding."""
     model = tiny(exact_rope).double()
     latents, reference, text = (torch.randn(size).double() for size in ((1, 4, 8, 6), (1, 4, 4, 6), (1, text_tokens, 20)))
     grids, timestep = ((2, 3), (4, 3)), torch.tensor([0.3])
@@ -224,7 +224,7 @@ def test_tokens_shared_by_guidance_branches_change_nothing_beyond_rounding(text_
     assert_near(shared, alone, 1e-12)
 
 
-def test_forward_batches_images_and_references_as_if_each_ran_alone() -> None:
+def test_forward_of_a_batch_equals_each_image_alone() -> None:
     model, text = tiny(), torch.randn(1, 5, 20)
     latents, references = torch.randn(2, 4, 8, 6), [torch.randn(1, 4, 4, 6), torch.randn(1, 4, 6, 2)]
     timesteps = torch.tensor([0.3])
@@ -306,6 +306,6 @@ def test_config_that_makes_no_network_is_refused(changes: dict[str, Any], messag
         TransformerConfig.from_json(changes)
 
 
-def test_config_from_json_passes_over_the_keys_of_diffusers() -> None:
+def test_config_from_json_ignores_the_keys_of_diffusers() -> None:
     config = TransformerConfig.from_json({"_class_name": "OmniGen2Transformer2DModel", "num_layers": 4})
     assert (config.num_layers, config.head_width, config.ffn_width, config.conditioning_width) == (4, 120, 10240, 1024)
