@@ -52,7 +52,7 @@ class Inputs:
 
     @property
     def moved_bytes(self) -> int:
-        """Each input read once, the output written once."""
+        """Bytes of reading each input once and writing the output once."""
         return sum(tensor.nbytes for tensor in self) + self.x.nbytes
 
 

@@ -1,7 +1,6 @@
 """The engines of a bundle as a content-addressed cache: atomic writes, one builder at a time, list and prune.
 
-Knows files, not TensorRT. A plan is written before its record, each atomically. A killed build or a full disk leaves no file that
-a reader takes for an engine.
+Knows files, not TensorRT. A plan is written before its record, each atomically: a killed build or a full disk leaves no engine.
 """
 
 from __future__ import annotations
@@ -94,13 +93,13 @@ def prune(bundle: Path, keep: Callable[[EngineRecord], bool]) -> tuple[list[str]
     Files of a running build stay.
     """
     folder = bundle / FOLDER
-    kept = {record.name for record, damage in list_engines(bundle) if damage is None and keep(record)}
+    stays = {record.name for record, damage in list_engines(bundle) if damage is None and keep(record)}
     removed, freed = [], 0
     for path in sorted(folder.glob("*")):
         name = path.name.removesuffix(".plan").removesuffix(".json")
         is_partial = path.name.startswith(PARTIAL)
-        stays = name in kept or (path.suffix not in (".plan", ".json") and not is_partial)
-        if stays or not path.is_file() or _is_building(folder, None if is_partial else name):
+        is_kept = name in stays or (path.suffix not in (".plan", ".json") and not is_partial)
+        if is_kept or not path.is_file() or _is_building(folder, None if is_partial else name):
             continue
         freed += path.stat().st_size
         path.unlink()

@@ -171,7 +171,7 @@ DATA_INPUTS = {"Attention": 3, "CastLike": 1, "Expand": 1, "Gather": 1, "Resize"
 
 
 def check_graph(path: Path, *, rope: str) -> list[Finding]:
-    """What TensorRT's parser would refuse in a graph file. Reads no weights. rope: "plugin" or "native"."""
+    """Everything in a graph file that TensorRT's parser would refuse. Reads no weights. rope: "plugin" or "native"."""
     model = load_graph(path)
     types = tensor_types(model)
     findings = [*_check_opset(model), *_check_external_data(model)]
@@ -209,7 +209,7 @@ def _check_functions(model: ModelProto) -> Iterator[Finding]:
 
 
 def check_node(node: NodeProto, types: Types, *, rope: str) -> list[Finding]:
-    """What the parser would refuse in one node."""
+    """Everything in one node that the parser would refuse."""
     label = node.name or (node.output[0] if node.output else "?")
     return [
         Finding(node=label, op_type=node.op_type, problem=problem, advice=advice)

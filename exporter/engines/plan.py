@@ -20,7 +20,7 @@ from .graph_shapes import load_graph
 from .memory import scratch_bytes, tensor_bytes
 from .options import BuildOptions
 from .parser_support import Finding, check_graph
-from .profiles import EngineProfile, Shapes, dynamic_sizes, engine_profiles
+from .profiles import EngineProfile, ShapeRange, dynamic_sizes, engine_profiles
 
 BEST_FIRST = ("bf16", "fp16", "fp32")
 
@@ -30,7 +30,7 @@ class PlannedEngine:
     """One engine of a plan.
 
     file: the graph file that TensorRT reads.
-    findings: what the parser would refuse in it.
+    findings: everything in it that the parser would refuse.
     weight_bytes: the weights on the GPU.
     tensor_bytes: all inputs and outputs at their largest shapes.
     scratch_bytes: an estimate, see memory.py.
@@ -64,7 +64,7 @@ class BuildPlan:
 
     @property
     def findings(self) -> list[tuple[str, Finding]]:
-        """What TensorRT's parser would refuse, each with its component."""
+        """The findings of all engines, each with its component."""
         return [(engine.graph.component, finding) for engine in self.engines for finding in engine.findings]
 
     def text(self) -> str:
@@ -99,7 +99,7 @@ def plan_engines(bundle: Bundle, options: BuildOptions) -> BuildPlan:
 
 
 def local_machine(rope: str = "plugin") -> tuple[Machine | None, str | None]:
-    """What engines built here are bound to and None, or None and why no engine can be built here."""
+    """This machine and None, or None and why no engine can be built here."""
     problem = tensorrt_library.build_problem(rope)
     if problem is not None:
         return None, problem
@@ -196,6 +196,6 @@ def _profile_text(profile: EngineProfile) -> str:
     return ", ".join(f"{name} {shapes}" for name, shapes in texts.items())
 
 
-def _shapes_text(shapes: Shapes) -> str:
+def _shapes_text(shapes: ShapeRange) -> str:
     smallest, typical, largest = ("×".join(map(str, shape)) for shape in shapes)
     return smallest if shapes[0] == shapes[2] else f"{smallest} / {typical} / {largest}"

@@ -18,7 +18,7 @@ from .options import SMALLEST_PX, Limits
 Range = tuple[int, int, int]
 """Smallest, typical, largest."""
 
-Shapes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+ShapeRange = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 """An input's smallest, typical and largest shape."""
 
 TYPICAL_PROMPT_TOKENS = 128
@@ -31,7 +31,7 @@ class EngineProfile:
     """One profile: its name, and each input's shapes by the input's name."""
 
     name: str
-    shapes: dict[str, Shapes]
+    shapes: dict[str, ShapeRange]
 
     @property
     def largest(self) -> dict[str, tuple[int, ...]]:

@@ -54,7 +54,7 @@ class Report:
 
     @property
     def within_tolerance(self) -> bool:
-        """Whether every difference is."""
+        """Whether every difference is within its tolerance."""
         return all(difference.within_tolerance for difference in self.differences)
 
     def table(self) -> str:

@@ -23,7 +23,7 @@ from .torch_backend import TorchBackend
 
 Outputs = Mapping[str, np.ndarray]
 Sizes = dict[str, int]
-Shapes = Mapping[str, Sequence[Sequence[int]]]
+ProfileShapes = Mapping[str, Sequence[Sequence[int]]]
 """An input's smallest, typical and largest shape, by name."""
 
 SUMS = {
@@ -38,7 +38,7 @@ PRODUCTS = {"image_tokens": ("latent_height", "latent_width"), "patches": ("wind
 class Engines(Backend, Protocol):
     """A backend of engines that were built for profiles of shapes."""
 
-    def profiles(self, component: str) -> Mapping[str, Shapes]:
+    def profiles(self, component: str) -> Mapping[str, ProfileShapes]:
         """The shapes of each profile of a component's engine."""
 
 
@@ -153,7 +153,7 @@ def _within(tolerance: float) -> Any:
     return compare
 
 
-def fitting_sizes(component: Component, config: Any, shapes: Shapes) -> Sizes | None:
+def fitting_sizes(component: Component, config: Any, shapes: ProfileShapes) -> Sizes | None:
     """The component's example sizes, moved into a profile's ranges by the smallest change; None where they can't be."""
     ranges = _ranges(component, config, shapes)
     sizes = {dim: min(max(component.sizes[dim], smallest), largest) for dim, (smallest, largest) in ranges.items()}
@@ -170,7 +170,7 @@ def fitting_sizes(component: Component, config: Any, shapes: Shapes) -> Sizes | 
     return sizes if fits else None
 
 
-def _ranges(component: Component, config: Any, shapes: Shapes) -> dict[str, tuple[int, int]]:
+def _ranges(component: Component, config: Any, shapes: ProfileShapes) -> dict[str, tuple[int, int]]:
     """The smallest and largest value of each dynamic size in a profile."""
     ranges: dict[str, tuple[int, int]] = {}
     for name, spec in component.inputs(config).items():

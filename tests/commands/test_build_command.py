@@ -45,17 +45,17 @@ def test_build_help_lists_the_options() -> None:
         assert option in output
 
 
-def test_build_list_and_prune_show_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_list_and_prune_follow_the_stored_engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = make_bundle(tmp_path / "bundle")
     assert "no engines" in run(str(bundle.path), "--list")
-    kept = store_engine(bundle.path, make_test_key(bundle), b"plan", {})
+    current = store_engine(bundle.path, make_test_key(bundle), b"plan", {})
     old = store_engine(bundle.path, make_test_key(bundle, driver="1.0"), b"plan", {})
     assert prune_engines(bundle.path) == ([], 0), "without TensorRT they may be another machine's"
     monkeypatch.setattr(tensorrt_library, "build_problem", lambda rope: None)
     monkeypatch.setattr(tensorrt_library, "this_machine", lambda: MACHINE)
     assert "removed 2 files" in run(str(bundle.path), "--prune")
     output = run(str(bundle.path), "--list")
-    assert kept.name in output
+    assert current.name in output
     assert old.name not in output
 
 

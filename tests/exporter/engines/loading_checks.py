@@ -32,7 +32,7 @@ def engine_of_other_types_or_places_is_refused() -> None:
 
 
 def components_are_freed_under_a_memory_limit() -> None:
-    """Each takes 1,000 bytes: with 1,500 one is open at a time, and TensorRT's contexts go after the work that uses them."""
+    """A component takes 1,000 bytes, so 1,500 keep one open. TensorRT's contexts are freed after the work that uses them."""
     with engine_setup(components=("transformer", "velocity_head")) as setup:
         sessions = Sessions(setup.bundle, setup.backend, 1500)
         for component in ("transformer", "velocity_head", "transformer"):
@@ -49,7 +49,7 @@ def components_are_freed_under_a_memory_limit() -> None:
         assert address not in setup.cuda.memory
 
 
-def plan_is_hashed_once_however_often_it_is_opened() -> None:
+def plan_is_hashed_once_for_several_opens() -> None:
     with engine_setup() as setup:
         with mock.patch.object(tensorrt, "find_engine", side_effect=tensorrt.find_engine) as find:
             for _ in range(3):
@@ -124,7 +124,7 @@ def stripped_plan_gets_its_weights_from_the_graph() -> None:
         parser.refit_from_file.return_value = True
         refitter.refit_cuda_engine.return_value = True
         with mock.patch.object(trt, "Refitter", lambda engine, logger: refitter):
-            with mock.patch.object(trt, "OnnxParserRefitter", lambda made, logger: parser):
+            with mock.patch.object(trt, "OnnxParserRefitter", lambda refitter, logger: parser):
                 setup.backend.open("transformer")
                 parser.refit_from_file.assert_called_once_with(str(setup.bundle.path / "transformer.fp16.onnx"))
                 setup.engine.double.create_execution_context.assert_not_called()
@@ -156,8 +156,8 @@ def machine_without_parts_names_every_one() -> None:
         raise BackendError("cuda-python is not installed")
 
     with mock.patch.object(tensorrt_library, "import_cudart", missing), mock.patch.object(trt, "__version__", "10.14.1"):
-        told = tensorrt_library.problem()
-    assert told == "TensorRT 10.14.1 is older than 10.15: pip install --upgrade tensorrt; cuda-python is not installed"
+        message = tensorrt_library.problem()
+    assert message == "TensorRT 10.14.1 is older than 10.15: pip install --upgrade tensorrt; cuda-python is not installed"
 
 
 def main() -> None:

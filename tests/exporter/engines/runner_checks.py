@@ -30,7 +30,7 @@ def run_computes_on_one_stream_and_tensors_stay_on_the_device() -> None:
 
 
 def keys_and_values_go_from_run_to_run_by_address() -> None:
-    """No copy on the host or the device: the present of one run is bound as the past of the next; the old one stays whole."""
+    """Without a copy on host or device: one run's present is bound as the next run's past, and the old one stays valid."""
     with engine_setup(components=("language_model",)) as setup:
         session = setup.backend.open("language_model")
         prompt = {"past": np.zeros((1, 1, 0, 2)), "new": np.arange(6).reshape(1, 1, 3, 2)}
@@ -66,7 +66,7 @@ def run_of_an_empty_tensor_has_an_address() -> None:
         assert setup.engine.contexts[0].addresses["references"]
 
 
-def shapes_that_do_not_go_together_are_a_backend_error() -> None:
+def inconsistent_shapes_are_a_backend_error() -> None:
     with engine_setup() as setup:
         session = setup.backend.open("transformer")
         session.run(setup.feeds())
@@ -87,7 +87,7 @@ def scratch_is_shared_and_grows_for_the_larger_profile() -> None:
         assert context.scratch[1] == 5000, "the small profile uses the large scratch"
 
 
-def shape_that_comes_back_becomes_a_cuda_graph() -> None:
+def repeated_shape_becomes_a_cuda_graph() -> None:
     with engine_setup() as setup:
         session = setup.backend.open("transformer")
         assert [setup.run(session, value=value) for value in (1.0, 2.0, 3.0, 4.0)] == [2.0, 4.0, 6.0, 8.0]
@@ -96,8 +96,8 @@ def shape_that_comes_back_becomes_a_cuda_graph() -> None:
         assert len(setup.engine.executed) == 3, "two plain runs and the capture"
 
 
-def captured_graph_has_its_own_context_that_other_shapes_leave_alone() -> None:
-    """The doubles assert that a captured context isn't touched: a graph holds its state."""
+def captured_graph_has_its_own_context_that_other_shapes_do_not_change() -> None:
+    """The doubles assert that a captured context isn't changed: a graph holds its state."""
     with engine_setup() as setup:
         session = setup.backend.open("transformer")
         for tokens in (4, 4, 5, 5, 4, 5, 6, 4):
@@ -110,8 +110,8 @@ def captured_graph_has_its_own_context_that_other_shapes_leave_alone() -> None:
 def outputs_of_a_captured_graph_are_not_shared() -> None:
     with engine_setup() as setup:
         session = setup.backend.open("transformer")
-        kept = [session.run(setup.feeds(value=value))["hidden_states"] for value in (1.0, 2.0, 3.0, 4.0)]
-        assert [float(setup.backend.to_host(tensor)[0, 0, 0]) for tensor in kept] == [2.0, 4.0, 6.0, 8.0]
+        outputs = [session.run(setup.feeds(value=value))["hidden_states"] for value in (1.0, 2.0, 3.0, 4.0)]
+        assert [float(setup.backend.to_host(tensor)[0, 0, 0]) for tensor in outputs] == [2.0, 4.0, 6.0, 8.0]
 
 
 def components_that_run_rarely_are_not_captured() -> None:
@@ -122,7 +122,7 @@ def components_that_run_rarely_are_not_captured() -> None:
         assert "cudaStreamBeginCapture" not in setup.cuda.calls
 
 
-def more_shapes_than_are_kept_drop_the_captures() -> None:
+def captures_beyond_the_limit_are_dropped() -> None:
     with engine_setup() as setup:
         session = setup.backend.open("transformer")
         with mock.patch("omnigen2_rt.runtime.backends.tensorrt.session.MOST_CAPTURES", 2):
@@ -141,7 +141,7 @@ def grown_scratch_drops_the_captures() -> None:
         assert setup.run(session, references=0) == 3.0
 
 
-def engine_that_can_not_be_captured_goes_on_without() -> None:
+def engine_that_cannot_be_captured_still_runs() -> None:
     with engine_setup() as setup:
         session = setup.backend.open("transformer")
         setup.engine.uncapturable = True
@@ -152,16 +152,16 @@ def engine_that_can_not_be_captured_goes_on_without() -> None:
 
 
 def memory_freed_while_capturing_is_freed_afterwards() -> None:
-    """Python may free any tensor at any time; CUDA refuses to free it in a captured stream (the double asserts that)."""
+    """Python may free a tensor at any time; CUDA refuses to free it in a captured stream, and the double asserts that."""
     with engine_setup() as setup:
-        device, kept = setup.backend.device, [DeviceTensor(setup.backend.device, (4,), "float32")]
-        address = kept[0].address
-        executable = device.capture(kept.clear)
+        device, tensors = setup.backend.device, [DeviceTensor(setup.backend.device, (4,), "float32")]
+        address = tensors[0].address
+        executable = device.capture(tensors.clear)
         assert address not in setup.cuda.memory
         device.discard(executable)
 
 
-def failed_run_tells_what_tensorrt_recorded() -> None:
+def failed_run_reports_what_tensorrt_recorded() -> None:
     with engine_setup() as setup:
         session = setup.backend.open("transformer")
         setup.engine.fails = True

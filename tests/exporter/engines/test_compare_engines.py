@@ -14,7 +14,12 @@ from omnigen2_rt.exporter.checkpoint import Checkpoint
 from omnigen2_rt.exporter.components import COMPONENTS
 from omnigen2_rt.exporter.engines.options import Limits
 from omnigen2_rt.exporter.engines.profiles import engine_profiles
-from omnigen2_rt.exporter.verify.compare_engines import Shapes, compare_backends, fitting_sizes, open_onnx_runtime
+from omnigen2_rt.exporter.verify.compare_engines import (
+    ProfileShapes,
+    compare_backends,
+    fitting_sizes,
+    open_onnx_runtime,
+)
 from omnigen2_rt.exporter.verify.difference import relative_error
 from omnigen2_rt.exporter.verify.torch_backend import TorchBackend
 from omnigen2_rt.runtime.backends import BACKENDS, BackendEntry
@@ -42,7 +47,7 @@ class Engines(OrtBackend):
         self.limits = limits
         self.error = error
 
-    def profiles(self, component: str) -> Mapping[str, Shapes]:
+    def profiles(self, component: str) -> Mapping[str, ProfileShapes]:
         if component == "lm_head":
             raise BackendError("the bundle has no TensorRT engine of lm_head")
         graph = self.bundle.graph(component, self.precision)
@@ -66,7 +71,7 @@ class Engines(OrtBackend):
         return host * (1 + self.error) if host.dtype == np.float32 else host
 
 
-def fits(shapes: Mapping[str, tuple[int, ...]], profile: Shapes) -> bool:
+def fits(shapes: Mapping[str, tuple[int, ...]], profile: ProfileShapes) -> bool:
     return all(
         smallest <= size <= largest
         for name, shape in shapes.items()
