@@ -47,10 +47,6 @@ Problems = Iterator[tuple[str, str]]
 Check = Callable[[NodeProto, Types], Problems]
 
 
-def _nothing(node: NodeProto, types: Types) -> Problems:
-    yield from ()
-
-
 def _attributes(node: NodeProto) -> dict[str, object]:
     return {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
 
@@ -124,47 +120,34 @@ def _rotary(node: NodeProto, types: Types) -> Problems:
             yield f"{node.input[index]} has {_rank(node, index, types)} axes", "expand tables to (B, S, Dh/2)"
 
 
-SUPPORTED: dict[str, tuple[frozenset[int], Check]] = {
-    "Abs": (NUMBERS, _nothing),
-    "Add": (NUMBERS, _nothing),
-    "Attention": (FLOATS, _attention),
-    "Cast": (ALL | {TensorProto.UINT8}, _cast),
-    "CastLike": (ALL | {TensorProto.UINT8}, _nothing),
-    "Clip": (NUMBERS, _nothing),
-    "Concat": (ALL, _nothing),
-    "Constant": (ALL, _nothing),
-    "Conv": (FLOATS, _nothing),
-    "Cos": (FLOATS, _nothing),
-    "Div": (NUMBERS, _nothing),
-    "Expand": (ALL, _nothing),
-    "Gather": (ALL, _nothing),
-    "Gelu": (FLOATS, _nothing),
-    "Gemm": (FLOATS, _nothing),
-    "GroupNormalization": (FLOATS, _three_axes),
-    "Identity": (ALL, _nothing),
-    "LayerNormalization": (FLOATS, _one_output),
-    "MatMul": (FLOATS, _nothing),
-    "Mul": (NUMBERS, _nothing),
-    "Neg": (NUMBERS, _nothing),
-    "Pad": (NUMBERS, _nothing),
-    "ReduceMean": (NUMBERS, _constant_axes),
-    "Reshape": (ALL, _nothing),
-    "Resize": (FLOATS, _resize),
-    "RMSNormalization": (FLOATS, _nothing),
-    "RotaryEmbedding": (FLOATS, _rotary),
-    "Shape": (ALL, _nothing),
-    "Sigmoid": (FLOATS, _nothing),
-    "Sin": (FLOATS, _nothing),
-    "Slice": (ALL, _nothing),
-    "Softmax": (FLOATS, _nothing),
-    "Split": (ALL, _nothing),
-    "Sqrt": (FLOATS, _nothing),
-    "Squeeze": (ALL, _constant_axes),
-    "Sub": (NUMBERS, _nothing),
-    "Tanh": (FLOATS, _nothing),
-    "Transpose": (ALL, _nothing),
-    "Unsqueeze": (ALL, _constant_axes),
-    "Where": (ALL, _nothing),
+# fmt: off
+SUPPORTED: dict[str, frozenset[int]] = {
+    **dict.fromkeys((
+        "Attention", "Conv", "Cos", "Gelu", "Gemm", "GroupNormalization", "LayerNormalization", "MatMul", "Resize",
+        "RMSNormalization", "RotaryEmbedding", "Sigmoid", "Sin", "Softmax", "Sqrt", "Tanh",
+    ), FLOATS),
+    **dict.fromkeys((
+        "Abs", "Add", "Clip", "Div", "Mul", "Neg", "Pad", "ReduceMean", "Sub",
+    ), NUMBERS),
+    **dict.fromkeys((
+        "Concat", "Constant", "Expand", "Gather", "Identity", "Reshape", "Shape", "Slice", "Split", "Squeeze",
+        "Transpose", "Unsqueeze", "Where",
+    ), ALL),
+    "Cast": ALL | {TensorProto.UINT8},
+    "CastLike": ALL | {TensorProto.UINT8},
+}
+# fmt: on
+"""The element types of each supported operator's data inputs."""
+CHECKS: dict[str, Check] = {
+    "Attention": _attention,
+    "Cast": _cast,
+    "GroupNormalization": _three_axes,
+    "LayerNormalization": _one_output,
+    "ReduceMean": _constant_axes,
+    "Resize": _resize,
+    "RotaryEmbedding": _rotary,
+    "Squeeze": _constant_axes,
+    "Unsqueeze": _constant_axes,
 }
 DATA_INPUTS = {"Attention": 3, "CastLike": 1, "Expand": 1, "Gather": 1, "Resize": 1, "Reshape": 1, "RotaryEmbedding": 3}
 """The number of leading inputs that an operator's types apply to; all inputs where it isn't listed."""
@@ -230,14 +213,14 @@ def _problems(node: NodeProto, types: Types, rope: str) -> Problems:
         yield "it is not in the table of supported operators", "look it up in onnx-tensorrt's operators.md"
     else:
         yield from _unsupported_inputs(node, types)
-        yield from SUPPORTED[node.op_type][1](node, types)
+        if node.op_type in CHECKS:
+            yield from CHECKS[node.op_type](node, types)
 
 
 def _unsupported_inputs(node: NodeProto, types: Types) -> Problems:
-    supported, _ = SUPPORTED[node.op_type]
     for name in node.input[: DATA_INPUTS.get(node.op_type, len(node.input))]:
         dtype = types.dtypes.get(name)
-        if dtype is not None and dtype not in supported | _index_types(node, name):
+        if dtype is not None and dtype not in SUPPORTED[node.op_type] | _index_types(node, name):
             yield f"its input {name} is {TensorProto.DataType.Name(dtype)}", "cast it to a supported type"
     for name in node.input:
         if len(types.shapes.get(name, ())) > 8:

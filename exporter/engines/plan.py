@@ -20,7 +20,7 @@ from .graph_shapes import load_graph
 from .memory import scratch_bytes, tensor_bytes
 from .options import BuildOptions
 from .parser_support import Finding, check_graph
-from .profiles import EngineProfile, ShapeRange, dynamic_sizes, engine_profiles
+from .profiles import EngineProfile, ShapeRange, engine_profiles
 
 BEST_FIRST = ("bf16", "fp16", "fp32")
 
@@ -141,29 +141,11 @@ def _plan_engine(bundle: Bundle, graph: GraphSpec, options: BuildOptions, machin
         profiles=profiles,
         findings=tuple(check_graph(file, rope=options.rope)),
         weight_bytes=graph.resident_bytes,
-        tensor_bytes=_largest_tensor_bytes(bundle, graph, options, profiles),
+        tensor_bytes=max((tensor_bytes(graph, profile.largest_sizes) for profile in profiles), default=0),
         scratch_bytes=_largest_scratch_bytes(file, graph.precision, options, profiles),
         key=key,
         stored=None if key is None else stored_engine(bundle.path, key),
     )
-
-
-def _largest_tensor_bytes(
-    bundle: Bundle, graph: GraphSpec, options: BuildOptions, profiles: tuple[EngineProfile, ...]
-) -> int:
-    """The most bytes of inputs and outputs among the profiles. A profile doesn't state the sizes that only outputs have."""
-    limits = {name: largest for name, (_, _, largest) in dynamic_sizes(bundle.manifest, options.limits).items()}
-    return max((tensor_bytes(graph, {**limits, **_largest_sizes(graph, profile)}) for profile in profiles), default=0)
-
-
-def _largest_sizes(graph: GraphSpec, profile: EngineProfile) -> dict[str, int]:
-    """The value of each of the inputs' dynamic sizes at the profile's largest shapes."""
-    return {
-        dim: size
-        for name, spec in graph.inputs.items()
-        for dim, size in zip(spec.shape, profile.shapes[name][2], strict=True)
-        if isinstance(dim, str)
-    }
 
 
 def _largest_scratch_bytes(
@@ -171,7 +153,7 @@ def _largest_scratch_bytes(
 ) -> int:
     """The estimated scratch of the profile that takes the most."""
     fused = not (options.engine.decomposable_attention or lacks_fused_attention(load_graph(file), precision))
-    return max((scratch_bytes(file, profile.largest, fused_attention=fused) for profile in profiles), default=0)
+    return max((scratch_bytes(file, profile.largest_shapes, fused_attention=fused) for profile in profiles), default=0)
 
 
 def _engine_lines(engine: PlannedEngine) -> list[str]:

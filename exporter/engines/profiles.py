@@ -28,15 +28,23 @@ PATCH_PX = 14  # stands in where the manifest has no vision encoder
 
 @dataclass(frozen=True, kw_only=True)
 class EngineProfile:
-    """One profile: its name, and each input's shapes by the input's name."""
+    """One profile.
+
+    sizes: the range of every dynamic size, also of those that the graph lacks.
+    shapes: by input.
+    """
 
     name: str
+    sizes: dict[str, Range]
     shapes: dict[str, ShapeRange]
 
     @property
-    def largest(self) -> dict[str, tuple[int, ...]]:
-        """Each input's largest shape."""
-        return {name: shape for name, (_, _, shape) in self.shapes.items()}
+    def largest_sizes(self) -> dict[str, int]:
+        return {name: largest for name, (_, _, largest) in self.sizes.items()}
+
+    @property
+    def largest_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: largest for name, (_, _, largest) in self.shapes.items()}
 
     def to_json(self) -> dict[str, Any]:
         """The profile as part of an engine's key."""
@@ -53,11 +61,9 @@ def engine_profiles(graph: GraphSpec, manifest: Manifest, limits: Limits) -> tup
         raise ExportError(
             f"max_references={limits.max_references}: this checkpoint takes at most {manifest.transformer.max_references}"
         )
-    sizes = dynamic_sizes(manifest, limits)
-    return tuple(
-        EngineProfile(name=name, shapes=_shapes(graph, {**sizes, **overrides}))
-        for name, overrides in _variants(graph, sizes, limits).items()
-    )
+    usual = dynamic_sizes(manifest, limits)
+    variants = {name: {**usual, **overrides} for name, overrides in _variants(graph, usual, limits).items()}
+    return tuple(EngineProfile(name=name, sizes=sizes, shapes=_shapes(graph, sizes)) for name, sizes in variants.items())
 
 
 def dynamic_sizes(manifest: Manifest, limits: Limits) -> dict[str, Range]:

@@ -73,7 +73,7 @@ def test_scratch_of_every_component_grows_with_the_image(bundles: dict[str, Path
     estimates = []
     for size in (256, 512):
         profiles = engine_profiles(graph, bundle.manifest, Limits(max_size_px=size, typical_size_px=size))
-        estimates.append(max(scratch_bytes(file, profile.largest, fused_attention=True) for profile in profiles))
+        estimates.append(max(scratch_bytes(file, profile.largest_shapes, fused_attention=True) for profile in profiles))
     assert 0 <= estimates[0] <= estimates[1]
     if graph.component in ("transformer", "vae_decoder", "vae_encoder", "latent_embedder", "reference_embedder"):
         assert 2 * estimates[0] < estimates[1] < 5 * estimates[0], "four times the image tokens, with the same text"

@@ -31,7 +31,7 @@ def test_shapes_of_every_component_are_numbers_at_every_profile(bundles: dict[st
     graph = bundle.graph(component.name, "bf16")
     for profile in engine_profiles(graph, bundle.manifest, Limits()):
         for file in filter(None, (graph.file, graph.inlined)):
-            assert unknown_sizes(load_graph(bundle.path / file, profile.largest)) == []
+            assert unknown_sizes(load_graph(bundle.path / file, profile.largest_shapes)) == []
 
 
 @pytest.mark.parametrize("component", COMPONENTS, ids=lambda component: component.name)
