@@ -1,41 +1,45 @@
-"""`omnigen2 build`: TensorRT engines of a bundle. All work is done in `exporter/engines/`."""
+"""`omnigen2 build`: TensorRT engines of a bundle. Only the command's interface; `exporter/engines/` does the work."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..exporter.engines.options import BuildOptions, EngineOptions, Limits
+from ..runtime.progress import Progress
 from .options import needs_extra
+
+if TYPE_CHECKING:
+    from ..exporter.engines.build import BuildReport
 
 
 def build(
     bundle: Annotated[Path, typer.Argument(help="The bundle's folder.")],
     precision: Annotated[str, typer.Option(help="auto, fp32, fp16 or bf16.")] = "auto",
-    component: Annotated[list[str] | None, typer.Option(help="Only this component; may be repeated.")] = None,
-    max_size: Annotated[int, typer.Option(help="Longest side of a picture, in pixels.")] = Limits.max_size_px,
-    typical_size: Annotated[int, typer.Option(help="The side to be fastest at.")] = Limits.typical_size_px,
-    max_references: Annotated[int, typer.Option(help="Input images of a drawing.")] = Limits.max_references,
-    max_images: Annotated[int, typer.Option(help="Pictures drawn together.")] = Limits.max_images,
-    max_prompt_tokens: Annotated[int, typer.Option(help="Longest prompt.")] = Limits.max_prompt_tokens,
+    component: Annotated[list[str] | None, typer.Option(help="Only this component; repeat for several.")] = None,
+    max_size: Annotated[int, typer.Option(help="Longest side of an image, in pixels.")] = Limits.max_size_px,
+    typical_size: Annotated[int, typer.Option(help="The side that engines are tuned for, in pixels.")] = Limits.typical_size_px,
+    max_references: Annotated[int, typer.Option(help="Most reference images of a request.")] = Limits.max_references,
+    max_images: Annotated[int, typer.Option(help="Most images generated in a batch.")] = Limits.max_images,
+    max_prompt_tokens: Annotated[int, typer.Option(help="Longest prompt, in tokens.")] = Limits.max_prompt_tokens,
     rope: Annotated[str, typer.Option(help="plugin (our kernel) or native (TensorRT's layers).")] = BuildOptions.rope,
     optimization_level: Annotated[
-        int, typer.Option(help="0 to 5; higher builds longer.")
+        int, typer.Option(help="0 to 5; a higher level builds longer.")
     ] = EngineOptions.optimization_level,
-    workspace: Annotated[int | None, typer.Option(help="Megabytes of scratch a layer may want.")] = None,
+    workspace: Annotated[int | None, typer.Option(help="Megabytes of scratch that a layer may use.")] = None,
     weight_streaming: Annotated[bool, typer.Option(help="Weights may stay in host memory.")] = False,
     strip_plan: Annotated[bool, typer.Option(help="Keep weights out of the engine files.")] = False,
-    version_compatible: Annotated[bool, typer.Option(help="For other TensorRT of this major version.")] = False,
+    version_compatible: Annotated[bool, typer.Option(help="Also run on other TensorRT versions of this major version.")] = False,
     hardware_compatibility: Annotated[
         str, typer.Option(help="none, ampere_plus or same_compute_capability.")
     ] = EngineOptions.hardware_compatibility,
-    dry_run: Annotated[bool, typer.Option(help="Only print the plan and what the parser would refuse.")] = False,
-    list_built: Annotated[bool, typer.Option("--list", help="List the engines.")] = False,
-    prune_old: Annotated[bool, typer.Option("--prune", help="Remove engines that can't run here any more.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Only print the plan, and what TensorRT's parser would refuse.")] = False,
+    list_built: Annotated[bool, typer.Option("--list", help="List the stored engines.")] = False,
+    prune_old: Annotated[bool, typer.Option("--prune", help="Remove engines that can't run here.")] = False,
 ) -> None:
-    """Build a bundle's TensorRT engines; those already built from the same things are reused."""
+    """Build a bundle's TensorRT engines. Stored engines of the same graph, weights and options are reused."""
     needs_extra("export", "onnx")
     from ..exporter.engines.build import build_engines, engine_list, prune_engines
 
@@ -67,17 +71,26 @@ def build(
         rope=rope,
         dry_run=dry_run,
     )
-    shown: set[str] = set()
+    report = build_engines(bundle, options, _phase_printer())
+    if dry_run:
+        typer.echo(report.plan.text())
+    else:
+        _print_result(report)
 
-    def progress(what: str, done: int, total: int) -> None:
-        if what not in shown:
-            shown.add(what)
+
+def _phase_printer() -> Progress:
+    """A progress callback that prints each phase once, to stderr."""
+    printed: set[str] = set()
+
+    def show(done: int, total: int, what: str) -> None:
+        if what not in printed:
+            printed.add(what)
             typer.echo(what, err=True)
 
-    report = build_engines(bundle, options, progress)
-    if dry_run:
-        typer.echo(report.plan_text())
-        return
+    return show
+
+
+def _print_result(report: BuildReport) -> None:
     typer.echo(f"{len(report.built)} engines built, {len(report.reused)} reused")
     for record in report.built:
         notes = "".join(f"; {note}" for note in record.report["notes"])

@@ -29,11 +29,11 @@ def compare(
     bundle: Annotated[Path, typer.Argument(help="The bundle.")],
     backend: Backend = "auto",
     precision: Precision = "auto",
-    steps: Annotated[int, typer.Option(help="Steps of the whole drawings that are compared.")] = 4,
-    size: Annotated[int, typer.Option(help="Their height and width in pixels.")] = 64,
+    steps: Annotated[int, typer.Option(help="Steps of the compared drawings.")] = 4,
+    size: Annotated[int, typer.Option(help="Height and width of the compared drawings, in pixels.")] = 64,
     json_file: JsonFile = None,
 ) -> None:
-    """Put each component and whole drawings beside the PyTorch reference; exit code 1 beyond tolerance."""
+    """Compare each component and whole drawings with the PyTorch reference. The exit code is 1 beyond tolerance."""
     needs_extra("export", "torch", "onnx", "onnxscript", "safetensors")
     from ..exporter.verify.compare import compare as run_comparison
 
@@ -46,7 +46,7 @@ def compare(
         steps=steps,
         height_px=size,
         width_px=size,
-        progress=lambda what, done, total: bar.show(done, total, what),
+        progress=bar.show,
     )
     bar.end()
     typer.echo(report.table())

@@ -1,4 +1,4 @@
-"""The networks of OmniGen2 in plain PyTorch, one file each: what is computed.
+"""The networks of OmniGen2 in plain PyTorch, one file each: the definition of what every engine computes.
 
-Knows nothing of ONNX, of bundles or of engines; imports nothing else of this package.
+Knows nothing of ONNX, bundles or engines; imports nothing else of this package.
 """

@@ -1,8 +1,8 @@
-"""The multimodal language model that reads prompts: Qwen2.5-VL's text side, and the pair of it and its eyes.
+"""The multimodal language model that reads prompts: Qwen2.5-VL's text model, and its pair with the vision encoder.
 
-Written to give the numbers of transformers' Qwen2_5_VL (models/qwen2_5_vl), with its parameter names inside each
-part. Positions become tables outside, and the cache is given and returned, so that one function serves a whole
-prompt and a single token. Knows nothing of tokenizers, sampling, ONNX, files or devices.
+Reproduces the numbers of transformers' Qwen2_5_VL (models/qwen2_5_vl), with its parameter names inside each part. The
+caller computes the rope tables and passes the KV cache in and out, so one function serves a whole prompt and a single
+token. Knows nothing of tokenizers, sampling, ONNX, files or devices.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from .vision import VisionConfig, VisionEncoder
 
 @dataclass(frozen=True, kw_only=True)
 class MLLMConfig:
-    """The text side's numbers in `mllm/config.json`; the defaults are the full model's.
+    """The text model's values in `mllm/config.json`; the defaults are the full model's.
 
-    Raises ValueError where they cannot make a network.
+    Raises ValueError where they don't define a network.
     """
 
     vocab_size: int = 151936
@@ -52,9 +52,9 @@ class MLLMConfig:
 
     @classmethod
     def from_json(cls, config: Mapping[str, Any]) -> MLLMConfig:
-        """The text side of the parsed file, flat as transformers 4.51 wrote it or under `text_config` as newer ones do.
+        """The text model's config from the parsed file: flat, as by transformers 4.51, or under `text_config`, as by newer ones.
 
-        Raises ValueError, naming the keys, where one is missing or asks for what is not built here.
+        Raises ValueError, naming the keys, for a missing or unsupported one.
         """
         text = {**config, **config.get("text_config", {})}
         required = (
@@ -89,9 +89,9 @@ def _rope_settings(text: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mrope_tables(positions: Tensor, head_width: int, theta: float, section: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of each token's angles: the frequencies are dealt to the three axes in runs of `section`.
+    """Cosine and sine of each token's angles. The three axes share the frequencies in consecutive runs of `section`.
 
-    positions: (3, B, T) integers: time, row, column. Returns cos, sin: (B, T, Dh) float32, both halves alike.
+    positions: (3, B, T) integers: time, row, column. Returns cos, sin: (B, T, Dh) float32, whose halves are equal.
     """
     exponents = torch.arange(0, head_width, 2, dtype=torch.float64, device=positions.device) / head_width
     angles = positions.unsqueeze(-1).double() * theta**-exponents
@@ -104,12 +104,12 @@ def mrope_tables(positions: Tensor, head_width: int, theta: float, section: Sequ
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotation of (first half, second half) pairs, in float32. x: (B, H, T, Dh); cos, sin: (B, T, Dh) float32."""
     first, second = torch.chunk(x.float(), 2, dim=-1)
-    turned = torch.cat((-second, first), dim=-1)
-    return (x.float() * cos.unsqueeze(1) + turned * sin.unsqueeze(1)).to(x.dtype)
+    swapped = torch.cat((-second, first), dim=-1)
+    return (x.float() * cos.unsqueeze(1) + swapped * sin.unsqueeze(1)).to(x.dtype)
 
 
 class TextAttention(nn.Module):
-    """Grouped-query attention over the cache and the new tokens."""
+    """Grouped-query attention over the KV cache and the new tokens."""
 
     def __init__(self, config: MLLMConfig) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class TextAttention(nn.Module):
     def forward(
         self, hidden: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, past_key: Tensor, past_value: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the output (B, T, Dt) and the keys and values (B, kvH, P+T, Dh) with the past in front."""
+        """Returns the output (B, T, Dt) and the keys and values (B, kvH, P+T, Dh), past first."""
         key = torch.cat((past_key, rotate(self._heads(self.k_proj(hidden)), cos, sin)), dim=2)
         value = torch.cat((past_value, self._heads(self.v_proj(hidden))), dim=2)
         query = rotate(self._heads(self.q_proj(hidden)), cos, sin)
@@ -131,7 +131,7 @@ class TextAttention(nn.Module):
         return self.o_proj(mixed.transpose(1, 2).flatten(2)), key, value
 
     def _heads(self, projected: Tensor) -> Tensor:
-        heads = projected.shape[-1] // self.head_width  # a number, not -1: an exported graph then states how many heads
+        heads = projected.shape[-1] // self.head_width  # a number, not -1: a traced graph then states the number of heads
         return projected.reshape(*projected.shape[:-1], heads, self.head_width).transpose(1, 2)
 
 
@@ -150,7 +150,7 @@ class TextMLP(nn.Module):
 
 
 class TextLayer(nn.Module):
-    """Attention and MLP, normed before."""
+    """Attention and MLP, each after a norm."""
 
     def __init__(self, config: MLLMConfig) -> None:
         super().__init__()
@@ -169,9 +169,9 @@ class TextLayer(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """Tokens and image embeddings -> hidden states, and from those to logits.
+    """Tokens and image embeddings -> hidden states -> logits.
 
-    `embed_tokens(ids)`: (B, T) int64 -> (B, T, Dt). All tensors are in the weights' dtype, but the rope tables.
+    `embed_tokens(ids)`: (B, T) int64 -> (B, T, Dt). All tensors but the rope tables have the weights' dtype.
     """
 
     def __init__(self, config: MLLMConfig) -> None:
@@ -194,9 +194,11 @@ class LanguageModel(nn.Module):
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """The new tokens' hidden states after the final norm, (B, T, Dt), and each layer's keys and values.
 
-        inputs_embeds: (B, T, Dt), image embeddings in place of image tokens; cos, sin: (B, T, Dh) float32;
-        mask: (B or 1, 1, T, P+T), bool (true: may be seen) or added to the scores; past_keys, past_values: a tensor
-        (B, kvH, P, Dh) a layer, P may be 0. The returned keys and values are (B, kvH, P+T, Dh).
+        inputs_embeds: (B, T, Dt), image embeddings in place of image tokens.
+        cos, sin: (B, T, Dh) float32.
+        mask: (B or 1, 1, T, P+T), bool (true: attend) or added to the scores.
+        past_keys, past_values: a tensor (B, kvH, P, Dh) for each layer; P may be 0.
+        The returned keys and values are (B, kvH, P+T, Dh).
         """
         hidden, keys, values = inputs_embeds, [], []
         for layer, past_key, past_value in zip(self.layers, past_keys, past_values, strict=True):
@@ -206,12 +208,12 @@ class LanguageModel(nn.Module):
         return self.norm(hidden), keys, values
 
     def lm_head(self, hidden: Tensor) -> Tensor:
-        """hidden: (..., Dt) -> logits (..., vocab_size); by the embedding's own weight where the two are tied."""
+        """hidden: (..., Dt) -> logits (..., vocab_size), with the embedding's weight where the two are tied."""
         weight = self.embed_tokens.weight if self.config.tie_word_embeddings else self.head.weight
         return F.linear(hidden, weight)
 
     def empty_cache(self, batch: int) -> tuple[list[Tensor], list[Tensor]]:
-        """Keys and values of no past, one pair a layer."""
+        """Keys and values of an empty KV cache, a pair for each layer."""
         weight = self.norm.weight
         shape = (batch, self.config.num_key_value_heads, 0, self.config.head_width)
         keys = [torch.zeros(shape, dtype=weight.dtype, device=weight.device) for _ in self.layers]
@@ -219,7 +221,7 @@ class LanguageModel(nn.Module):
 
 
 class MLLM(nn.Module):
-    """The language model and its eyes; runs neither."""
+    """Holds the language model and the vision encoder."""
 
     def __init__(self, config: MLLMConfig, vision_config: VisionConfig) -> None:
         super().__init__()

@@ -19,9 +19,9 @@ Grid = tuple[int, int]
 
 
 def omni_rope(x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, eps: float) -> Tensor:
-    """RMS norm of each head, rotation of its interleaved pairs, and the transpose that attention wants.
+    """RMS norm of each head, rotation of its interleaved pairs, and the transpose for attention.
 
-    All in float32, rounded once at the end. The tables may also be (B,S,Dh/2), when a batch mixes prompts.
+    Computes in float32 and rounds once at the end. Tables of (B, S, Dh/2) allow a batch of different prompts.
 
     x: (B, S, H, Dh); weight: (Dh); cos, sin: (S, Dh/2) or (B, S, Dh/2) float32. Returns (B, H, S, Dh) of x's dtype.
     """
@@ -35,7 +35,7 @@ def omni_rope(x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, eps: float) -
 def rope_tables(positions: Tensor, axes_dim: Iterable[int], theta: float) -> tuple[Tensor, Tensor]:
     """Cosine and sine of every position's angles, the axes side by side; computed in float64.
 
-    positions: (..., axes) integers; axes_dim: the part of the head that each axis turns.
+    positions: (..., axes) integers; axes_dim: the part of the head that each axis rotates.
     Returns cos, sin: (..., sum(axes_dim)/2) float32.
     """
     angles = [
@@ -51,11 +51,11 @@ def position_ids(
 ) -> Tensor:
     """Positions of the joint sequence: text, references in order, image.
 
-    Text token i is at (i, i, i). An image's token is at (shift, row, column); the first image's shift is the text's
-    length, and each image moves the next one's by the longer of its sides.
+    Text token i is at (i, i, i). An image's token is at (shift, row, column). The first image's shift is the text's
+    length; each next one's is larger by the longer side of the image before it.
 
-    padded_text_tokens: rows that the text takes in a padded batch; those past `text_tokens` are at (0, 0, 0), to be
-    masked, and the images stay where they would be without them.
+    padded_text_tokens: the text's rows in a padded batch. Those past `text_tokens` are at (0, 0, 0) and must be masked;
+    they don't move the images.
     Returns (S, 3) int64.
     """
     text = torch.arange(text_tokens).unsqueeze(-1).expand(-1, 3)

@@ -1,7 +1,7 @@
-"""Where each tensor lies inside `.safetensors` files: their headers, read and checked with the standard library alone.
+"""Reads and checks the headers of `.safetensors` files: each tensor's dtype, shape and location. Uses the standard library alone.
 
 A file is an 8-byte little-endian length, that many bytes of JSON (name -> dtype, shape, data_offsets), then the data.
-Knows nothing of torch, of networks, or of what the tensors are for; no tensor is read.
+Knows nothing of torch or networks, and reads no tensor.
 """
 
 from __future__ import annotations
@@ -20,15 +20,18 @@ DTYPE_BYTES: Mapping[str, int] = {
     "F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "U8": 1, "BOOL": 1,
 }  # fmt: skip
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
-STEMS = ("diffusion_pytorch_model", "model")  # as diffusers and as transformers call a network's weights
+STEMS = ("diffusion_pytorch_model", "model")  # the names that diffusers and transformers give a network's weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class TensorLocation:
-    """A tensor's place: `nbytes` bytes at `offset` from the start of the file `path`, row-major, little-endian."""
+    """A tensor's location: `nbytes` bytes at `offset` in the file `path`, row-major, little-endian.
+
+    dtype: the safetensors name, a key of DTYPE_BYTES.
+    """
 
     path: Path
-    dtype: str  # as safetensors spells it: a key of DTYPE_BYTES
+    dtype: str
     shape: tuple[int, ...]
     offset: int
     nbytes: int
@@ -37,8 +40,8 @@ class TensorLocation:
 def tensor_locations(folder: str | Path) -> dict[str, TensorLocation]:
     """Every tensor of a network's folder, from one file or from all shards that its index names.
 
-    Raises ValueError, naming the file, where a file or shard is missing, truncated or malformed, where a tensor lies
-    twice, or where the index and the shards disagree.
+    Raises ValueError, naming the file, for a missing, truncated or malformed file or shard, a tensor in two shards, or an
+    index that disagrees with the shards.
     """
     weights = weight_file(Path(folder))
     if weights.name.endswith(".index.json"):
@@ -47,18 +50,18 @@ def tensor_locations(folder: str | Path) -> dict[str, TensorLocation]:
 
 
 def weight_file(folder: Path) -> Path:
-    """The folder's only `.safetensors` file, or the index of its shards. Raises ValueError where that is not clear."""
-    named = [folder / f"{stem}.safetensors{end}" for stem in STEMS for end in ("", ".index.json")]
-    found = [path for path in named if path.is_file()] or sorted(folder.glob("*.safetensors"))
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        raise ValueError(f"{folder} holds no weights; expected one of {[path.name for path in named]}")
-    raise ValueError(f"{folder} holds {[path.name for path in found]}; keep the one that is meant")
+    """The folder's only `.safetensors` file, or the index of its shards. Raises ValueError for none or several."""
+    usual = [folder / f"{stem}.safetensors{end}" for stem in STEMS for end in ("", ".index.json")]
+    files = [path for path in usual if path.is_file()] or sorted(folder.glob("*.safetensors"))
+    if len(files) == 1:
+        return files[0]
+    if not files:
+        raise ValueError(f"{folder} holds no weights; expected one of {[path.name for path in usual]}")
+    raise ValueError(f"{folder} holds {[path.name for path in files]}; keep the one that is meant")
 
 
 def read_header(path: Path) -> dict[str, TensorLocation]:
-    """The tensors of one file, in the header's order. Raises ValueError, naming the file, where it is not sound."""
+    """The tensors of one file, in the header's order. Raises ValueError, naming the file, where it is malformed."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
@@ -74,7 +77,7 @@ def read_header(path: Path) -> dict[str, TensorLocation]:
     header.pop("__metadata__", None)
     data_start = 8 + length
     locations = {name: _location(name, entry, path, data_start, size) for name, entry in header.items()}
-    _check_apart(locations, path)
+    _check_overlaps(locations, path)
     return locations
 
 
@@ -82,7 +85,7 @@ def _parse(text: bytes, path: Path) -> dict[str, Any]:
     def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(unique := dict(pairs)) < len(pairs):
             twice = sorted(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-            raise ValueError(f"{path} names {_some(twice)} twice")
+            raise ValueError(f"{path} names {_list(twice)} twice")
         return unique
 
     try:
@@ -111,12 +114,12 @@ def _location(name: str, entry: Any, path: Path, data_start: int, size: int) -> 
     return TensorLocation(path=path, dtype=dtype, shape=shape, offset=data_start + begin, nbytes=nbytes)
 
 
-def _check_apart(locations: Mapping[str, TensorLocation], path: Path) -> None:
+def _check_overlaps(locations: Mapping[str, TensorLocation], path: Path) -> None:
     end, before = 0, ""
-    for name, place in sorted(locations.items(), key=lambda item: (item[1].offset, item[1].nbytes)):
-        if place.offset < end:
+    for name, location in sorted(locations.items(), key=lambda item: (item[1].offset, item[1].nbytes)):
+        if location.offset < end:
             raise ValueError(f"{path}: tensors {before!r} and {name!r} overlap")
-        end, before = place.offset + place.nbytes, name
+        end, before = location.offset + location.nbytes, name
 
 
 def _sharded_locations(index: Path) -> dict[str, TensorLocation]:
@@ -126,14 +129,14 @@ def _sharded_locations(index: Path) -> dict[str, TensorLocation]:
         path = index.parent / shard
         if not path.is_file():
             raise ValueError(f"{path} is missing; {index.name} names it")
-        found = read_header(path)
-        if twice := found.keys() & locations.keys():
-            raise ValueError(f"{path} holds tensors that another shard holds too: {_some(twice)}")
-        locations |= found
-        if absent := {name for name, file in weight_map.items() if file == shard} - found.keys():
-            raise ValueError(f"{path} lacks tensors that {index.name} places there: {_some(absent)}")
+        tensors = read_header(path)
+        if twice := tensors.keys() & locations.keys():
+            raise ValueError(f"{path} holds tensors that another shard holds too: {_list(twice)}")
+        locations |= tensors
+        if absent := {name for name, file in weight_map.items() if file == shard} - tensors.keys():
+            raise ValueError(f"{path} lacks tensors that {index.name} places there: {_list(absent)}")
     if extra := locations.keys() - weight_map.keys():
-        raise ValueError(f"{index} does not name tensors that its shards hold: {_some(extra)}")
+        raise ValueError(f"{index} does not name tensors that its shards hold: {_list(extra)}")
     return locations
 
 
@@ -147,6 +150,6 @@ def _read_weight_map(index: Path) -> dict[str, str]:
     return weight_map
 
 
-def _some(names: Iterable[str], limit: int = 8) -> str:
+def _list(names: Iterable[str], limit: int = 8) -> str:
     ordered = sorted(names)
     return ", ".join(ordered[:limit]) + (f" and {len(ordered) - limit} more" if len(ordered) > limit else "")

@@ -1,11 +1,11 @@
-"""OmniGen2's diffusion transformer: from noisy latents, prompt features and reference latents to a velocity.
+"""OmniGen2's diffusion transformer: from noisy latents, prompt embeddings and reference latents to a velocity.
 
-Written after the paper (arXiv 2506.18871, section 3) to give the numbers of VectorSpaceLab/OmniGen2 (commit 0f72fa9),
-with that model's parameter names. Its methods are the pieces that run at different rates: the prompt is refined once,
-images once a step, the joint layers once a step and guidance branch. Departures, all exact: every sequence has its
-own length instead of padding, and the last layer computes only the image's tokens.
+Follows the paper (arXiv 2506.18871, section 3) and reproduces the numbers of VectorSpaceLab/OmniGen2 (commit 0f72fa9), with that
+model's parameter names. Its methods are the pieces that run at different rates: the context refiner once a prompt, the image
+refiners once a step, the joint layers once a step and guidance branch. Departures, all exact: sequences have their own lengths
+instead of padding, and the last layer computes only the image's tokens.
 
-Knows nothing of ONNX, files or devices; how heads are rotated is a callable given to it.
+Knows nothing of ONNX, files or devices; the rotation of heads is a callable argument.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def timestep_sinusoid(timesteps: Tensor, scale: float, width: int = TIMESTEP_SIN
 
 
 def patchify(latents: Tensor, patch: int) -> Tensor:
-    """(B, C, h, w) -> (B, h/p * w/p, p*p*C): a token holds its patch as (row, column, channel)."""
+    """(B, C, h, w) -> (B, h/p * w/p, p*p*C): a token is its patch in the order row, column, channel."""
     batch, channels, height, width = latents.shape
     grid = latents.reshape(batch, channels, height // patch, patch, width // patch, patch)
     return grid.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
@@ -52,7 +52,7 @@ def unpatchify(tokens: Tensor, patch: int, height: int) -> Tensor:
 
 
 def join(context: Tensor, references: Tensor | None, image_tokens: Tensor) -> Tensor:
-    """The joint sequence (B, S, D): text, references, image; a batch of one serves all images."""
+    """The joint sequence (B, S, D): text, references, image. A context of batch 1 is repeated for every image."""
     batch = image_tokens.shape[0]
     before = [part.expand(batch, -1, -1) for part in (context, references) if part is not None]
     return torch.cat((*before, image_tokens), dim=1)
@@ -72,7 +72,7 @@ class TimestepEmbedder(nn.Module):
 
 
 class ConditionEmbedder(nn.Module):
-    """Holds the two embedders under the names that the checkpoint gives them."""
+    """Holds two embedders under the checkpoint's names."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -98,9 +98,9 @@ class VelocityHead(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The whole network. B counts images that share a prompt layout; temb is (B, Dc), or (1, Dc) for all of them.
+    """The whole network. A batch is B images that share a prompt layout; temb is (B, Dc), or (1, Dc) for all of them.
 
-    All tensors are in the weights' dtype, but the rope tables, which are float32.
+    All tensors but the float32 rope tables have the weights' dtype.
     """
 
     def __init__(self, config: TransformerConfig, rope: Rope = omni_rope) -> None:
@@ -125,7 +125,7 @@ class Transformer(nn.Module):
         return temb
 
     def refine_context(self, prompt_embeds: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None = None) -> Tensor:
-        """prompt_embeds: (B, T, Dt); cos, sin: (T, Dh/2) -> context (B, T, D). Needs no timestep: once a prompt."""
+        """prompt_embeds: (B, T, Dt); cos, sin: (T, Dh/2) -> context (B, T, D). Doesn't depend on the timestep."""
         context: Tensor = self.time_caption_embed.caption_embedder(prompt_embeds)
         for block in self.context_refiner:
             context = block(context, cos, sin, mask)
@@ -142,8 +142,8 @@ class Transformer(nn.Module):
         """latents: (B, C, h, w) of the reference number `index`, an int or (1,) int64 -> its tokens (B, R, D)."""
         if isinstance(index, int):
             index = torch.tensor([index], device=latents.device)
-        which = self.image_index_embedding.index_select(0, index).unsqueeze(1)
-        tokens: Tensor = self.ref_image_patch_embedder(patchify(latents, self.config.patch_size)) + which
+        index_embedding = self.image_index_embedding.index_select(0, index).unsqueeze(1)
+        tokens: Tensor = self.ref_image_patch_embedder(patchify(latents, self.config.patch_size)) + index_embedding
         for block in self.ref_image_refiner:
             tokens = block(tokens, cos, sin, temb)
         return tokens
@@ -160,9 +160,12 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """The main layers over text, references and image; returns the image's hidden states (B, L, D).
 
-        context: (B or 1, T, D); references: (B or 1, R, D), all of them in order; image_tokens: (B, L, D);
-        cos, sin: (S, Dh/2) of the joint sequence; mask: (B, S) bool, false where a batch was padded.
-        The last layer asks only for the image's tokens: nothing reads the others.
+        context: (B or 1, T, D).
+        references: (B or 1, R, D), all references in order.
+        image_tokens: (B, L, D).
+        cos, sin: (S, Dh/2) of the joint sequence.
+        mask: (B, S) bool, false for padding.
+        The queries of the last layer are the image's tokens only, because nothing reads the others.
         """
         hidden = join(context, references, image_tokens)
         first_query = context.shape[1] + (0 if references is None else references.shape[1])
@@ -175,9 +178,9 @@ class Transformer(nn.Module):
     def cache_signal(
         self, context: Tensor, references: Tensor | None, image_tokens: Tensor, temb: Tensor, previous: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What TeaCache watches: the first layer's attention input (B, S, D), and its relative L1 change, float32.
+        """The signal of TeaCache, which is the first layer's attention input (B, S, D), and its relative L1 change, float32.
 
-        previous: (B, S, D), the signal of the step before; with zeros there the change is not finite.
+        previous: (B, S, D), the signal of the previous step. Zeros make the change infinite or NaN.
         """
         first = cast(ModulatedBlock, self.layers[0])
         signal, *_ = first.norm1(join(context, references, image_tokens), temb)
@@ -186,7 +189,7 @@ class Transformer(nn.Module):
         return signal, change
 
     def velocity(self, hidden: Tensor, temb: Tensor, latents: Tensor) -> Tensor:
-        """hidden: (B, L, D) -> velocity (B, C, h, w), towards the data. Of `latents` only the shape is read."""
+        """hidden: (B, L, D) -> velocity (B, C, h, w), towards the data. `latents` gives only the shape."""
         return unpatchify(self.norm_out(hidden, temb), self.config.patch_size, latents.shape[2])
 
     def rope_tables(
@@ -208,23 +211,24 @@ class Transformer(nn.Module):
         tables: tuple[Tensor, Tensor] | None = None,
         text_mask: Tensor | None = None,
     ) -> Tensor:
-        """One guidance branch of one step: the velocity (B, C, h, w).
+        """The velocity (B, C, h, w) of one guidance branch of one step.
 
-        latents: (B, C, h, w); timesteps: (1,) or (B,); prompt_embeds: (B or 1, T, Dt);
-        references: latents (B or 1, C, h_i, w_i), in order;
-        tables: cos and sin, (S, Dh/2), of the joint sequence, or (B, S, Dh/2) where the prompts' lengths differ;
-        text_mask: (B, T) bool, false where such a prompt is padded.
+        latents: (B, C, h, w).
+        timesteps: (1,) or (B,).
+        prompt_embeds: (B or 1, T, Dt).
+        references: latents (B or 1, C, h_i, w_i), in order.
+        tables: cos and sin of the joint sequence, (S, Dh/2), or (B, S, Dh/2) where the prompts' lengths differ.
+        text_mask: (B, T) bool, false for padding.
         """
         cos, sin = tables or self.rope_tables(prompt_embeds.shape[1], references, latents)
         temb = self.embed_timesteps(timesteps)
         lengths = [x.shape[-2] * x.shape[-1] // self.config.patch_size**2 for x in (*references, latents)]
         lengths.insert(0, prompt_embeds.shape[1])
-        parts = zip(torch.split(cos, lengths, dim=-2), torch.split(sin, lengths, dim=-2), strict=True)
-        text, *pictures, image = parts
+        text, *images, image = zip(torch.split(cos, lengths, dim=-2), torch.split(sin, lengths, dim=-2), strict=True)
         context = self.refine_context(prompt_embeds, *text, text_mask)
         tokens = [
             self.embed_reference(reference, index, temb, *table)
-            for index, (reference, table) in enumerate(zip(references, pictures, strict=True))
+            for index, (reference, table) in enumerate(zip(references, images, strict=True))
         ]
         image_tokens = self.embed_latents(latents, temb, *image)
         mask = None if text_mask is None else F.pad(text_mask, (0, sum(lengths[1:])), value=True)
@@ -233,9 +237,9 @@ class Transformer(nn.Module):
 
 
 def initialize(transformer: Transformer) -> None:
-    """Fresh weights for a training from nothing, drawn from torch's global generator.
+    """Initialize the weights for training from scratch, with torch's global generator.
 
-    Projections are Xavier, biases zero; modulation and output start at zero, so every block begins as the identity.
+    Projections are Xavier and biases zero. Modulation and output are zero too, so every block starts as the identity.
     """
     for name, module in transformer.named_modules():
         if isinstance(module, nn.Linear):

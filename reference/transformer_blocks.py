@@ -1,8 +1,8 @@
 """The blocks of OmniGen2's transformer: grouped-query attention with Omni-RoPE, and SwiGLU, between four norms.
 
-Two kinds: plain for the text, modulated by the timestep for everything that holds images. Written after the paper
-(arXiv 2506.18871, section 3) and the numbers of VectorSpaceLab/OmniGen2, with its parameter names. Knows nothing of
-what the tokens are; how heads are rotated is a callable given to it.
+There are two kinds: plain blocks for text, and blocks modulated by the timestep for sequences with images. Follows the paper
+(arXiv 2506.18871, section 3) and reproduces the numbers of VectorSpaceLab/OmniGen2, with its parameter names. Knows nothing
+of what the tokens are; the rotation of heads is a callable argument.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Attention(nn.Module):
     def forward(
         self, hidden: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None = None, first_query: int | None = None
     ) -> Tensor:
-        """hidden: (B, S, D); mask: (B, S) bool, the keys to see; only tokens from `first_query` on ask, if given."""
+        """hidden: (B, S, D); mask: (B, S) bool, true for keys to attend to; first_query: the first token that is a query."""
         key = self.rope(self._heads(self.to_k(hidden)), self.norm_k.weight, cos, sin, QK_NORM_EPS)
         value = self._heads(self.to_v(hidden)).transpose(1, 2)
         if first_query is not None:
@@ -46,7 +46,7 @@ class Attention(nn.Module):
         return out
 
     def _heads(self, projected: Tensor) -> Tensor:
-        heads = projected.shape[-1] // self.head_width  # a number, not -1: an exported graph then states how many heads
+        heads = projected.shape[-1] // self.head_width  # a number, not -1: a traced graph then states the number of heads
         return projected.reshape(*projected.shape[:-1], heads, self.head_width)
 
 
@@ -65,7 +65,7 @@ class FeedForward(nn.Module):
 
 
 class PlainBlock(nn.Module):
-    """A block of the context refiner: attention and feed-forward, normed before and after, blind to the timestep."""
+    """A block of the context refiner: attention and feed-forward, normalized before and after, without the timestep."""
 
     def __init__(self, config: TransformerConfig, rope: Rope) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class PlainBlock(nn.Module):
 
 
 class ModulatedNorm(nn.Module):
-    """The norm before attention, scaled by the timestep, which also gives the block's gates and second scale."""
+    """The norm before attention, scaled by the timestep. Also computes the block's gates and second scale from it."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class ModulatedNorm(nn.Module):
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
 
     def forward(self, hidden: Tensor, temb: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Returns the normed hidden states (B, S, D), then attention gate, FFN scale and FFN gate, each (B, 1, D)."""
+        """Returns the normalized hidden states (B, S, D), then attention gate, FFN scale and FFN gate, each (B, 1, D)."""
         scale, gate, ffn_scale, ffn_gate = self.linear(F.silu(temb)).unsqueeze(1).chunk(4, dim=-1)
         return self.norm(hidden) * (1 + scale), gate, ffn_scale, ffn_gate
 
@@ -117,7 +117,7 @@ class ModulatedBlock(nn.Module):
         mask: Tensor | None = None,
         first_query: int | None = None,
     ) -> Tensor:
-        """hidden: (B, S, D) -> (B, S, D), or from token `first_query` on, if given: all of S is attended to."""
+        """hidden: (B, S, D) -> (B, S, D), or only the tokens from `first_query` on, which still attend to all of S."""
         normed, gate, ffn_scale, ffn_gate = self.norm1(hidden, temb)
         attended = self.attn(normed, cos, sin, mask, first_query)
         if first_query is not None:

@@ -1,4 +1,4 @@
-"""The numbers that fix OmniGen2's transformer. Knows nothing of torch; the defaults are the full model's."""
+"""The config of OmniGen2's transformer. Knows nothing of torch; the defaults are the full model's."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
-    """What `transformer/config.json` says. Raises ValueError where the numbers cannot make a network.
+    """The values of `transformer/config.json`. Raises ValueError where they don't define a network.
 
-    rope_theta and max_references are fixed in the published model, whose file does not name them.
+    axes_lens: the ends of the original's rope tables; ours have none.
+    rope_theta, max_references: constants of the published model, not in its file.
     """
 
     patch_size: int = 2
     in_channels: int = 16
-    out_channels: int | None = None  # None: as in_channels
+    out_channels: int | None = None  # None: in_channels
     hidden_size: int = 2520
     num_layers: int = 32
     num_refiner_layers: int = 2
@@ -26,7 +27,7 @@ class TransformerConfig:
     ffn_dim_multiplier: float | None = None
     norm_eps: float = 1e-5
     axes_dim_rope: tuple[int, int, int] = (40, 40, 40)
-    axes_lens: tuple[int, int, int] = (1024, 1664, 1664)  # where upstream's tables end; ours do not
+    axes_lens: tuple[int, int, int] = (1024, 1664, 1664)
     text_feat_dim: int = 2048
     timestep_scale: float = 1000.0
     rope_theta: float = 10000.0
@@ -40,15 +41,15 @@ class TransformerConfig:
 
     @classmethod
     def from_json(cls, config: Mapping[str, Any]) -> TransformerConfig:
-        """The config from the parsed file; keys that start with "_" are diffusers' own and are passed over.
+        """The config from the parsed file. Keys that start with "_" belong to diffusers and are ignored.
 
-        Raises ValueError, naming the keys that are not known.
+        Raises ValueError, naming the unknown keys.
         """
         known = {field.name for field in fields(cls)}
-        given = {key: value for key, value in config.items() if not key.startswith("_")}
-        if unknown := sorted(given.keys() - known):
+        settings = {key: value for key, value in config.items() if not key.startswith("_")}
+        if unknown := sorted(settings.keys() - known):
             raise ValueError(f"transformer config has unknown keys {unknown}; known are {sorted(known)}")
-        return cls(**given)
+        return cls(**settings)
 
     @property
     def head_width(self) -> int:

@@ -1,8 +1,8 @@
-"""The autoencoder between pictures and latents: FLUX.1's AutoencoderKL, with the parameter names of diffusers.
+"""The autoencoder between images and latents: FLUX.1's AutoencoderKL, with the parameter names of diffusers.
 
-Written to give the numbers of diffusers' AutoencoderKL (models/autoencoders/autoencoder_kl.py). The latents here are
-the autoencoder's own: shifting and scaling them, and drawing a sample from the moments, is the caller's.
-Knows nothing of ONNX, files or devices.
+Reproduces the numbers of diffusers' AutoencoderKL (models/autoencoders/autoencoder_kl.py). Departures, both exact in value: in
+bfloat16, `Upsample` repeats values in float32, and the log variance is clamped in float32. Latents are neither shifted nor
+scaled here, and the caller samples from the moments. Knows nothing of ONNX, files or devices.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ LOGVAR_RANGE = (-30.0, 20.0)
 
 @dataclass(frozen=True, kw_only=True)
 class VAEConfig:
-    """What `vae/config.json` says; the defaults are the full model's. Raises ValueError for what is not built here.
+    """The values of `vae/config.json`; the defaults are the full model's. Raises ValueError for an invalid network.
 
-    sample_size: the side, in pixels, of the pictures it was trained on. The network takes any.
+    sample_size: the side, in pixels, of the images in training. The network takes any size.
     """
 
     in_channels: int = 3
@@ -57,21 +57,21 @@ class VAEConfig:
 
     @classmethod
     def from_json(cls, config: Mapping[str, Any]) -> VAEConfig:
-        """The config from the parsed file. Raises ValueError for unknown keys and for settings of other networks."""
-        given = {key: value for key, value in config.items() if not key.startswith("_")}
+        """The config from the parsed file. Raises ValueError for unknown keys and for unsupported networks."""
+        settings = {key: value for key, value in config.items() if not key.startswith("_")}
         for key, allowed in _FIXED.items():
-            value = given.pop(key, allowed)
+            value = settings.pop(key, allowed)
             if value != allowed and not (isinstance(value, list) and set(value) == {allowed}):
                 raise ValueError(f"vae config has {key}={value!r}; only {allowed!r} is supported")
         for key in _UNREAD:
-            given.pop(key, None)
-        if unknown := sorted(given.keys() - {field.name for field in fields(cls)}):
+            settings.pop(key, None)
+        if unknown := sorted(settings.keys() - {field.name for field in fields(cls)}):
             raise ValueError(f"vae config has unknown keys {unknown}")
-        return cls(**given)
+        return cls(**settings)
 
     @property
     def pixels_per_latent(self) -> int:
-        """How many pixels, along a side, one latent stands for."""
+        """Pixels along a side of one latent."""
         return 1 << (len(self.block_out_channels) - 1)
 
 
@@ -86,7 +86,7 @@ _UNREAD = ("force_upcast",)  # about diffusers' own loading
 
 
 class ResnetBlock(nn.Module):
-    """Two norm-silu-convolutions beside a shortcut, which is a 1x1 convolution where the width changes."""
+    """Norm, SiLU and convolution, twice, plus a shortcut: a 1x1 convolution where the width changes."""
 
     def __init__(self, channels: int, out_channels: int, groups: int) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class ResnetBlock(nn.Module):
 
 
 class PixelAttention(nn.Module):
-    """One wide head over all positions of the smallest map."""
+    """Attention with a single head over all positions of the smallest feature map."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class PixelAttention(nn.Module):
 
 
 class MidBlock(nn.Module):
-    """Two resnets, and between them attention where the config has it."""
+    """Two residual blocks, with attention between them where the config asks for it."""
 
     def __init__(self, channels: int, config: VAEConfig) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class MidBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halves the map; pads right and bottom only."""
+    """Halves the feature map; pads right and bottom only."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -154,10 +154,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Doubles the map, each value repeated, then smoothed by a convolution.
-
-    In bfloat16 the values are repeated in float32, which changes none: not every engine resizes bfloat16.
-    """
+    """Doubles the feature map by repeating each value, then convolves it."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -242,7 +239,7 @@ class Decoder(nn.Module):
 
 
 class VAE(nn.Module):
-    """Both halves. B images, H = h * config.pixels_per_latent pixels high."""
+    """Encoder and decoder. H = h * config.pixels_per_latent, W likewise."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -261,7 +258,7 @@ class VAE(nn.Module):
         if self.config.use_quant_conv:
             moments = self.quant_conv(moments)
         mean, logvar = torch.chunk(moments, 2, dim=1)
-        return mean, logvar.float().clamp(*LOGVAR_RANGE)  # float32, because not every engine clips bfloat16
+        return mean, logvar.float().clamp(*LOGVAR_RANGE)
 
     def decode(self, latents: Tensor) -> Tensor:
         """latents: (B, C, h, w), unscaled -> pixels (B, 3, H, W), about [-1, 1] and not clamped."""

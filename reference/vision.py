@@ -1,9 +1,9 @@
-"""The eyes of the multimodal language model: Qwen2.5-VL's vision tower, one image at a time, of any size.
+"""The vision encoder of the multimodal language model: Qwen2.5-VL's vision tower, for one image of any size.
 
-Written to give the numbers of transformers' Qwen2_5_VL vision model, with its parameter names. That one sorts the
-patches by window and loops over windows; here they keep their order, and the blocks that look through windows gather
-them into a batch of windows, padded to the largest, and scatter them back: one graph for any image.
-Knows nothing of image files or resizing, and of window geometry only the index tables that it is given.
+Reproduces the numbers of transformers' Qwen2_5_VL vision model, with its parameter names. Departure: that model sorts the patches
+by window and loops over windows. Here patches keep their order; blocks with window attention gather them into a batch of windows,
+padded to the largest, and scatter them back, so one graph serves any image.
+Knows nothing of image files or resizing. The caller computes the index tables of the windows.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ NORM_EPS = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class VisionConfig:
-    """`vision_config` in `mllm/config.json`; the defaults are the full model's.
+    """The values of `vision_config` in `mllm/config.json`; the defaults are the full model's.
 
-    Raises ValueError where the numbers cannot make a network.
+    Raises ValueError where they don't define a network.
     """
 
     depth: int = 32
@@ -49,7 +49,7 @@ class VisionConfig:
 
     @classmethod
     def from_json(cls, config: Mapping[str, Any]) -> VisionConfig:
-        """The eyes' part of the parsed `mllm/config.json`. Raises ValueError, naming the keys that are missing."""
+        """The config from the parsed `mllm/config.json`. Raises ValueError, naming the missing keys."""
         vision = dict(config.get("vision_config") or {})
         vision.setdefault("in_channels", vision.get("in_chans", 3))
         required = ("depth", "hidden_size", "intermediate_size", "num_heads", "out_hidden_size")
@@ -65,16 +65,21 @@ class VisionConfig:
 
     @property
     def patch_values(self) -> int:
-        """Numbers in a flattened patch (1176)."""
+        """The values of a flattened patch (1176)."""
         return self.in_channels * self.temporal_patch_size * self.patch_size**2
 
 
 class Windows(NamedTuple):
-    """Which patches make up each window, for W windows of at most M patches."""
+    """The patches of each window, for W windows of at most M patches.
 
-    members: Tensor  # (W, M) int64: patch numbers; any valid number where a window has fewer
-    present: Tensor  # (W, M) bool: false where a window has fewer
-    slots: Tensor  # (N,) int64: where patch n lies among the W*M
+    members: (W, M) int64, patch numbers; any valid number in an empty slot.
+    present: (W, M) bool, false in an empty slot.
+    slots: (N,) int64, the index of patch n among the W*M slots.
+    """
+
+    members: Tensor
+    present: Tensor
+    slots: Tensor
 
 
 class VisionAttention(nn.Module):
@@ -102,8 +107,8 @@ class VisionAttention(nn.Module):
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = torch.chunk(x.float(), 2, dim=-1)
-    turned = torch.cat((-second, first), dim=-1)
-    return (x.float() * cos.unsqueeze(1) + turned * sin.unsqueeze(1)).to(x.dtype)
+    swapped = torch.cat((-second, first), dim=-1)
+    return (x.float() * cos.unsqueeze(1) + swapped * sin.unsqueeze(1)).to(x.dtype)
 
 
 def _gather(heads: Tensor, members: Tensor) -> Tensor:
@@ -112,12 +117,12 @@ def _gather(heads: Tensor, members: Tensor) -> Tensor:
 
 
 def _visible(present: Tensor) -> Tensor:
-    """(W, M) -> (W, 1, M, M): every patch sees those present. Spelled out, as not every engine broadcasts queries."""
+    """(W, M) -> (W, 1, M, M): every patch attends to those present in its window."""
     return present[:, None, None, :].expand(-1, -1, present.shape[1], -1)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None) -> Tensor:
-    """(B, S, H, Dh) thrice -> (B, S, H, Dh)"""
+    """Three of (B, S, H, Dh) -> (B, S, H, Dh)"""
     query, key, value = (part.transpose(1, 2) for part in (query, key, value))
     return F.scaled_dot_product_attention(query, key, value, attn_mask=visible).transpose(1, 2)
 
@@ -137,7 +142,7 @@ class VisionMLP(nn.Module):
 
 
 class VisionBlock(nn.Module):
-    """Attention and MLP, normed before."""
+    """Attention and MLP, each after a norm."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -153,7 +158,7 @@ class VisionBlock(nn.Module):
 
 
 class PatchEmbedder(nn.Module):
-    """A convolution whose kernel is its stride, so a product with flattened patches; the weight keeps its shape."""
+    """A convolution whose stride is its kernel size, computed as a product with flattened patches. The weight keeps its shape."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -183,7 +188,7 @@ class PatchMerger(nn.Module):
 
 
 class VisionEncoder(nn.Module):
-    """One image's patches -> its embeddings, a quarter as many."""
+    """One image's patches -> a quarter as many embeddings."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -201,16 +206,16 @@ class VisionEncoder(nn.Module):
         window_present: Tensor,
         window_slots: Tensor,
     ) -> Tensor:
-        """patches: (N, 1176), the four of a merged patch one after another, as Qwen's image processor gives them.
+        """Returns (N/4, Dt) in the order of the patches.
 
-        cos, sin: (N, Dh) float32, by the patches' rows and columns. The windows' tables, as in `Windows`:
-        window_members: (W, M) int64; window_present: (W, M) bool; window_slots: (N,) int64.
-        Returns (N/4, Dt) in the order of the patches.
+        patches: (N, 1176), the four of a merged patch one after another, as Qwen's image processor orders them.
+        cos, sin: (N, Dh) float32, of the patches' rows and columns.
+        window_members: (W, M) int64, window_present: (W, M) bool, window_slots: (N,) int64: the fields of `Windows`.
         """
         windows = Windows(window_members, window_present, window_slots)
         hidden = self.patch_embed(patches)
         for number, block in enumerate(self.blocks):
-            sees_all = number in self.config.fullatt_block_indexes
-            hidden = block(hidden, cos, sin, None if sees_all else windows)
+            is_global = number in self.config.fullatt_block_indexes
+            hidden = block(hidden, cos, sin, None if is_global else windows)
         embeddings: Tensor = self.merger(hidden)
         return embeddings

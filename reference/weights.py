@@ -1,7 +1,7 @@
-"""Loads the networks from a checkpoint in the official layout, strictly: every parameter once, nothing left over.
+"""Loads the networks from a checkpoint in the official layout, strictly: no missing and no unused tensors.
 
-Knows that layout (`transformer/`, `vae/`, `mllm/`, each with config.json and safetensors) and the two ways that
-transformers has named the MLLM's tensors. Knows nothing of exported bundles.
+Knows that layout (`transformer/`, `vae/`, `mllm/`, each with config.json and safetensors) and both naming schemes that
+transformers has used for the MLLM's tensors. Knows nothing of exported bundles.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def load_vae(checkpoint_dir: str | Path, dtype: torch.dtype = torch.float32) -> 
 
 
 def load_mllm(checkpoint_dir: str | Path, dtype: torch.dtype = torch.float32) -> MLLM:
-    """The language model and its eyes, in evaluation mode. Raises ValueError where file and network differ."""
+    """The language model and its vision encoder, in evaluation mode. Raises ValueError where file and network differ."""
     folder = Path(checkpoint_dir) / "mllm"
     config = MLLMConfig.from_json(read_config(folder))
     vision = VisionConfig.from_json(read_config(folder))
@@ -69,9 +69,9 @@ def load_mllm(checkpoint_dir: str | Path, dtype: torch.dtype = torch.float32) ->
 
 
 def mllm_parameter_name(name: str, config: MLLMConfig) -> str | None:
-    """Our name for a tensor of the MLLM's file, as transformers 4.51 or newer ones wrote it.
+    """Our name for a tensor of the MLLM's file, as transformers 4.51 or a newer version wrote it.
 
-    None for an output head that the embedding is tied to: the file may hold it once more.
+    None for an output head that is tied to the embedding: the file may hold a copy of it.
     """
     if name == "lm_head.weight":
         return None if config.tie_word_embeddings else "language_model.head.weight"
@@ -94,27 +94,27 @@ def _load(
 ) -> Network:
     with torch.device("meta"):
         network = build()
-    places = {ours: (name, place) for name, place in tensor_locations(folder).items() if (ours := rename(name))}
-    _check(folder, network, {ours: place.shape for ours, (_, place) in places.items()})
-    tensors = {ours: _read(name, place).to(dtype) for ours, (name, place) in places.items()}
+    stored = {ours: (name, location) for name, location in tensor_locations(folder).items() if (ours := rename(name))}
+    _check(folder, network, {ours: location.shape for ours, (_, location) in stored.items()})
+    tensors = {ours: _read(name, location).to(dtype) for ours, (name, location) in stored.items()}
     network.load_state_dict(tensors, assign=True)
     return network.eval()
 
 
-def _check(folder: Path, network: nn.Module, given: Mapping[str, tuple[int, ...]]) -> None:
-    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    wrong = [f"{n} {given[n]} for {wanted[n]}" for n in sorted(wanted.keys() & given.keys()) if given[n] != wanted[n]]
+def _check(folder: Path, network: nn.Module, actual: Mapping[str, tuple[int, ...]]) -> None:
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    shared = sorted(expected.keys() & actual.keys())
     problems = {
-        "missing": sorted(wanted.keys() - given.keys()),
-        "unused": sorted(given.keys() - wanted.keys()),
-        "wrong shape": wrong,
+        "missing": sorted(expected.keys() - actual.keys()),
+        "unused": sorted(actual.keys() - expected.keys()),
+        "wrong shape": [f"{name} {actual[name]} for {expected[name]}" for name in shared if actual[name] != expected[name]],
     }
     if any(problems.values()):
-        told = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names)
-        raise ValueError(f"{folder} does not fit its config.json: {told}")
+        details = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names)
+        raise ValueError(f"{folder} does not fit its config.json: {details}")
 
 
-def _read(name: str, place: TensorLocation) -> Tensor:
-    with safe_open(place.path, framework="pt") as file:
+def _read(name: str, location: TensorLocation) -> Tensor:
+    with safe_open(location.path, framework="pt") as file:
         tensor: Tensor = file.get_tensor(name)
     return tensor

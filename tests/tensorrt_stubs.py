@@ -1,12 +1,11 @@
-"""TensorRT's real Python bindings without TensorRT: its three libraries replaced by stubs, for tests on a machine
-without a GPU.
+"""TensorRT's real Python bindings with stubs in place of its three libraries, for tests on a machine without a GPU.
 
-The bindings (`tensorrt-cu13-bindings`, a small wheel) are linked against libraries that need a GPU and hundreds of
-megabytes. They use nine C functions of them. Stubs that give null let `import tensorrt` succeed, so that a test can
-hold our code against the real classes, enumerations and plugin decorators. Nothing can be built or run: what asks for a
-builder, a runtime or the plugin registry gets None or an error.
+The bindings (`tensorrt-cu13-bindings`, a small wheel) are linked against libraries that need a GPU and hundreds of megabytes.
+They use nine C functions of them. With stubs that return null, `import tensorrt` succeeds, and a test can check our code
+against the real classes, enumerations and plugin decorators. Nothing can be built or run: a builder, a runtime or the plugin
+registry is None or an error.
 
-The libraries must be found before Python starts, so such code runs in a process of its own: `run_with_stubs`.
+The loader must find the libraries before Python starts, so such code runs in a separate process: `run_with_stubs`.
 """
 
 from __future__ import annotations
@@ -46,14 +45,14 @@ needs_compiler = pytest.mark.skipif(
     reason="TensorRT's stub libraries need Linux and a C compiler (cc, gcc or clang) on PATH",
 )
 
-# The `tensorrt` package is a front that NVIDIA's own index serves; all it holds comes from the bindings.
-FRONT = "import sys, tensorrt_bindings\nsys.modules['tensorrt'] = tensorrt_bindings\n"
+# The `tensorrt` package only re-exports the bindings; NVIDIA serves it from its own index.
+PACKAGE = "import sys, tensorrt_bindings\nsys.modules['tensorrt'] = tensorrt_bindings\n"
 
 
 def stub_libraries(folder: Path) -> Path:
-    """Compile the stubs into `folder` and put a `tensorrt` package beside them. Gives the folder.
+    """Compile the stubs into `folder` and write a `tensorrt` package there. Returns the folder.
 
-    It belongs on LD_LIBRARY_PATH for the libraries and on PYTHONPATH for the package.
+    Put it on LD_LIBRARY_PATH for the libraries and on PYTHONPATH for the package.
     """
     assert COMPILER, "stub libraries need a C compiler: mark the test with needs_compiler"
     major = importlib.metadata.version("tensorrt-cu13-bindings").partition(".")[0]
@@ -64,12 +63,12 @@ def stub_libraries(folder: Path) -> Path:
         command = [COMPILER, "-shared", "-fPIC", f"-Wl,-soname,{name}", "-o", str(folder / name), str(source)]
         subprocess.run(command, check=True, capture_output=True, text=True)
     (folder / "tensorrt").mkdir()
-    (folder / "tensorrt" / "__init__.py").write_text(FRONT)
+    (folder / "tensorrt" / "__init__.py").write_text(PACKAGE)
     return folder
 
 
 def run_with_stubs(code: str, *, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
-    """Run Python code where `import tensorrt` works, with this process's import path, from the repository's root."""
+    """Run Python code in the repository's root, with this process's import path, so that `import tensorrt` works."""
     with tempfile.TemporaryDirectory() as name:
         folder = stub_libraries(Path(name))
         path = os.pathsep.join([str(folder), *filter(None, sys.path)])

@@ -1,13 +1,13 @@
-"""A denoising step of the exported graphs on ONNX Runtime, beside the original in torch, against what the GPU could do.
+"""One denoising step of the exported graphs on ONNX Runtime, compared with the original in torch and with the GPU's limit.
 
     python benchmarks/gpu/graphs_on_cuda.py CHECKPOINT BUNDLE --original FOLDER     # on a machine with an NVIDIA GPU
     python benchmarks/gpu/graphs_on_cuda.py CHECKPOINT BUNDLE --device cpu --size 64 --repeat 1
 
-CHECKPOINT may be random weights of OmniGen2's size (`random_checkpoint.py benchmarks/full_size_configuration …`), BUNDLE its
-export, made first where it is missing. --original is a checkout of the original's code, whose requirements this interpreter must
-have; without it only the graphs are measured. A step is one guidance branch: all that runs once a step and branch, from latents
-to velocity, for text alone and with one reference of the picture's size. Prints one JSON document, which `--json FILE` also keeps
-up to date after every figure: the original's compilation takes minutes.
+CHECKPOINT may be random weights of OmniGen2's size (`random_checkpoint.py benchmarks/full_size_configuration …`). BUNDLE is its
+export, which is made first where it is missing. --original is a checkout of the original's code, whose requirements this
+interpreter must have; without it only the graphs are measured. A step is one guidance branch, from latents to velocity, for text
+alone and with one reference of the image's size. Prints one JSON document, which `--json FILE` also updates after every figure:
+the original's compilation takes minutes.
 
 The floor is the step's FLOPs (matrix products and attention of all layers: about 33 TFLOP for text alone and 77 with a
 reference at 1024 × 1024) over the rate of a large matrix product in torch, measured in the same run.
@@ -30,12 +30,13 @@ import numpy as np
 import onnxruntime
 import torch
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+from omnigen2_rt.runtime.dtypes import PRECISIONS
+
 PACKAGES = ("omnigen2-rt", "torch", "onnxruntime", "onnxruntime-gpu", "diffusers")
 
 
 def milliseconds(call: Callable[[], Any], repeat: int, device: str) -> dict[str, float]:
-    """The median and the best of `repeat` calls, after two that don't count."""
+    """The median and the best of `repeat` calls, after two warm-up calls."""
     times = []
     for number in range(repeat + 2):
         wait(device)
@@ -53,14 +54,14 @@ def wait(device: str) -> None:
 
 
 def matmul_flops(dtype: torch.dtype, device: str) -> float:
-    """FLOPs a second of a large matrix product."""
+    """FLOPs per second of a large matrix product."""
     size = 8192 if device == "cuda" else 256
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     return 2 * size**3 / milliseconds(lambda: a @ b, 5, device)["best_ms"] * 1e3
 
 
 def step_flops(config: Any, image: int, references: int, text: int) -> float:
-    """Multiplications and additions of one branch of one step: 2 per weight and token, 4 per pair of tokens and channel."""
+    """The FLOPs of one branch of one step: 2 per weight and token, 4 per pair of tokens and channel."""
     hidden, heads, kv_heads = config.hidden_size, config.num_attention_heads, config.num_kv_heads
     layer = 2 * hidden * hidden + 2 * hidden * hidden * kv_heads // heads + 3 * hidden * config.ffn_width
     joint = text + image + references
@@ -75,7 +76,7 @@ def step_flops(config: Any, image: int, references: int, text: int) -> float:
 
 
 class Case:
-    """One branch's sizes and inputs, the same for both sides."""
+    """The sizes and inputs of one branch, equal on both sides."""
 
     def __init__(self, manifest: Any, size_px: int, references: int, text_tokens: int) -> None:
         from omnigen2_rt.runtime.rope import request_rotary
@@ -97,10 +98,10 @@ class Case:
 
 
 def graph_step(pipeline: Any, case: Case) -> Callable[[], np.ndarray]:
-    """A step through the bundle's components. The prompt's context is made once, as in a drawing."""
+    """A step through the bundle's components. The prompt's context is computed once, as in a drawing."""
     sessions, backend = pipeline.components.sessions, pipeline.backend
-    dtype = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}[backend.precision]
-    placed = {
+    dtype = PRECISIONS[backend.precision].name
+    tables = {
         name: {"cos": backend.to_device(table.cos), "sin": backend.to_device(table.sin)}
         for name, table in {
             "image": case.rotary.image,
@@ -109,17 +110,17 @@ def graph_step(pipeline: Any, case: Case) -> Callable[[], np.ndarray]:
             **{f"reference {index}": table for index, table in enumerate(case.rotary.references)},
         }.items()
     }
-    context = sessions.run("context_refiner", {"prompt_embeds": case.prompt, **placed["text"]})["context"]
-    nothing = backend.to_device(np.zeros((1, 0, case.hidden_size), np.float32), dtype)
+    context = sessions.run("context_refiner", {"prompt_embeds": case.prompt, **tables["text"]})["context"]
+    no_references = backend.to_device(np.zeros((1, 0, case.hidden_size), np.float32), dtype)
 
     def step() -> np.ndarray:
         temb = sessions.run("timestep_embedding", {"timesteps": np.array([0.5], np.float32)})["temb"]
-        tokens = nothing
+        tokens = no_references
         for index, latents in enumerate(case.references):
             feeds = {"earlier_references": tokens, "latents": latents, "index": np.array([index]), "temb": temb}
-            tokens = sessions.run("reference_embedder", {**feeds, **placed[f"reference {index}"]})["references"]
-        image = sessions.run("latent_embedder", {"latents": case.latents, "temb": temb, **placed["image"]})
-        feeds = {"context": context, "references": tokens, **image, "temb": temb, **placed["joint"]}
+            tokens = sessions.run("reference_embedder", {**feeds, **tables[f"reference {index}"]})["references"]
+        image = sessions.run("latent_embedder", {"latents": case.latents, "temb": temb, **tables["image"]})
+        feeds = {"context": context, "references": tokens, **image, "temb": temb, **tables["joint"]}
         hidden = sessions.run("transformer", feeds)["hidden_states"]
         feeds = {"hidden_states": hidden, "temb": temb, "latents": case.latents}
         velocity: np.ndarray = backend.to_host(sessions.run("velocity_head", feeds)["velocity"])
@@ -143,14 +144,14 @@ class Original:
         self.dtype, self.device = dtype, device
 
     def step(self, model: Any, case: Case) -> Callable[[], np.ndarray]:
-        def placed(array: np.ndarray) -> torch.Tensor:
+        def to_device(array: np.ndarray) -> torch.Tensor:
             return torch.from_numpy(array).to(self.device, self.dtype)
 
-        references = [[placed(latents[0]) for latents in case.references]] if case.references else None
-        given = {
-            "hidden_states": placed(case.latents),
+        references = [[to_device(latents[0]) for latents in case.references]] if case.references else None
+        arguments = {
+            "hidden_states": to_device(case.latents),
             "timestep": torch.tensor([0.5], device=self.device),
-            "text_hidden_states": placed(case.prompt),
+            "text_hidden_states": to_device(case.prompt),
             "freqs_cis": self.tables,
             "text_attention_mask": torch.ones(1, case.text_tokens, dtype=torch.bool, device=self.device),
             "ref_image_hidden_states": references,
@@ -158,21 +159,21 @@ class Original:
 
         def step() -> np.ndarray:
             with torch.no_grad():
-                output: np.ndarray = model(**given).float().cpu().numpy()
+                output: np.ndarray = model(**arguments).float().cpu().numpy()
                 return output
 
         return step
 
 
-def measure(options: argparse.Namespace, report: dict[str, Any], keep: Callable[[], None]) -> None:
-    """Adds every figure to the report as soon as it is there, and calls `keep`."""
+def measure(options: argparse.Namespace, report: dict[str, Any], save: Callable[[], None]) -> None:
+    """Adds each figure to the report once it is measured, and calls `save`."""
     from omnigen2_rt import load
     from omnigen2_rt.exporter.checkpoint import Checkpoint
     from omnigen2_rt.exporter.export import export_bundle
 
     if not options.bundle.exists():
         export_bundle(options.checkpoint, options.bundle, precisions=(options.precision,))
-    dtype = DTYPES[options.precision]
+    dtype = getattr(torch, PRECISIONS[options.precision].name)
     rate = matmul_flops(dtype, options.device)
     config = Checkpoint.open(options.checkpoint).transformer
     report |= {"matmul_tflops": rate / 1e12, "cases": {}}
@@ -194,7 +195,7 @@ def measure(options: argparse.Namespace, report: dict[str, Any], keep: Callable[
                 "graphs": milliseconds(step, options.repeat, options.device),
                 "graphs: device bytes so far": free - free_bytes(options.device),
             }
-            keep()
+            save()
     if options.original is None:
         return
     free = free_bytes(options.device)
@@ -211,26 +212,26 @@ def measure(options: argparse.Namespace, report: dict[str, Any], keep: Callable[
                 f"{label}: relative difference": float(difference),
                 f"{label}: device bytes so far": free - free_bytes(options.device),
             }
-            keep()
+            save()
 
 
 def free_bytes(device: str) -> int:
-    """What no process holds of the device's memory; 0 on a CPU."""
+    """Free bytes of the device's memory; 0 on a CPU."""
     return int(torch.cuda.mem_get_info()[0]) if device == "cuda" else 0
 
 
 def machine(device: str) -> dict[str, Any]:
-    found: dict[str, Any] = {"device": device, "system": platform.platform(), "versions": {}}
+    facts: dict[str, Any] = {"device": device, "system": platform.platform(), "versions": {}}
     for package in PACKAGES:
         try:
-            found["versions"][package] = version(package)
+            facts["versions"][package] = version(package)
         except PackageNotFoundError:
             continue
-    found["onnxruntime"] = onnxruntime.__version__  # of two installed ones, the one that ran
+    facts["onnxruntime"] = onnxruntime.__version__  # the one that ran, if two are installed
     if device == "cuda":
-        found["gpu"] = torch.cuda.get_device_name()
-        found["cuda"] = torch.version.cuda
-    return found
+        facts["gpu"] = torch.cuda.get_device_name()
+        facts["cuda"] = torch.version.cuda
+    return facts
 
 
 def main() -> None:
@@ -239,7 +240,7 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--original", type=Path, help="a checkout of the original")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--precision", choices=tuple(DTYPES), help="bf16 on CUDA, fp32 on a CPU")
+    parser.add_argument("--precision", choices=tuple(PRECISIONS), help="bf16 on CUDA, fp32 on a CPU")
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--text-tokens", type=int, default=128)
     parser.add_argument("--repeat", type=int, default=20)
@@ -249,11 +250,11 @@ def main() -> None:
     report = {"benchmark": "graphs_on_cuda", "machine": machine(options.device), "size_px": options.size}
     report["precision"] = options.precision
 
-    def keep() -> None:
+    def save() -> None:
         if options.json:
             options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
-    measure(options, report, keep)
+    measure(options, report, save)
     print(json.dumps(report, indent=1))
 
 

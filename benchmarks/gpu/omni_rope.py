@@ -1,17 +1,17 @@
-"""Omni-RoPE on a GPU: is the kernel right, and how close does it come to the speed of memory?
+"""Omni-RoPE on a GPU: the kernel's error, and its speed compared with that of memory.
 
     python benchmarks/gpu/omni_rope.py                      # on a machine with an NVIDIA GPU, torch and triton
-    python benchmarks/gpu/omni_rope.py --device cpu --tiny  # in Triton's interpreter: shows only that this script works
+    python benchmarks/gpu/omni_rope.py --device cpu --tiny  # in Triton's interpreter: only tests this script
 
 Prints one JSON document. For each shape of OmniGen2's attention (21 query heads, 7 key heads, width 120, bfloat16, at
-1024 x 1024 pixels without and with two references): the kernel against the numpy meaning, then the time of
+1024 x 1024 pixels without and with two references): the kernel's error against the numpy definition, then the time of
 
 - every tactic of the kernel, as Triton compiles it for this GPU,
 - the PTX that a TensorRT engine carries, compiled for sm_80 and loaded by the driver,
 - the same norm, rotation and transpose in torch, eager and compiled,
-- a copy of x to a tensor of the output's size, as fast as memory lets any implementation be.
+- a copy of x to a tensor of the output's size, the lower bound for any implementation.
 
-Exits with 1 where the kernel or the PTX is further from the meaning than one step of bfloat16.
+Exits with 1 where the error of the kernel or the PTX is above one step of bfloat16.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Inputs:
 
     @property
     def moved_bytes(self) -> int:
-        """Each input read once, the output written once."""
+        """Bytes of reading each input once and writing the output once."""
         return sum(tensor.nbytes for tensor in self) + self.x.nbytes
 
 
@@ -76,25 +76,25 @@ def torch_chain(x: torch.Tensor, weight: torch.Tensor, cos: torch.Tensor, sin: t
     return pairs.flatten(-2).to(x.dtype).transpose(1, 2).contiguous()
 
 
-def difference(rotated: torch.Tensor, given: Inputs) -> dict[str, float]:
-    """The distance from the numpy meaning. A step is the gap between two bfloat16 numbers at the value."""
+def difference(rotated: torch.Tensor, sample: Inputs) -> dict[str, float]:
+    """The error against the numpy definition. A step is the gap between neighbouring bfloat16 numbers at the value."""
     import ml_dtypes
 
-    from omnigen2_rt.plugins.omni_rope.meaning import omni_rope
+    from omnigen2_rt.plugins.omni_rope.definition import omni_rope
 
-    x, weight = (tensor.float().cpu().numpy().astype(ml_dtypes.bfloat16) for tensor in (given.x, given.weight))
-    meant = omni_rope(x, weight, given.cos.cpu().numpy(), given.sin.cpu().numpy(), EPSILON).astype(np.float32)
-    got = rotated.float().cpu().numpy()
-    step = np.exp2(np.floor(np.log2(np.maximum(np.abs(meant), 2.0**-7))) - 7)
+    x, weight = (tensor.float().cpu().numpy().astype(ml_dtypes.bfloat16) for tensor in (sample.x, sample.weight))
+    expected = omni_rope(x, weight, sample.cos.cpu().numpy(), sample.sin.cpu().numpy(), EPSILON).astype(np.float32)
+    actual = rotated.float().cpu().numpy()
+    step = np.exp2(np.floor(np.log2(np.maximum(np.abs(expected), 2.0**-7))) - 7)
     return {
-        "max_abs": float(np.abs(got - meant).max()),
-        "max_steps": float((np.abs(got - meant) / step).max()),
-        "unequal_share": float((got != meant).mean()),
+        "max_abs": float(np.abs(actual - expected).max()),
+        "max_steps": float((np.abs(actual - expected) / step).max()),
+        "unequal_share": float((actual != expected).mean()),
     }
 
 
 def seconds(call: Callable[[], Any], device: str) -> float:
-    """The median of many calls, each with a cold cache."""
+    """The median time of many calls, each with a cold cache."""
     if device == "cuda":
         from triton.testing import do_bench
 
@@ -108,7 +108,7 @@ def seconds(call: Callable[[], Any], device: str) -> float:
 
 
 class PtxLauncher:
-    """Starts the engine's PTX through the CUDA driver with exactly the arguments that TensorRT passes."""
+    """Launches the engine's PTX through the CUDA driver with exactly the arguments that TensorRT passes."""
 
     def __init__(self, heads: int, width: int) -> None:
         from omnigen2_rt.plugins.omni_rope.kernel import compile_ptx
@@ -121,11 +121,11 @@ class PtxLauncher:
 
     def check(self, status: int) -> None:
         if status:
-            raise RuntimeError(f"the CUDA driver answered with error {status}")
+            raise RuntimeError(f"the CUDA driver returned error {status}")
 
-    def __call__(self, given: Inputs, out: torch.Tensor) -> torch.Tensor:
-        batch, tokens, _, _ = given.x.shape
-        pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (*given, out)]
+    def __call__(self, sample: Inputs, out: torch.Tensor) -> torch.Tensor:
+        batch, tokens, _, _ = sample.x.shape
+        pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (*sample, out)]
         values = [*pointers[:4], ctypes.c_int32(tokens), pointers[4]]
         arguments = (ctypes.c_void_p * len(values))(*[ctypes.addressof(value) for value in values])
         grid = (-(-tokens // self.kernel.rows), batch, 1)
@@ -139,37 +139,37 @@ class PtxLauncher:
 def measure(shape: tuple[int, int, int, int], device: str) -> dict[str, Any]:
     from omnigen2_rt.plugins.omni_rope.kernel import TACTICS, omni_rope
 
-    given = inputs(shape, device)
+    sample = inputs(shape, device)
     batch, tokens, heads, width = shape
-    out = given.x.new_empty((batch, heads, tokens, width))
+    out = sample.x.new_empty((batch, heads, tokens, width))
     calls: dict[str, Callable[[], torch.Tensor]] = {
         f"kernel rows={tactic.rows} warps={tactic.warps}": lambda tactic=tactic: omni_rope(
-            *given, EPSILON, tactic=tactic
+            *sample, EPSILON, tactic=tactic
         )
         for tactic in TACTICS
     }
     if device == "cuda":
         launcher = PtxLauncher(heads, width)
-        calls[f"ptx sm_{PTX_SM}"] = lambda: launcher(given, out)
-    checked = {name: difference(call(), given) for name, call in calls.items()}
+        calls[f"ptx sm_{PTX_SM}"] = lambda: launcher(sample, out)
+    errors = {name: difference(call(), sample) for name, call in calls.items()}
 
-    calls["torch eager"] = lambda: torch_chain(*given)
+    calls["torch eager"] = lambda: torch_chain(*sample)
     if device == "cuda":
         compiled = torch.compile(torch_chain, dynamic=False)
-        calls["torch compiled"] = lambda: compiled(*given)
-    calls["copy of x"] = lambda: out.view(given.x.shape).copy_(given.x)
+        calls["torch compiled"] = lambda: compiled(*sample)
+    calls["copy of x"] = lambda: out.view(sample.x.shape).copy_(sample.x)
     times = {name: seconds(call, device) for name, call in calls.items()}
     return {
         "shape": dict(zip(("batch", "tokens", "heads", "width"), shape, strict=True)),
-        "moved_bytes": given.moved_bytes,
-        "difference_from_meaning": checked,
+        "moved_bytes": sample.moved_bytes,
+        "difference_from_meaning": errors,
         "microseconds": {name: time_s * 1e6 for name, time_s in times.items()},
-        "gigabytes_per_second": {name: given.moved_bytes / time_s / 1e9 for name, time_s in times.items()},
+        "gigabytes_per_second": {name: sample.moved_bytes / time_s / 1e9 for name, time_s in times.items()},
     }
 
 
 def copy_gigabytes_per_second(device: str) -> float:
-    """What memory gives to a large copy: read and write counted."""
+    """The rate of a large copy, counting reads and writes."""
     source = torch.zeros(COPY_BYTES[device], dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return 2 * source.nbytes / seconds(lambda: target.copy_(source), device) / 1e9
@@ -178,7 +178,7 @@ def copy_gigabytes_per_second(device: str) -> float:
 def machine(device: str) -> dict[str, Any]:
     import triton
 
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "device": device,
         "system": platform.platform(),
         "python": platform.python_version(),
@@ -187,31 +187,31 @@ def machine(device: str) -> dict[str, Any]:
         "numpy": np.__version__,
     }
     if device == "cuda":
-        asked = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-        found["gpu_and_driver"] = subprocess.run(asked, capture_output=True, text=True).stdout.strip()
-        found["compute_capability"] = ".".join(map(str, torch.cuda.get_device_capability()))
-        found["cuda"] = torch.version.cuda
-    return found
+        command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+        facts["gpu_and_driver"] = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+        facts["compute_capability"] = ".".join(map(str, torch.cuda.get_device_capability()))
+        facts["cuda"] = torch.version.cuda
+    return facts
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--tiny", action="store_true", help="small shapes that even an interpreter can run")
+    parser.add_argument("--tiny", action="store_true", help="small shapes, for the interpreter")
     options = parser.parse_args()
     if options.device == "cpu":
-        os.environ["TRITON_INTERPRET"] = "1"  # before Triton's import, which therefore stands inside the functions
+        os.environ["TRITON_INTERPRET"] = "1"  # before Triton's import, which is therefore inside the functions
     elif not torch.cuda.is_available():
-        parser.error("torch sees no CUDA GPU here; --device cpu --tiny tries the script without one")
-    measured = [measure(shape, options.device) for shape in (TINY if options.tiny else FULL)]
+        parser.error("torch finds no CUDA GPU here; --device cpu --tiny tests the script without one")
+    shapes = [measure(shape, options.device) for shape in (TINY if options.tiny else FULL)]
     result = {
         "benchmark": "omni_rope",
         "machine": machine(options.device),
         "copy_gigabytes_per_second": copy_gigabytes_per_second(options.device),
-        "shapes": measured,
+        "shapes": shapes,
     }
     print(json.dumps(result, indent=2))
-    steps = [found["max_steps"] for entry in measured for found in entry["difference_from_meaning"].values()]
+    steps = [errors["max_steps"] for entry in shapes for errors in entry["difference_from_meaning"].values()]
     return 0 if max(steps) <= 1 else 1
 
 

@@ -1,4 +1,4 @@
-"""The exported components, one line each; a new one is a `Component` in a file here and an entry in this tuple."""
+"""The exported components. A new one is a `Component` in a file here and an entry in COMPONENTS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The VAE's two components. They run in float32 where the checkpoint says that half precision overflows (`force_upcast`)."""
+"""The VAE's two components. They run in float32 where the checkpoint says that half precision overflows (`force_upcast`).
+
+The reference widens bfloat16 to float32 in two places, exactly. Runtimes need both: not every one resizes or clips bfloat16.
+"""
 
 from __future__ import annotations
 

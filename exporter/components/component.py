@@ -1,6 +1,6 @@
-"""What one exported component is: its network, its inputs and outputs, and how closely a graph of it must follow the reference.
+"""The definition of an exported component: its network, its inputs and outputs, and the error that its graph may have.
 
-A component knows nothing of ONNX. Export, manifest entry, parity check and engine profile are all derived from these fields.
+Knows nothing of ONNX. Export, manifest entry, parity check and engine profiles all follow from these fields.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ Dim = int | str
 
 @dataclass(frozen=True, kw_only=True)
 class Tensor:
-    """One input or output: `dtype` ("compute" is the graph's precision) and `shape`, where a name is a dynamic size."""
+    """One input or output.
+
+    shape: numbers, and names of dynamic sizes.
+    dtype: "compute" is the graph's precision.
+    """
 
     shape: tuple[Dim, ...]
     dtype: DType = "compute"
@@ -33,11 +37,14 @@ Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 class Component:
     """A piece of the model that becomes one graph.
 
-    `forward(network, *inputs)` computes it on the reference network of `part`, inputs in the order of `inputs(config)`;
-    `config` names the checkpoint's config that those need, where it isn't the part's own.
-    `sizes` are example values of the dynamic sizes, each at least 2 so that export keeps it dynamic, and consistent with
-    one another. `draw` overrides how an input of the sample is drawn (default: a standard normal). `tolerance` is the
-    largest relative error (of the L2 norm) to the reference in float32, by precision.
+    name: the component's name in the bundle.
+    part: the reference network that it belongs to.
+    config: the checkpoint's config that its inputs and outputs need, where it isn't the part's own.
+    forward: computes it as `forward(network, *inputs)`, with the inputs in the order of `inputs(config)`.
+    inputs, outputs: functions of the config.
+    sizes: example values of the dynamic sizes, consistent with each other. Each is 2 or more, so that export keeps it dynamic.
+    draw: random generators of the sample's inputs by name; the default is a standard normal.
+    tolerance: the largest relative error (of the L2 norm) against the reference in float32, by precision.
     keeps_float32, picture_rows, repeats_shapes: as in the manifest's `GraphSpec`.
     """
 
@@ -55,10 +62,10 @@ class Component:
     repeats_shapes: bool = False
 
     def sample(self, config: Any, seed: int = 0, **sizes: int) -> dict[str, np.ndarray]:
-        """Random inputs of the example sizes (or of `sizes`): float32, int64 or bool arrays by input name."""
+        """Random inputs by name: float32, int64 or bool arrays of the example sizes, with `sizes` in their place."""
         rng = np.random.default_rng(seed)
-        known = {**self.sizes, **sizes}
-        return {name: self._draw(name, spec, rng, known) for name, spec in self.inputs(config).items()}
+        all_sizes = {**self.sizes, **sizes}
+        return {name: self._draw(name, spec, rng, all_sizes) for name, spec in self.inputs(config).items()}
 
     def _draw(self, name: str, spec: Tensor, rng: np.random.Generator, sizes: Mapping[str, int]) -> np.ndarray:
         shape = tuple(dim if isinstance(dim, int) else sizes[dim] for dim in spec.shape)
@@ -73,5 +80,5 @@ def unit_interval(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarra
 
 
 def cosines(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Float32 cosines of random angles; with the same generator state, `sines` does not match them, and need not."""
+    """Float32 cosines of random angles. They serve as sines too: a sample's two tables need not belong to the same angles."""
     return np.cos(rng.uniform(0, 2 * np.pi, shape)).astype(np.float32)

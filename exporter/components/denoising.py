@@ -1,4 +1,4 @@
-"""The diffusion transformer's components: every way in, the joint layers, the way out, and the caches' two small graphs."""
+"""The diffusion transformer's components: its embedders and refiners, the joint layers, the velocity head, and two for caches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ...reference.transformer import Transformer, TransformerConfig
 from .component import Component, Tensor, Tensors, cosines, unit_interval
 
 ROPE = {"cos": cosines, "sin": cosines}
-BLENDED = 5  # a Taylor series of order 4 needs five states
+BLENDED_STATES = 5  # of a Taylor series of order 4
 
 
 def _width(config: TransformerConfig) -> int:
@@ -84,8 +84,8 @@ def _blend(network: Transformer, *inputs: torch.Tensor) -> torch.Tensor:
     return total.to(states[0].dtype)
 
 
-# Both `keeps_float32` components take no time; in bf16 they alone made the latents' error 10 times as large (0.033 instead of
-# 0.003 after 4 steps at 256 px on OpenVINO, on the random weights of benchmarks/configuration).
+# Both components with `keeps_float32` take no measurable time. In bf16 they alone made the latents' error 10 times as large:
+# 0.033 instead of 0.003 after 4 steps at 256 px on OpenVINO, with the random weights of benchmarks/configuration.
 timestep_embedding = Component(
     name="timestep_embedding",
     part="transformer",
@@ -173,8 +173,8 @@ blend = Component(
     part="transformer",
     forward=_blend,
     inputs=lambda c: {
-        **{f"state_{k}": _tokens(c, "image_tokens") for k in range(BLENDED)},
-        "weights": Tensor(shape=(BLENDED,), dtype="float32"),
+        **{f"state_{k}": _tokens(c, "image_tokens") for k in range(BLENDED_STATES)},
+        "weights": Tensor(shape=(BLENDED_STATES,), dtype="float32"),
     },
     outputs=lambda c: {"hidden_states": _tokens(c, "image_tokens")},
     sizes={"batch": 2, "image_tokens": 24},

@@ -1,7 +1,7 @@
 """The language model's components.
 
-One graph serves the prompt (a past of length 0) and every generated token. Embeddings are float32 in every precision:
-pictures take their places among them on the host, and no host has to know bfloat16.
+One graph serves the prompt (with an empty KV cache) and every generated token. Embeddings are float32 in every precision: the
+host inserts image embeddings among them, and need not know bfloat16.
 """
 
 from __future__ import annotations

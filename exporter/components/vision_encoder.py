@@ -1,4 +1,7 @@
-"""The vision encoder: one image's patches to embeddings, with the window tables made by the host."""
+"""The vision encoder: one image's patches to embeddings. The host computes the window tables.
+
+The reference expands the attention mask over the queries, because not every runtime broadcasts it.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +30,8 @@ def _encode(network: MLLM, patches: torch.Tensor, *tables: torch.Tensor) -> torc
     return embeds.float()
 
 
-def _whole_windows(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """The sample's windows are all full, its patches in order."""
+def _in_order(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Consecutive patch numbers: a sample whose windows are all full."""
     return np.arange(np.prod(shape), dtype=np.int64).reshape(shape)
 
 
@@ -43,8 +46,8 @@ vision_encoder = Component(
     draw={
         "cos": cosines,
         "sin": cosines,
-        "window_members": _whole_windows,
-        "window_slots": _whole_windows,
+        "window_members": _in_order,
+        "window_slots": _in_order,
         "window_present": lambda rng, shape: np.ones(shape, bool),
     },
 )

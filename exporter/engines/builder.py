@@ -1,4 +1,4 @@
-"""One ONNX graph to one TensorRT engine, through polygraphy.
+"""Builds one TensorRT engine from one ONNX graph, through polygraphy.
 
 Knows TensorRT's builder and nothing of bundles, caches or what the graph computes. Precision lives in the graph: networks are
 strongly typed.
@@ -7,27 +7,33 @@ strongly typed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ...runtime.backends.tensorrt.library import import_tensorrt, make_error_recorder
 from ...runtime.errors import Cancelled, ExportError
-from .cache import write_whole
+from ...runtime.files import write_whole
+from ...runtime.progress import Progress, no_progress
+from .attention import has_attention, lacks_fused_attention
 from .graph_shapes import load_graph
+from .monitor import make_monitor
 from .network import ParseError, read_network
 from .options import EngineOptions
-from .parser_support import has_attention, lacks_fused_attention
 from .profiles import EngineProfile
-
-Progress = Callable[[str, int, int], object]
-"""Called with what is being done, how many pieces are done, and how many there are. False stops the build."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltEngine:
-    """A plan and how it came about. attention: "fused", "decomposable" or "none"; `notes` say what did not go as planned."""
+    """A serialized engine and how it was built.
+
+    plan: the engine as TensorRT's host memory, a buffer.
+    attention: "fused", "decomposable" or "none".
+    seconds: the time that the build took.
+    notes: departures from the options, for people.
+    """
 
     plan: Any
     attention: str
@@ -43,31 +49,32 @@ def build_engine(
     *,
     rope: str,
     timing_cache: Path | None = None,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = no_progress,
 ) -> BuiltEngine:
     """Build `graph` (the inlined twin for rope="native"). Needs a GPU.
 
-    Attention without a fused kernel fails a build: then it is built again with attention that TensorRT may take apart, and the
-    notes say so. Raises ExportError with TensorRT's own words, Cancelled where `progress` returned False.
+    A build fails where attention has no fused kernel. It is then repeated with decomposable attention, and a note says so.
+    Raises ExportError with TensorRT's message, and Cancelled where `progress` returned False.
     """
     started = time.monotonic()
     if rope == "plugin":
         _register_plugin()
     model = load_graph(graph)
     attends = has_attention(model)
-    apart = attends and (options.decomposable_attention or lacks_fused_attention(model, precision))
+    decomposable = attends and (options.decomposable_attention or lacks_fused_attention(model, precision))
+    build = partial(_build, graph, profiles, options, timing_cache, progress)
     notes: list[str] = []
     plan = None
     try:
-        plan = _build(graph, profiles, options, apart, timing_cache, progress, notes)
+        plan = build(decomposable, notes)
     except ExportError as error:
-        if apart or not attends or isinstance(error, ParseError):
+        if decomposable or not attends or isinstance(error, ParseError):
             raise
         notes.append(f"no fused attention ({error}): built with decomposable attention instead")
-    if plan is None:  # out here, where the error no longer holds the first network and its weights
-        apart = True
-        plan = _build(graph, profiles, options, apart, timing_cache, progress, notes)
-    attention = "none" if not attends else "decomposable" if apart else "fused"
+    if plan is None:  # outside the handler: the error would keep the first network and its weights alive
+        decomposable = True
+        plan = build(decomposable, notes)
+    attention = "none" if not attends else "decomposable" if decomposable else "fused"
     return BuiltEngine(plan=plan, attention=attention, seconds=time.monotonic() - started, notes=tuple(notes))
 
 
@@ -85,11 +92,12 @@ def _build(
     graph: Path,
     profiles: Sequence[EngineProfile],
     options: EngineOptions,
-    decomposable: bool,
     timing_cache: Path | None,
     progress: Progress,
+    decomposable: bool,
     notes: list[str],
 ) -> Any:
+    """The serialized engine. Adds a note where measured timings can't be stored."""
     from polygraphy.backend.trt import EngineBytesFromNetwork, SetDecomposableAttentions
     from polygraphy.exception import PolygraphyException
     from polygraphy.logger import G_LOGGER
@@ -97,7 +105,7 @@ def _build(
     monitor = make_monitor(progress)
     errors = make_error_recorder(import_tensorrt())
     try:
-        with G_LOGGER.verbosity(G_LOGGER.CRITICAL + 1):  # a library prints nothing; what went wrong is in the recorder
+        with G_LOGGER.verbosity(G_LOGGER.CRITICAL + 1):  # a library prints nothing; the recorder holds the errors
             network: Any = read_network(graph, errors)  # its parser holds the weights until the engine is built
             if decomposable:
                 network = SetDecomposableAttentions(network)()
@@ -109,7 +117,7 @@ def _build(
         raise ExportError(f"TensorRT can't build {graph.name}: {'; '.join(map(_first_line, reasons))}") from error
     _check_cancelled(monitor, graph)
     if timing_cache is not None and options.optimization_level > 0:
-        notes += keep_timings(config, timing_cache)
+        notes += store_timings(config, timing_cache)
     return plan
 
 
@@ -120,8 +128,8 @@ def _check_cancelled(monitor: Any, graph: Path) -> None:
         raise Cancelled(f"the build of {graph.name} was stopped")
 
 
-def keep_timings(config: Any, path: Path) -> list[str]:
-    """Add what a build has measured to a file of timings. Gives a note where the disk refuses: the engine is good without."""
+def store_timings(config: Any, path: Path) -> list[str]:
+    """Add a build's measured timings to a file. Returns a note where the disk refuses: the engine doesn't need them."""
     timings = config.get_timing_cache()
     if timings is None:
         return []
@@ -139,66 +147,32 @@ def keep_timings(config: Any, path: Path) -> list[str]:
 def make_config(
     profiles: Sequence[EngineProfile], options: EngineOptions, timing_cache: Path | None, monitor: Any = None
 ) -> Any:
-    """polygraphy's recipe for a builder configuration."""
+    """polygraphy's loader of a builder configuration."""
     import tensorrt as trt
-    from polygraphy.backend.trt import CreateConfig, Profile
+    from polygraphy.backend.trt import CreateConfig
 
-    made = []
-    for wanted in profiles:
-        profile = Profile()
-        for name, (smallest, typical, largest) in wanted.shapes.items():
-            profile.add(name, min=smallest, opt=typical, max=largest)
-        made.append(profile)
     limits = {} if options.workspace_bytes is None else {trt.MemoryPoolType.WORKSPACE: options.workspace_bytes}
-    hardware = getattr(trt.HardwareCompatibilityLevel, options.hardware_compatibility.upper())
-    known = timing_cache is not None and timing_cache.is_file() and options.optimization_level > 0
+    has_timings = timing_cache is not None and timing_cache.is_file() and options.optimization_level > 0
     return CreateConfig(
-        profiles=made,
-        load_timing_cache=str(timing_cache) if known else None,
+        profiles=[_polygraphy_profile(profile) for profile in profiles],
+        load_timing_cache=str(timing_cache) if has_timings else None,
         builder_optimization_level=options.optimization_level,
         memory_pool_limits=limits,
         weight_streaming=options.weight_streaming,
         strip_plan=options.strip_plan,
         version_compatible=options.version_compatible,
-        hardware_compatibility_level=hardware,
+        hardware_compatibility_level=getattr(trt.HardwareCompatibilityLevel, options.hardware_compatibility.upper()),
         progress_monitor=monitor,
     )
 
 
-def make_monitor(progress: Progress) -> Any:
-    """TensorRT's progress as calls of `progress`; its False stops the build, and `cancelled` says so.
+def _polygraphy_profile(profile: EngineProfile) -> Any:
+    from polygraphy.backend.trt import Profile
 
-    TensorRT calls this from several threads and nests its phases. What `progress` raises stops the build too and is kept in
-    `raised`: TensorRT would print it and forget it, and so would a Ctrl-C be lost.
-    """
-    import tensorrt as trt
-
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.cancelled = False
-            self.raised: BaseException | None = None
-            self.phases: dict[str, int] = {}
-
-        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            self.phases[phase_name] = num_steps
-            self._tell(phase_name, 0)
-
-        def step_complete(self, phase_name: str, step: int) -> bool:
-            self._tell(phase_name, step + 1)
-            return not self.cancelled
-
-        def phase_finish(self, phase_name: str) -> None:
-            self.phases.pop(phase_name, None)
-
-        def _tell(self, phase: str, done: int) -> None:
-            try:
-                if progress(phase, done, self.phases.get(phase, done)) is False:
-                    self.cancelled = True
-            except BaseException as error:
-                self.cancelled, self.raised = True, self.raised or error
-
-    return Monitor()
+    converted = Profile()
+    for name, (smallest, typical, largest) in profile.shapes.items():
+        converted.add(name, min=smallest, opt=typical, max=largest)
+    return converted
 
 
 def _first_line(error: Exception | str) -> str:

@@ -1,7 +1,6 @@
-"""The engines of a bundle as a cache by content: written whole or not at all, one builder at a time, listed and pruned.
+"""The engines of a bundle as a content-addressed cache: atomic writes, one builder at a time, list and prune.
 
-Knows files, not TensorRT. A plan is written under another name, flushed, renamed, and only then gets its record; a build that is
-killed, or a disk that fills up, leaves files that no reader takes for an engine.
+Knows files, not TensorRT. A plan is written before its record, each atomically: a killed build or a full disk leaves no engine.
 """
 
 from __future__ import annotations
@@ -9,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -27,24 +24,24 @@ from ...runtime.backends.tensorrt.engines import (
     read_records,
 )
 from ...runtime.errors import ExportError
+from ...runtime.files import PARTIAL, write_whole
 
 try:
     import fcntl
 except ImportError:  # Windows: TensorRT's Python builder is used on Linux, but this module must import everywhere
     fcntl = None  # type: ignore[assignment]
 
-PARTIAL = ".partial-"
 WAIT_S = 0.2
 
 
 def stored_engine(bundle: Path, key: Key) -> EngineRecord | None:
-    """The engine that was built from exactly this key, or None where there is none or its plan is not whole."""
+    """The engine of exactly this key, or None where the bundle has none or its plan is damaged."""
     record = read_record(bundle / FOLDER / f"{engine_name(key)}.json")
     return record if record is not None and plan_problem(bundle, record) is None else None
 
 
 def store_engine(bundle: Path, key: Key, plan: Any, report: dict[str, Any]) -> EngineRecord:
-    """Write a plan (bytes, or anything that has a buffer) and its record. Raises ExportError where the disk refuses."""
+    """Write a plan (a buffer) and its record. Raises ExportError where the disk refuses."""
     folder = bundle / FOLDER
     view = memoryview(plan)
     name = engine_name(key)
@@ -53,34 +50,19 @@ def store_engine(bundle: Path, key: Key, plan: Any, report: dict[str, Any]) -> E
     )
     try:
         folder.mkdir(exist_ok=True)
-        (folder / f"{name}.json").unlink(missing_ok=True)  # so that it never stands beside a plan it doesn't describe
+        (folder / f"{name}.json").unlink(missing_ok=True)  # a record never stands beside another plan
         write_whole(folder / record.plan, view)
-        write_whole(folder / f"{name}.json", json.dumps(asdict(record), indent=1).encode())
+        write_whole(folder / f"{name}.json", json.dumps(asdict(record), indent=1))
     except OSError as error:
         raise ExportError(f"can't write the engine {name} to {str(folder)!r}: {error.strerror or error}") from error
     return record
 
 
-def write_whole(path: Path, content: memoryview | bytes) -> None:
-    """Write a file so that it is there whole or not at all. Raises OSError."""
-    descriptor, partial = tempfile.mkstemp(prefix=PARTIAL, dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(partial)
-        raise
-
-
 @contextlib.contextmanager
 def build_lock(bundle: Path, name: str, on_wait: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """Hold the lock of one engine. Another builder of the same engine waits here; `on_wait` returning False gives up.
+    """Hold the lock of one engine. Waits for another builder of the same engine until `on_wait` returns False.
 
-    The system frees the lock when its holder ends, however it ends. Raises ExportError.
+    The system frees the lock when its holder's process ends, even when it is killed. Raises ExportError.
     """
     folder = bundle / FOLDER
     try:
@@ -101,23 +83,23 @@ def build_lock(bundle: Path, name: str, on_wait: Callable[[], object] = lambda: 
 
 
 def list_engines(bundle: Path) -> list[tuple[EngineRecord, str | None]]:
-    """Every engine, newest first, with what is wrong with its plan's size, or None."""
+    """Every engine, newest first, with the damage that its plan's size shows, or None."""
     return [(record, plan_problem(bundle, record, every_byte=False)) for record in read_records(bundle)]
 
 
 def prune(bundle: Path, keep: Callable[[EngineRecord], bool]) -> tuple[list[str], int]:
-    """Remove engines that `keep` refuses, damaged ones and leftovers. Gives the removed files and their bytes.
+    """Remove engines that `keep` refuses, damaged ones and leftovers. Returns the removed files' names and their bytes.
 
-    An engine or leftover of a builder that is at work is left alone.
+    Files of a running build stay.
     """
     folder = bundle / FOLDER
-    kept = {record.name for record, damage in list_engines(bundle) if damage is None and keep(record)}
+    stays = {record.name for record, damage in list_engines(bundle) if damage is None and keep(record)}
     removed, freed = [], 0
     for path in sorted(folder.glob("*")):
         name = path.name.removesuffix(".plan").removesuffix(".json")
-        partial = path.name.startswith(PARTIAL)
-        wanted = name in kept or (path.suffix not in (".plan", ".json") and not partial)
-        if wanted or not path.is_file() or _is_building(folder, None if partial else name):
+        is_partial = path.name.startswith(PARTIAL)
+        is_kept = name in stays or (path.suffix not in (".plan", ".json") and not is_partial)
+        if is_kept or not path.is_file() or _is_building(folder, None if is_partial else name):
             continue
         freed += path.stat().st_size
         path.unlink()

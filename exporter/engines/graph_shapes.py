@@ -1,7 +1,7 @@
-"""What follows from a graph file without its weights: the type and shape of every tensor, and which of them are constants.
+"""Shape inference on a graph file without its weights: every tensor's type and shape, and which tensors are constants.
 
-onnx's own inference leaves gaps that matter here: it knows nothing of GroupNormalization's output, and doesn't follow sizes
-through a division or a reshaped scalar. Knows nothing of TensorRT.
+Closes two gaps of onnx's own inference: it doesn't infer GroupNormalization's output, and doesn't follow sizes through a division
+or a reshaped scalar. Knows nothing of TensorRT.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from onnx import ModelProto, NodeProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 SAME_AS_INPUT = frozenset({"GroupNormalization"})
-"""Operators whose output is like their first input, which onnx doesn't infer."""
+"""Operators whose output has their first input's type and shape, which onnx doesn't infer."""
 INTEGER_MATH = frozenset(
     {"Add", "Cast", "Concat", "Div", "Gather", "Mul", "Neg", "Reshape", "Slice", "Squeeze", "Sub", "Unsqueeze"}
 )
-"""What sizes are computed with."""
-MOST_ELEMENTS = 64
-"""A constant that is larger is no size."""
+"""Operators that compute sizes."""
+MAX_SIZE_ELEMENTS = 64
+"""Larger constants hold no sizes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Types:
-    """Element types and shapes of a graph's tensors, as far as they are known, and its constants' names."""
+    """The known element types (onnx's numbers) and shapes of a graph's tensors, and its constants' names."""
 
     dtypes: Mapping[str, int]
     shapes: Mapping[str, tuple[int | str, ...]]
@@ -37,10 +37,10 @@ class Types:
 
 
 def load_graph(path: Path, inputs: Mapping[str, Sequence[int]] | None = None) -> ModelProto:
-    """A graph without its weights, with the types and shapes that follow from those of its inputs.
+    """A graph without its weights, with inferred types and shapes.
 
-    inputs: the shapes of all inputs, instead of those with named sizes. Then sizes are numbers throughout, and the nodes that
-    compute them become constants.
+    inputs: all inputs' shapes as numbers, in place of the graph's named sizes. Then every size is a number, and the nodes that
+    compute sizes become constants.
     """
     model = onnx.load(path, load_external_data=False)
     if inputs is None:
@@ -56,7 +56,7 @@ def load_graph(path: Path, inputs: Mapping[str, Sequence[int]] | None = None) ->
 
 
 def tensor_types(model: ModelProto) -> Types:
-    """The types and shapes that a model states."""
+    """The types and shapes that a model's value infos and initializers state."""
     graph = model.graph
     dtypes: dict[str, int] = {}
     shapes: dict[str, tuple[int | str, ...]] = {}
@@ -80,23 +80,23 @@ def _shape(sizes: Sequence[int]) -> onnx.TensorShapeProto:
 
 
 def _inferred(model: ModelProto) -> ModelProto:
-    """onnx's inference, with an Identity in place of each operator that it doesn't know and that keeps its input's shape."""
-    stand_in = ModelProto()
-    stand_in.CopyFrom(model)
-    for node in stand_in.graph.node:
+    """The model after onnx's inference, during which an Identity replaces each operator of SAME_AS_INPUT."""
+    substitute = ModelProto()
+    substitute.CopyFrom(model)
+    for node in substitute.graph.node:
         if node.op_type in SAME_AS_INPUT:
             node.op_type = "Identity"
             del node.input[1:]
             del node.attribute[:]
-    inferred = onnx.shape_inference.infer_shapes(stand_in, data_prop=True)
-    for node, real in zip(inferred.graph.node, model.graph.node, strict=True):
-        if real.op_type in SAME_AS_INPUT:
-            node.CopyFrom(real)
+    inferred = onnx.shape_inference.infer_shapes(substitute, data_prop=True)
+    for node, original in zip(inferred.graph.node, model.graph.node, strict=True):
+        if original.op_type in SAME_AS_INPUT:
+            node.CopyFrom(original)
     return inferred
 
 
 def _replace_sizes(model: ModelProto) -> bool:
-    """Make constants of the nodes that compute sizes from known shapes. False where there are none left."""
+    """Turn the nodes that compute sizes from known shapes into constants. Returns whether there were any."""
     values = _small_constants(model)
     shapes = tensor_types(model).shapes
     opsets = {entry.domain: entry.version for entry in model.opset_import}
@@ -111,14 +111,14 @@ def _replace_sizes(model: ModelProto) -> bool:
 
 
 def _small_constants(model: ModelProto) -> dict[str, np.ndarray]:
-    held = {weight.name: weight for weight in model.graph.initializer}
+    tensors = {weight.name: weight for weight in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
-            held[node.output[0]] = node.attribute[0].t
+            tensors[node.output[0]] = node.attribute[0].t
     return {
         name: numpy_helper.to_array(tensor)
-        for name, tensor in held.items()
-        if not tensor.external_data and int(np.prod(tensor.dims)) <= MOST_ELEMENTS
+        for name, tensor in tensors.items()
+        if not tensor.external_data and int(np.prod(tensor.dims)) <= MAX_SIZE_ELEMENTS
     }
 
 
@@ -128,7 +128,7 @@ def _value(
     shapes: Mapping[str, tuple[int | str, ...]],
     opsets: Mapping[str, int],
 ) -> np.ndarray | None:
-    """The integers that a node gives, if they follow from what is known."""
+    """The integers that a node computes, or None where they aren't known."""
     if node.op_type == "Shape":
         shape = shapes.get(node.input[0], ("?",))
         bounds = {entry.name: entry.i for entry in node.attribute}

@@ -1,6 +1,6 @@
-"""A graph file as a TensorRT network: strongly typed, and where the parser refuses it, in the parser's own words.
+"""Parses a graph file into a strongly typed TensorRT network; an error holds the parser's own message.
 
-polygraphy makes the builder and the network. It would also parse, but it only logs what the parser says.
+polygraphy creates the builder and the network. Its own parsing would only log the parser's errors.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from ...runtime.errors import ExportError
 
 
 class ParseError(ExportError):
-    """TensorRT's parser refused a graph. Building it another way would not help."""
+    """TensorRT's parser refused a graph. Other build options would not help."""
 
 
 def read_network(graph: Path, errors: Any) -> tuple[Any, Any, Any]:
-    """(builder, network, parser) of a graph. The parser holds the weights: keep it until the engine is built.
+    """The builder, network and parser of a graph. The parser holds the weights: keep it until the engine is built.
 
-    errors: an error recorder, for builder and network. Raises ParseError with the nodes that were refused.
+    errors: the error recorder of builder and network. Raises ParseError with the nodes that the parser refused.
     """
     import tensorrt as trt
     from polygraphy.backend.trt import CreateNetwork, get_trt_logger

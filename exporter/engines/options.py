@@ -1,4 +1,4 @@
-"""What to build: the sizes that engines must take, and how TensorRT builds them.
+"""The options of a build: the sizes that engines must take, and TensorRT's settings.
 
 Values only: imports neither onnx nor TensorRT.
 """
@@ -20,10 +20,10 @@ ROPES = ("plugin", "native")
 class Limits:
     """The largest inputs of the engines. Raises ExportError for a value out of range.
 
-    max_size_px: the longest side of a picture: 1536 × 640 needs 1536.
-    typical_size_px: the side to be fastest at.
-    max_references: input images of a drawing.
-    max_images: pictures drawn together.
+    max_size_px: the longest side of an image; 1536 × 640 needs 1536.
+    typical_size_px: the side that engines are tuned for.
+    max_references: the most reference images of a request.
+    max_images: the most images generated in a batch.
     max_prompt_tokens: the longest prompt; it also bounds an answer's length in a chat.
     """
 
@@ -37,24 +37,24 @@ class Limits:
         for name in ("max_size_px", "typical_size_px"):
             if getattr(self, name) < SMALLEST_PX:
                 raise ExportError(f"{name}={getattr(self, name)} is below the smallest size, {SMALLEST_PX}")
-        for name, least in (("max_references", 0), ("max_images", 1), ("max_prompt_tokens", 1)):
-            if getattr(self, name) < least:
-                raise ExportError(f"{name}={getattr(self, name)} is below {least}")
+        for name, smallest in (("max_references", 0), ("max_images", 1), ("max_prompt_tokens", 1)):
+            if getattr(self, name) < smallest:
+                raise ExportError(f"{name}={getattr(self, name)} is below {smallest}")
         if self.typical_size_px > self.max_size_px:
             raise ExportError(f"typical_size_px={self.typical_size_px} is above max_size_px={self.max_size_px}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """How TensorRT builds. Every field is part of an engine's key. Raises ExportError for a value that is not allowed.
+    """TensorRT's settings. Every field is part of an engine's key. Raises ExportError for a value that is not allowed.
 
-    optimization_level: 0 to 5; higher builds longer.
+    optimization_level: 0 to 5; a higher level builds longer.
     workspace_bytes: the most scratch memory that a tactic may use; None: no limit.
     weight_streaming: weights may stay in host memory.
-    strip_plan: the plan holds no weights; they are read from the bundle at load.
+    strip_plan: the plan holds no weights; the backend reads them from the bundle at load.
     version_compatible: the engine runs on other TensorRT versions of the same major version.
     hardware_compatibility: "none", "ampere_plus" or "same_compute_capability".
-    decomposable_attention: never ask for a fused attention kernel.
+    decomposable_attention: never request a fused attention kernel.
     """
 
     optimization_level: int = 3
@@ -83,7 +83,7 @@ class BuildOptions:
     """One run of `omnigen2 build`. Raises ExportError for an unknown rope.
 
     precision: "auto" is the best that the bundle holds.
-    components: which to build; empty: all.
+    components: the components to build; empty: all.
     rope: "plugin" (our kernel) or "native" (TensorRT's own layers).
     dry_run: plan and check only.
     """

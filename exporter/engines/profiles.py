@@ -1,13 +1,13 @@
-"""What a user says about sizes, turned into TensorRT's optimisation profiles.
+"""TensorRT's optimisation profiles, from the limits that a user sets.
 
-A profile gives each input its smallest, typical and largest shape. The names of the dynamic sizes are the manifest's; every
-one must be known here. Knows no TensorRT.
+A profile gives each input its smallest, typical and largest shape. Dynamic sizes have the manifest's names, and each needs a
+rule here. Knows no TensorRT and no components: profiles follow from a graph's inputs.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,58 +18,68 @@ from .options import SMALLEST_PX, Limits
 Range = tuple[int, int, int]
 """Smallest, typical, largest."""
 
+ShapeRange = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+"""An input's smallest, typical and largest shape."""
+
 TYPICAL_PROMPT_TOKENS = 128
-MOST_STEPS = 1000
-WITH_REFERENCES = ("transformer", "cache_signal")
-PATCH_PX = 14  # the vision encoder's, where the manifest has no eyes to say it
+MAX_STEPS = 1000
+PATCH_PX = 14  # stands in where the manifest has no vision encoder
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineProfile:
-    """One profile: its name and each input's smallest, typical and largest shape."""
+    """One profile.
+
+    sizes: the range of every dynamic size, also of those that the graph lacks.
+    shapes: by input.
+    """
 
     name: str
-    shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
+    sizes: dict[str, Range]
+    shapes: dict[str, ShapeRange]
+
+    @property
+    def largest_sizes(self) -> dict[str, int]:
+        return {name: largest for name, (_, _, largest) in self.sizes.items()}
+
+    @property
+    def largest_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: largest for name, (_, _, largest) in self.shapes.items()}
 
     def to_json(self) -> dict[str, Any]:
-        """For the engine's key."""
-        return {
-            "name": self.name,
-            "shapes": {name: [list(shape) for shape in given] for name, given in self.shapes.items()},
-        }
+        """The profile as part of an engine's key."""
+        shapes = {name: [list(shape) for shape in shapes] for name, shapes in self.shapes.items()}
+        return {"name": self.name, "shapes": shapes}
 
 
 def engine_profiles(graph: GraphSpec, manifest: Manifest, limits: Limits) -> tuple[EngineProfile, ...]:
-    """A graph's profiles: one, or several where one would be slow. Raises ExportError for a size that has no rule here."""
+    """A graph's profiles: several where a single one would be slow, none where the limits leave the graph unused.
+
+    Raises ExportError for a size that has no rule here, and for more references than the checkpoint takes.
+    """
     if limits.max_references > manifest.transformer.max_references:
         raise ExportError(
             f"max_references={limits.max_references}: this checkpoint takes at most {manifest.transformer.max_references}"
         )
-    if graph.component == "reference_embedder" and limits.max_references == 0:
-        return ()
-    sizes = dynamic_sizes(manifest, limits)
-    return tuple(
-        EngineProfile(name=name, shapes=_shapes(graph, {**sizes, **changed}))
-        for name, changed in _variants(graph.component, sizes, limits).items()
-    )
+    usual = dynamic_sizes(manifest, limits)
+    variants = {name: {**usual, **overrides} for name, overrides in _variants(graph, usual, limits).items()}
+    return tuple(EngineProfile(name=name, sizes=sizes, shapes=_shapes(graph, sizes)) for name, sizes in variants.items())
 
 
 def dynamic_sizes(manifest: Manifest, limits: Limits) -> dict[str, Range]:
-    """Every dynamic size's range by name, for a prefill and a drawing with references."""
-    facts, pixels = manifest.transformer, (SMALLEST_PX, limits.typical_size_px, limits.max_size_px)
-    multiple = manifest.vae.downscale * facts.patch_size
-    grid = _range(max(1, side // multiple) for side in pixels)
-    latent = _range(side * facts.patch_size for side in grid)
-    image = _range(side * side for side in grid)
-    text = (1, min(TYPICAL_PROMPT_TOKENS, limits.max_prompt_tokens), limits.max_prompt_tokens)
+    """The range of every dynamic size by name, for a prefill and for an image with references."""
     most = limits.max_references
+    text = (1, min(TYPICAL_PROMPT_TOKENS, limits.max_prompt_tokens), limits.max_prompt_tokens)
+    grid = _token_grid(manifest, limits)
+    image = _range(side * side for side in grid)
     references = (min(1, most), image[1] * min(1, most), image[2] * most)
-    patches, windows, in_window = _vision(manifest, pixels)
-    # A chat holds its question, its pictures and its answer.
-    context = 2 * text[2] + max(1, most) * patches[2] // 4
+    latent = _range(side * manifest.transformer.patch_size for side in grid)
+    side_px = _range(side * manifest.vae.downscale for side in latent)
+    patches, windows, window_patches = _vision(manifest, limits)
+    context = 2 * text[2] + max(1, most) * patches[2] // 4  # a chat's question, its images and its answer
     return {
         "batch": (1, 1, limits.max_images),
-        "steps": (1, 1, MOST_STEPS),
+        "steps": (1, 1, MAX_STEPS),
         "text_tokens": text,
         "image_tokens": image,
         "reference_tokens": references,
@@ -77,57 +87,77 @@ def dynamic_sizes(manifest: Manifest, limits: Limits) -> dict[str, Range]:
         "joint_tokens": _sum(text, references, image),
         "latent_height": latent,
         "latent_width": latent,
-        "height_px": _range(side * multiple for side in grid),
-        "width_px": _range(side * multiple for side in grid),
+        "height_px": side_px,
+        "width_px": side_px,
         "past_tokens": (0, 0, context),
         "total_tokens": (1, text[1], context + text[2]),
         "patches": patches,
         "windows": windows,
-        "window_patches": in_window,
+        "window_patches": window_patches,
     }
 
 
-def _variants(component: str, sizes: Mapping[str, Range], limits: Limits) -> dict[str, dict[str, Range]]:
-    """The profiles of a component: for each, the sizes that aren't the usual ones."""
-    text, image = sizes["text_tokens"], sizes["image_tokens"]
-    if component in WITH_REFERENCES:
-        alone: dict[str, Range] = {"reference_tokens": (0, 0, 0), "joint_tokens": _sum(text, image)}
-        return {"text": alone, "references": {}} if limits.max_references else {"text": alone}
-    if component == "token_embedding":
-        return {"tokens": {"text_tokens": (1, text[1], sizes["past_tokens"][2])}}
-    if component == "language_model":
-        return _language(text[1], sizes["past_tokens"][2])
-    return {component: {}}
+def _variants(graph: GraphSpec, sizes: Mapping[str, Range], limits: Limits) -> dict[str, dict[str, Range]]:
+    """A graph's profiles by name, each with the sizes in which it differs from `sizes`."""
+    names = {dim for spec in graph.inputs.values() for dim in spec.shape}
+    text, context = sizes["text_tokens"], sizes["past_tokens"][2]
+    if "earlier_tokens" in names and limits.max_references == 0:
+        return {}
+    if "reference_tokens" in names:
+        text_only: dict[str, Range] = {
+            "reference_tokens": (0, 0, 0),
+            "joint_tokens": _sum(text, sizes["image_tokens"]),
+        }
+        return {"text": text_only, "references": {}} if limits.max_references else {"text": text_only}
+    if "input_ids" in graph.inputs:
+        return {"tokens": {"text_tokens": (1, text[1], context)}}
+    if "past_tokens" in names:
+        return _language_model_variants(text[1], context)
+    return {graph.component: {}}
 
 
-def _language(typical: int, context: int) -> dict[str, dict[str, Range]]:
-    """A prompt, a later turn of a chat, and a generated token. TensorRT wants past + new = total at each end of a profile."""
-    none: Range = (0, 0, 0)
-    prompt: Range = (1, typical, context)  # pictures included, so it may be as long as the context
-    past: Range = (1, 2 * typical, context)
-    token: Range = (1, 1, 1)
-    before: Range = (1, 2 * typical, 2 * context)
-    return {
-        "prefill": {"text_tokens": prompt, "past_tokens": none, "total_tokens": prompt},
-        "turn": {"text_tokens": prompt, "past_tokens": past, "total_tokens": _sum(prompt, past)},
-        "decode": {"text_tokens": token, "past_tokens": before, "total_tokens": _sum(token, before)},
-    }
+def _language_model_variants(typical: int, context: int) -> dict[str, dict[str, Range]]:
+    """The profiles of a prompt, of a later turn of a chat, and of a generated token.
 
-
-def _vision(manifest: Manifest, pixels: Range) -> tuple[Range, Range, Range]:
-    """Patches of an image, its attention windows, and patches in a window. Patches merge two by two, so sides are even.
-
-    A long picture is cut into more windows than a square one of the same area: room for twice as many.
+    TensorRT wants past + new = total at each end of a profile.
     """
-    patch, window_px, least = PATCH_PX, 8 * PATCH_PX, 1
+    no_past: Range = (0, 0, 0)
+    prompt: Range = (1, typical, context)  # images included, so it may be as long as the context
+    turn_past: Range = (1, 2 * typical, context)
+    token: Range = (1, 1, 1)
+    token_past: Range = (1, 2 * typical, 2 * context)
+    return {
+        "prefill": {"text_tokens": prompt, "past_tokens": no_past, "total_tokens": prompt},
+        "turn": {"text_tokens": prompt, "past_tokens": turn_past, "total_tokens": _sum(prompt, turn_past)},
+        "decode": {"text_tokens": token, "past_tokens": token_past, "total_tokens": _sum(token, token_past)},
+    }
+
+
+def _token_grid(manifest: Manifest, limits: Limits) -> Range:
+    """Tokens along a side of an image."""
+    token_px = manifest.vae.downscale * manifest.transformer.patch_size
+    return _range(max(1, side_px // token_px) for side_px in _sides_px(limits))
+
+
+def _vision(manifest: Manifest, limits: Limits) -> tuple[Range, Range, Range]:
+    """The ranges of an image's patches, of its attention windows, and of the patches in a window.
+
+    Patches merge two by two, so sides are even. A long image has more windows than a square one of the same area: the largest
+    value allows for twice as many.
+    """
+    patch_px, window_px, min_pixels = PATCH_PX, 8 * PATCH_PX, 1
     if manifest.vision is not None:
-        patch, window_px = manifest.vision.processor.patch_size, manifest.vision.window_px
-        least = manifest.vision.processor.min_pixels
-    area = _range(max(side * side, least) for side in pixels)
-    grid = _range(2 * -(-math.isqrt(pixels) // (2 * patch)) for pixels in area)
-    square = _range((-(-side * patch // window_px)) ** 2 for side in grid)
-    in_window = (window_px // patch) ** 2
-    return (4, grid[1] ** 2, grid[2] ** 2), (1, square[1], 2 * square[2]), (4, in_window, in_window)
+        processor = manifest.vision.processor
+        patch_px, window_px, min_pixels = processor.patch_size, manifest.vision.window_px, processor.min_pixels
+    areas = _range(max(side_px * side_px, min_pixels) for side_px in _sides_px(limits))
+    grid = _range(2 * -(-math.isqrt(area) // (2 * patch_px)) for area in areas)
+    windows = _range((-(-side * patch_px // window_px)) ** 2 for side in grid)
+    window_patches = (window_px // patch_px) ** 2
+    return (4, grid[1] ** 2, grid[2] ** 2), (1, windows[1], 2 * windows[2]), (4, window_patches, window_patches)
+
+
+def _sides_px(limits: Limits) -> Range:
+    return SMALLEST_PX, limits.typical_size_px, limits.max_size_px
 
 
 def _shapes(graph: GraphSpec, sizes: Mapping[str, Range]) -> dict[str, Any]:
@@ -144,7 +174,7 @@ def _shapes(graph: GraphSpec, sizes: Mapping[str, Range]) -> dict[str, Any]:
     return shapes
 
 
-def _range(values: Any) -> Range:
+def _range(values: Iterable[int]) -> Range:
     smallest, typical, largest = values
     return int(smallest), int(typical), int(largest)
 

@@ -1,1 +1,1 @@
-"""A bundle beside the PyTorch reference: components, engines and whole drawings."""
+"""Compares a bundle with the PyTorch reference: components, engines and whole drawings."""

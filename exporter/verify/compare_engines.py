@@ -1,12 +1,11 @@
-"""Engines beside the reference and beside ONNX Runtime, component by component, through polygraphy's comparator.
+"""Compares engines with the reference and with ONNX Runtime, component by component, through polygraphy's comparator.
 
-Every side is a backend, so that inputs of any precision reach it as it wants them; outputs are compared as float32. An engine has
-several profiles: each is compared, on a sample that fits it.
+Every side is a backend, which converts inputs to its own precision; outputs are compared as float32. A component is compared for
+each profile of its engine, on a sample that fits the profile.
 """
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,45 +18,41 @@ from ...runtime.bundle import Bundle
 from ...runtime.errors import BackendError
 from ..checkpoint import Checkpoint
 from ..components import Component
-from .difference import Difference, difference
+from .difference import Difference, difference, relative_error, worst
 from .torch_backend import TorchBackend
 
 Outputs = Mapping[str, np.ndarray]
 Sizes = dict[str, int]
-Shapes = Mapping[str, Sequence[Sequence[int]]]
+ProfileShapes = Mapping[str, Sequence[Sequence[int]]]
 """An input's smallest, typical and largest shape, by name."""
 
 SUMS = {
     "joint_tokens": ("text_tokens", "reference_tokens", "image_tokens"),
     "total_tokens": ("past_tokens", "text_tokens"),
 }
-"""Sizes that are the sum of others."""
+"""Sizes that are sums of others."""
 PRODUCTS = {"image_tokens": ("latent_height", "latent_width"), "patches": ("windows", "window_patches")}
-"""Sizes that are in proportion to a product of others."""
+"""Sizes that are proportional to a product of others."""
 
 
 class Engines(Backend, Protocol):
-    """A backend whose components were built for profiles of shapes."""
+    """A backend of engines that were built for profiles of shapes."""
 
-    def profiles(self, component: str) -> Mapping[str, Shapes]:
-        """What the component was built for, by profile."""
+    def profiles(self, component: str) -> Mapping[str, ProfileShapes]:
+        """The shapes of each profile of a component's engine."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputDifference:
-    """How far an output is from another side's: of the L2 norm, relative. True where it is within tolerance.
+    """An output on two sides, both float32. True where the error is within tolerance, as polygraphy expects."""
 
-    wanted, given: the two outputs, float32.
-    """
-
-    wanted: np.ndarray
-    given: np.ndarray
+    expected: np.ndarray
+    actual: np.ndarray
     tolerance: float
 
     @property
     def relative_error(self) -> float:
-        """The L2 norm of the difference over that of `wanted`, in float64."""
-        return relative_error(self.wanted, self.given)
+        return relative_error(self.expected, self.actual)
 
     def __bool__(self) -> bool:
         return self.relative_error <= self.tolerance
@@ -65,19 +60,23 @@ class OutputDifference:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A component's engine beside each other side, for each of its profiles: the worst output. notes: what was not compared."""
+    """A component's engine compared with each other side.
+
+    differences: the worst output for each profile and side.
+    notes: what was not compared, and why.
+    """
 
     differences: tuple[Difference, ...]
     notes: tuple[str, ...]
 
 
-def engine_differences(
+def compare_engine(
     component: Component, checkpoint: Checkpoint, bundle: Bundle, engines: Backend, threads: int | None = None
 ) -> Comparison:
-    """A component's engine beside the reference and ONNX Runtime, for every profile that it was built for.
+    """Compare a component's engine with the reference and with ONNX Runtime, for every profile of the engine.
 
-    engines: a backend that has `profiles`. A component without an engine is a note, as is a profile that no sample fits. Raises
-    BackendError without polygraphy.
+    engines: a backend that has `profiles`. A component without an engine becomes a note, as does a profile that no sample fits.
+    Raises BackendError without polygraphy.
     """
     config = checkpoint.config_of(component)
     try:
@@ -93,36 +92,37 @@ def engine_differences(
             continue
         sides: dict[str, Backend] = {
             "reference": TorchBackend(checkpoint),
-            "onnxruntime": onnx_runtime(bundle, engines.precision, threads),
+            "onnxruntime": open_onnx_runtime(bundle, engines.precision, threads),
             "tensorrt": engines,
         }
-        result = compare_component(component, config, sides, engines.precision, **sizes)
-        rows += [_worst(f"{label} / {beside}", row) for (beside, _), (row,) in result.items()]
+        results = compare_backends(component, config, sides, engines.precision, **sizes)
+        rows += [_worst_output(f"{label} / {side}", outputs) for (side, _), (outputs,) in results.items()]
     return Comparison(differences=tuple(rows), notes=tuple(notes))
 
 
-def _worst(name: str, row: Mapping[str, OutputDifference]) -> Difference:
-    rows = [difference(name, "component", found.wanted, found.given, found.tolerance) for found in row.values()]
-    return max(rows, key=lambda entry: math.inf if math.isnan(entry.relative_error) else entry.relative_error)
+def _worst_output(name: str, outputs: Mapping[str, OutputDifference]) -> Difference:
+    return worst(
+        difference(name, "component", output.expected, output.actual, output.tolerance) for output in outputs.values()
+    )
 
 
-def onnx_runtime(bundle: Bundle, precision: str, threads: int | None = None) -> Backend:
-    """ONNX Runtime in the engines' precision, on the GPU if it can be; on a CPU in what the bundle holds of fp32 and fp16."""
-    for name, wanted in (("ort-cuda", precision), ("ort-cpu", precision), ("ort-cpu", "auto")):
+def open_onnx_runtime(bundle: Bundle, precision: str, threads: int | None = None) -> Backend:
+    """ONNX Runtime, preferably on the GPU and in the engines' precision; else on the CPU in a precision that it runs."""
+    for name, choice in (("ort-cuda", precision), ("ort-cpu", precision), ("ort-cpu", "auto")):
         try:
-            return open_backend(bundle, name, wanted, threads)
+            return open_backend(bundle, name, choice, threads)
         except BackendError as error:
             reason = error
     raise reason
 
 
-def compare_component(
+def compare_backends(
     component: Component, config: Any, backends: Mapping[str, Backend], precision: str, **sizes: int
 ) -> Any:
-    """Run one component on each backend with the same random inputs, and compare the last with each before it.
+    """Run one component on each backend with the same random inputs, and compare the last backend with each other one.
 
-    sizes: instead of the component's example sizes, where an engine's profile wants others. Gives polygraphy's
-    AccuracyResult: for each pair of names, the outputs' OutputDifference.
+    sizes: override the component's example sizes. Returns polygraphy's AccuracyResult: the outputs' OutputDifference for each
+    pair of names.
     """
     try:
         from polygraphy.comparator import Comparator, IterationResult, RunResults
@@ -145,23 +145,18 @@ def compare_component(
 
 
 def _within(tolerance: float) -> Any:
-    def compare(wanted: Outputs, given: Outputs) -> OrderedDict[str, OutputDifference]:
+    def compare(expected: Outputs, actual: Outputs) -> OrderedDict[str, OutputDifference]:
         return OrderedDict(
-            (name, OutputDifference(wanted=wanted[name], given=given[name], tolerance=tolerance)) for name in wanted
+            (name, OutputDifference(expected=expected[name], actual=actual[name], tolerance=tolerance)) for name in expected
         )
 
     return compare
 
 
-def fitting_sizes(component: Component, config: Any, shapes: Shapes) -> Sizes | None:
-    """The component's example sizes, moved into a profile's ranges as little as need be; None where that can't be done."""
-    ranges: dict[str, tuple[int, int]] = {}
-    for name, spec in component.inputs(config).items():
-        least, _, most = shapes[name]
-        for dim, *ends in zip(spec.shape, least, most, strict=True):
-            if isinstance(dim, str):
-                ranges[dim] = (ends[0], ends[1])
-    sizes = {dim: min(max(component.sizes[dim], least), most) for dim, (least, most) in ranges.items()}
+def fitting_sizes(component: Component, config: Any, shapes: ProfileShapes) -> Sizes | None:
+    """The component's example sizes, moved into a profile's ranges by the smallest change; None where they can't be."""
+    ranges = _ranges(component, config, shapes)
+    sizes = {dim: min(max(component.sizes[dim], smallest), largest) for dim, (smallest, largest) in ranges.items()}
     for whole, (one, other) in PRODUCTS.items():
         if sizes.keys() >= {whole, one, other}:
             share = component.sizes[whole] / (component.sizes[one] * component.sizes[other])
@@ -171,16 +166,16 @@ def fitting_sizes(component: Component, config: Any, shapes: Shapes) -> Sizes | 
     for whole, parts in SUMS.items():
         if sizes.keys() >= {whole, *parts}:
             sizes[whole] = sum(sizes[part] for part in parts)
-    fits = all(least <= sizes[dim] <= most for dim, (least, most) in ranges.items())
+    fits = all(smallest <= sizes[dim] <= largest for dim, (smallest, largest) in ranges.items())
     return sizes if fits else None
 
 
-def relative_error(wanted: np.ndarray, given: np.ndarray) -> float:
-    """The L2 norm of the difference over that of `wanted`, in float64."""
-    a, b = wanted.astype(np.float64), given.astype(np.float64)
-    return float(np.linalg.norm(a - b) / max(float(np.linalg.norm(a)), 1e-12))
-
-
-def all_within(results: Sequence[Any]) -> bool:
-    """Whether every output of every comparison is within tolerance."""
-    return all(bool(result) for result in results)
+def _ranges(component: Component, config: Any, shapes: ProfileShapes) -> dict[str, tuple[int, int]]:
+    """The smallest and largest value of each dynamic size in a profile."""
+    ranges: dict[str, tuple[int, int]] = {}
+    for name, spec in component.inputs(config).items():
+        smallest, _, largest = shapes[name]
+        for dim, low, high in zip(spec.shape, smallest, largest, strict=True):
+            if isinstance(dim, str):
+                ranges[dim] = (low, high)
+    return ranges

@@ -1,4 +1,4 @@
-"""The PyTorch reference as a backend, so that the very pipeline that runs graphs can be held against the reference."""
+"""The PyTorch reference as a backend, so that the runtime's own pipeline can run on it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LOADERS: dict[str, Callable[[Path], Any]] = {"transformer": load_transformer, "v
 
 
 class TorchBackend:
-    """Runs a checkpoint's components on its reference networks in float32; one network is in memory at a time."""
+    """Runs a checkpoint's components on its reference networks in float32, with one network in memory at a time."""
 
     name = "reference"
     precision = graph_precision = "fp32"
@@ -39,7 +39,7 @@ class TorchBackend:
         return np.array(array.numpy())
 
     def network(self, part: str) -> Any:
-        """The network of a part, loaded if it isn't the one at hand."""
+        """The network of a part. Loading it frees the one before."""
         if part not in self._loaded:
             self._loaded.clear()
             self._loaded[part] = LOADERS[part](self.checkpoint.path)
@@ -47,7 +47,7 @@ class TorchBackend:
 
 
 class TorchSession:
-    """One component on the reference."""
+    """One component on its reference network."""
 
     def __init__(self, component: Component, backend: TorchBackend) -> None:
         self._component = component

@@ -1,10 +1,12 @@
-"""Omni-RoPE as an ONNX function of standard operators, for every runtime that has no kernel of its own for it.
+"""Omni-RoPE as an ONNX function of standard operators, for runtimes without a kernel for it.
 
 Knows ONNX's operators and nothing of runtimes, GPUs or where the node comes from.
 
-Three things are not free to choose. RotaryEmbedding wants its tables in x's type and in shape (B, S, Dh/2), so
-everything is float32 inside and the tables are expanded over the batch. RMSNormalization comes before the transpose,
-because there the head is read as it lies in memory. And the function's opset is 23, the first that has both operators.
+Three choices follow from the operators:
+- RotaryEmbedding requires tables of x's type and of shape (B, S, Dh/2), so everything inside is float32 and the tables are
+  expanded over the batch.
+- RMSNormalization comes before the transpose, where a head is contiguous in memory.
+- The function's opset is 23, the first with both operators.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
-"""Omni-RoPE as one GPU kernel in Triton: each head is read once, normalized, rotated, and written heads first.
+"""Omni-RoPE as one GPU kernel in Triton: reads each head once, normalizes and rotates it, and writes heads before tokens.
 
 Knows tensors and GPU architectures, nothing of TensorRT or ONNX. Importing it needs Triton. `compile_ptx` needs neither
-a GPU nor torch; with TRITON_INTERPRET=1 set before the import, `omni_rope` runs on CPU tensors, which is how the tests
-check it.
+a GPU nor torch. With TRITON_INTERPRET=1 set before the import, `omni_rope` runs on CPU tensors, as the tests do.
 
-A program takes a few neighbouring tokens of one image with all their heads, so a row of the position tables is read
-once and serves every head. A head is loaded whole, so that loads and stores are contiguous and 16 bytes wide, and only
-then split into its interleaved pairs.
+A program processes a few neighbouring tokens of one image with all their heads, so it reads a row of the position tables
+once for all heads. It loads whole heads, so that loads and stores are contiguous and 16 bytes wide, and then splits them
+into their interleaved pairs.
 """
 
 from __future__ import annotations
@@ -28,9 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Tactic:
-    """How many tokens a program takes (`rows`, a power of two) and how many warps share them.
+    """A launch configuration. Every tactic gives the same result; the fastest depends on the GPU and the shapes.
 
-    Every tactic gives the same result; which is fastest depends on the GPU and the shapes.
+    rows: the tokens of a program, a power of two.
+    warps: the warps of a program.
     """
 
     rows: int
@@ -38,20 +38,20 @@ class Tactic:
 
 
 TACTICS = (Tactic(rows=2, warps=8), Tactic(rows=4, warps=16), Tactic(rows=1, warps=8), Tactic(rows=1, warps=4))
-"""The tactics worth timing against each other; the first is the default. With fewer warps a token than these, Triton
-moves the heads and the angles through shared memory to bring them together, at some thirty barriers a program."""
+"""The tactics worth timing; the first is the default. With fewer warps a token, Triton moves heads and angles through
+shared memory, at about thirty barriers a program."""
 
 DTYPES = ("fp32", "fp16", "bf16")
 
 _ARGUMENTS = ("x", "weight", "cos", "sin", "tokens", "out")
 _PARAMETERS = ("u64", "u64", "u64", "u64", "u32", "u64")
-_LARGEST_SHARED_BYTES = 48 * 1024  # more would need an opt-in that a foreign launcher doesn't make
-_OLDEST_PTX_VERSION = {80: 80, 86: 80, 87: 80, 89: 80, 90: 80, 100: 86, 120: 87}  # so that older drivers take it
+_LARGEST_SHARED_BYTES = 48 * 1024  # more needs an opt-in that only Triton's launcher makes
+_OLDEST_PTX_VERSION = {80: 80, 86: 80, 87: 80, 89: 80, 90: 80, 100: 86, 120: 87}  # for older drivers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
-    """A compiled kernel and what a launcher has to know of it.
+    """A compiled kernel and the facts that a launcher needs.
 
     Arguments, in order: x, weight, cos, sin (pointers), tokens (int32), out (pointer). Pointers are 16-byte aligned.
     Grid: (ceil(tokens / rows), batch). Block: (block_threads).
@@ -121,13 +121,13 @@ def omni_rope(
     """Launch the kernel on torch tensors of one device.
 
     x: (B, S, H, Dh) float32, float16 or bfloat16; weight: (Dh,) of any of these; cos, sin: (S, Dh/2) float32.
-    Gives (B, H, S, Dh) of x's dtype. Raises ValueError where a shape doesn't fit or memory isn't contiguous.
+    Returns (B, H, S, Dh) of x's dtype. Raises ValueError where a shape doesn't fit or memory isn't contiguous.
     """
     batch, tokens, heads, width = x.shape
     table = (tokens, width // 2)
     if width % 2 or weight.shape != (width,) or cos.shape != table or sin.shape != table:
-        given = ", ".join(str(tuple(tensor.shape)) for tensor in (x, weight, cos, sin))
-        raise ValueError(f"got shapes {given}: needed are (B, S, H, Dh), (Dh,), (S, Dh/2), (S, Dh/2) with an even Dh")
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (x, weight, cos, sin))
+        raise ValueError(f"got shapes {shapes}: needed are (B, S, H, Dh), (Dh,), (S, Dh/2), (S, Dh/2) with an even Dh")
     if not all(tensor.is_contiguous() for tensor in (x, weight, cos, sin)):
         raise ValueError(
             "the kernel reads x, weight, cos and sin as contiguous memory: call .contiguous() on them first"
@@ -150,11 +150,13 @@ def compile_ptx(
     weight_dtype: str | None = None,
 ) -> Kernel:
     """Compile the kernel for a GPU architecture, on any machine. Heads and width become constants; tokens and batch
-    stay free.
+    stay dynamic.
 
-    dtype: of x and the output, "fp32", "fp16" or "bf16"; weight_dtype: the same unless given. heads, width: H and Dh.
-    sm: 80 for compute capability 8.0, and so on. Raises ValueError for an odd width, an unknown dtype, or a kernel that
-    a launcher other than Triton's could not start.
+    dtype: of x and the output, "fp32", "fp16" or "bf16".
+    heads, width: H and Dh.
+    sm: the architecture; 80 is compute capability 8.0.
+    weight_dtype: None for that of x.
+    Raises ValueError for an odd width, an unknown dtype, or a kernel that only Triton's launcher could start.
     """
     weight_dtype = weight_dtype or dtype
     if width < 2 or width % 2:
@@ -197,11 +199,11 @@ def _options(tactic: Tactic) -> dict[str, int | None]:
 def _source(dtype: str, weight_dtype: str, constants: dict[str, int | float]) -> ASTSource:
     types = (f"*{dtype}", f"*{weight_dtype}", "*fp32", "*fp32", "i32", f"*{dtype}")
     signature = dict(zip(_ARGUMENTS, types, strict=True)) | dict.fromkeys(constants, "constexpr")
-    aligned = {(place,): [["tt.divisibility", 16]] for place, kind in enumerate(types) if kind.startswith("*")}
+    aligned = {(index,): [["tt.divisibility", 16]] for index, kind in enumerate(types) if kind.startswith("*")}
     return ASTSource(fn=omni_rope_kernel, signature=signature, constexprs=constants, attrs=aligned)
 
 
 def _name(dtype: str, weight_dtype: str, *, heads: int, width: int, epsilon: float, tactic: Tactic) -> str:
-    """Two kernels that differ have two names: an engine knows them by nothing else, and its cache key lacks epsilon."""
+    """A name that differs between any two kernels: an engine tells them apart by name alone."""
     shape = f"{heads}x{width}_rows{tactic.rows}_warps{tactic.warps}"
     return f"omni_rope_{dtype}_{weight_dtype}_{shape}_eps{struct.pack('>f', epsilon).hex()}"

@@ -1,11 +1,11 @@
 """Omni-RoPE as a TensorRT plugin whose kernel is compiled ahead of time into the engine.
 
-Knows TensorRT's Quickly Deployable Plugins. Needs `tensorrt` and `triton` where an engine is built and nothing where it
-runs: the engine carries the PTX. Call `register()` before the ONNX parser meets the graph.
+Knows TensorRT's Quickly Deployable Plugins. Building an engine needs `tensorrt` and `triton`; running it needs neither plugin
+nor Triton, because the engine holds the PTX. Call `register()` before the ONNX parser reads the graph.
 
-TensorRT reads the annotations below when it registers the functions, so this file must not postpone them by importing
-`annotations` from `__future__`. They call epsilon an array of one float32, which is what the ONNX parser passes for a
-float attribute: declared as a float, TensorRT 10.15 and 11.0 (both tried) convert it in a way that numpy 2.4 forbids.
+TensorRT reads the annotations below when it registers the functions, so this file must not import `annotations` from
+`__future__`. Epsilon is annotated as an array of one float32, which the ONNX parser passes for a float attribute: declared
+as a float, TensorRT 10.15 and 11.0 (both tried) convert it in a way that numpy 2.4 forbids.
 """
 
 import numpy as np
@@ -17,8 +17,8 @@ from . import DOMAIN, OP_TYPE, QUALIFIED_NAME
 from .kernel import TACTICS, Kernel, compile_ptx
 
 PTX_SM = 80
-"""The oldest architecture with bfloat16. The driver compiles PTX for the GPU it meets, and this kernel waits for
-memory, not for newer instructions: one text is enough for every GPU from Ampere on, also in an engine for several."""
+"""The oldest architecture with bfloat16. The driver compiles PTX for the GPU at hand, and the kernel is bound by memory, not
+by instructions: one PTX serves every GPU from Ampere on, also in an engine for several GPUs."""
 
 _X = "FP32|FP16|BF16"
 _WEIGHT = "FP32*FP16*BF16"
@@ -30,7 +30,7 @@ def is_registered() -> bool:
 
 
 def register() -> None:
-    """Make the operator known to TensorRT's plugin registry. Calling it again does nothing."""
+    """Add the operator to TensorRT's plugin registry. Calling it again does nothing."""
     if is_registered():
         return
     trtp.register(QUALIFIED_NAME)(describe_output)
@@ -45,7 +45,7 @@ def describe_output(
     sin: trtp.TensorDesc,
     epsilon: npt.NDArray[np.float32],
 ) -> trtp.TensorDesc:
-    """x (B, S, H, Dh) gives (B, H, S, Dh) of the same type."""
+    """The output's shape (B, H, S, Dh) and type, from x (B, S, H, Dh)."""
     batch, tokens, heads, width = x.shape_expr
     return trtp.from_shape_expr((batch, heads, tokens, width), x.dtype)
 
@@ -57,7 +57,7 @@ def list_tactics(
     sin: trtp.TensorDesc,
     outputs: tuple[trtp.TensorDesc],
 ) -> list[trtp.AutoTuneCombination]:
-    """Types that the kernel takes, and the tactics that TensorRT may time: tactic n is `TACTICS[n - 1]`."""
+    """The types that the kernel supports, and the tactics that TensorRT may time: tactic n is `TACTICS[n - 1]`."""
     tactics = list(range(1, len(TACTICS) + 1))
     return [trtp.AutoTuneCombination(f"{_X}, {_WEIGHT}, FP32, FP32, {_X}", "LINEAR", tactics)]
 
@@ -71,8 +71,8 @@ def compile_for_engine(
     outputs: tuple[trtp.TensorDesc],
     tactic: int,
 ) -> tuple[str | bytes, str | bytes, trtp.KernelLaunchParams, trtp.SymExprs]:
-    """The kernel for these types, heads and head width; batch and tokens stay symbols that TensorRT fills in at each
-    launch."""
+    """The kernel's name, PTX, launch parameters and further arguments, for these types, heads and head width. Batch and tokens
+    are symbols that TensorRT evaluates at each launch."""
     kernel = _compile(x, weight, float(epsilon[0]), tactic)
     batch, tokens, _, _ = x.shape_expr
 

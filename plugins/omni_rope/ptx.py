@@ -1,9 +1,9 @@
-"""The text of a PTX kernel: its name, its parameters, and what Triton adds that a foreign launcher must not see.
+"""Edits the text of a PTX kernel: its name, its parameters, and Triton's additions.
 
 Knows PTX as text only. TensorRT launches a plugin's kernel with exactly: pointers to the inputs, then int32 arguments,
-then pointers to the outputs. Triton (3.5 to 3.9, all tried) appends two pointers to scratch memory of its own, whether
-or not the kernel uses them. A launcher that does not know them would let the driver read past the end of its argument
-list, so they are taken out of the declaration when the code never touches them, and refused when it does.
+then pointers to the outputs. Triton (3.5 to 3.9, all tried) appends two pointers to its own scratch memory, whether or
+not the kernel uses them. TensorRT doesn't pass them, so the driver would read past the end of the argument list. They
+are removed from the declaration where the code doesn't use them, and refused where it does.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ def ptx_parameters(ptx: str) -> tuple[str, ...]:
 def launchable(ptx: str, expected: Sequence[str]) -> str:
     """The kernel with the `expected` parameters and no others.
 
-    Raises ValueError if the parameters do not begin with the expected ones, or if the kernel uses one that comes after
-    them.
+    Raises ValueError if the parameters do not begin with the expected ones, or if the kernel uses a further one.
     """
     parameters = _parameters(ptx)
     kinds = [kind for kind, _ in parameters]
@@ -50,13 +49,13 @@ def launchable(ptx: str, expected: Sequence[str]) -> str:
 
 
 def renamed(ptx: str, name: str) -> str:
-    """The kernel under another name. Its parameters carry the kernel's name and follow it."""
+    """The kernel under another name, which its parameters' names follow."""
     old = _entry(ptx)["name"]
     return re.sub(rf"\b{old}(?=\b|_param_)", name, ptx)
 
 
 def without_debug_information(ptx: str) -> str:
-    """The kernel without source lines and paths: no use in an engine, and they tell of the machine that built it."""
+    """The kernel without source lines and paths, which would reveal the machine that built it."""
     return _DEBUG_LINE.sub("", _DEBUG_SECTION.sub("", ptx))
 
 

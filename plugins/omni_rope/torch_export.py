@@ -1,8 +1,7 @@
-"""The node as `torch.onnx.export` writes it. Knows torch's tracer; the runtime never imports this file.
+"""The operator for `torch.onnx.export`. Knows torch's tracer; the runtime never imports this file.
 
-The model's attention takes its rotation as a callable; the exporter passes `emit` and the trace holds one OmniRope node
-in place of a dozen operators. The function of `function.py` must then be added to the exported model: torch doesn't
-know it.
+The model's attention takes its rotation as a callable. The exporter passes `emit`, and the exported graph holds one OmniRope
+node in place of a dozen operators. The exporter must add the function of `function.py` to the model.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ from . import PLUGIN_ATTRIBUTES, QUALIFIED_NAME, VERSION
 
 
 def emit(x: torch.Tensor, weight: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, epsilon: float) -> torch.Tensor:
-    """Put an OmniRope node into the graph being exported. Outside an export the result's values mean nothing.
+    """Add an OmniRope node to the graph that is being exported. Outside an export the result holds no meaningful values.
 
-    x: (B, S, H, Dh); weight: (Dh,); cos, sin: (S, Dh/2) float32. Gives (B, H, S, Dh) of x's dtype.
+    x: (B, S, H, Dh); weight: (Dh,); cos, sin: (S, Dh/2) float32. Returns (B, H, S, Dh) of x's dtype.
     """
     batch, tokens, heads, width = x.shape
     return torch.onnx.ops.symbolic(

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from omnigen2_rt.commands.terminal_chat import answer_as_json, converse, save_rounds
-from omnigen2_rt.runtime.chat.conversation import ChatResult
+from omnigen2_rt.runtime.chat.exchange import ChatResult
 from omnigen2_rt.runtime.chat.reflection import Reflection, Round
 from omnigen2_rt.runtime.errors import RequestError
 from omnigen2_rt.runtime.request import Request, Result

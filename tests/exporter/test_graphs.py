@@ -1,4 +1,4 @@
-"""The exported graphs: what they hold, and that they give the reference's numbers at sizes that export never saw."""
+"""The exported graphs: their contents, and equality with the reference at sizes other than those of the export."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from omnigen2_rt.exporter.checkpoint import Checkpoint
 from omnigen2_rt.exporter.components import COMPONENTS, Component
-from omnigen2_rt.exporter.verify.compare import difference
+from omnigen2_rt.exporter.verify.difference import difference
 from omnigen2_rt.exporter.verify.torch_backend import TorchBackend
 from omnigen2_rt.runtime.backends.ort import OrtBackend
 from omnigen2_rt.runtime.bundle import Bundle
@@ -68,8 +68,8 @@ def worst_error(config: str, bundle: Path, precision: str, component: Component,
     """The largest relative error among the component's outputs."""
     feeds = component.sample(reference(config).checkpoint.config_of(component), seed=3, **sizes)
     engine = OrtBackend(Bundle.open(bundle), "ort-cpu", precision, threads=1)
-    wanted, given = (side.open(component.name).run(feeds) for side in (reference(config), engine))
-    pairs = [(reference(config).to_host(wanted[name]), engine.to_host(given[name])) for name in wanted]
+    expected, actual = (side.open(component.name).run(feeds) for side in (reference(config), engine))
+    pairs = [(reference(config).to_host(expected[name]), engine.to_host(actual[name])) for name in expected]
     assert all(a.shape == b.shape for a, b in pairs)
     return max(difference("", "", a, b, 0.0).relative_error for a, b in pairs)
 
@@ -79,7 +79,7 @@ def nodes_of(model: onnx.ModelProto) -> list[Any]:
 
 
 def with_weights_as_inputs(model: onnx.ModelProto) -> onnx.ModelProto:
-    """onnx.checker refuses external data that is a hard link, as ours is; the graph is checked without it."""
+    """The graph without external data: onnx.checker refuses hard links, which ours are."""
     checked = onnx.ModelProto.FromString(model.SerializeToString())
     stored = [t for t in checked.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
     for tensor in stored:
@@ -127,14 +127,14 @@ def test_transformer_graph_uses_fused_attention_and_the_rope_operator(bundles: d
     assert [(function.domain, function.name) for function in model.functions] == [("omnigen2", "OmniRope")]
 
 
-def test_linear_weights_stay_as_they_are_stored(bundles: dict[str, Path]) -> None:
+def test_linear_weights_keep_their_stored_layout(bundles: dict[str, Path]) -> None:
     model = onnx.load(bundles["A"] / "velocity_head.fp32.onnx", load_external_data=False)
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     assert shapes["norm_out.linear_2.weight"] == (64, 96)
 
 
 @pytest.mark.parametrize("name", ["context_refiner", "reference_embedder", "latent_embedder", "transformer"])
-def test_inlined_twin_has_no_functions_and_gives_the_same(name: str, bundles: dict[str, Path]) -> None:
+def test_inlined_twin_has_no_functions_and_equal_outputs(name: str, bundles: dict[str, Path]) -> None:
     twin = bundles["A"] / f"{name}.fp32.inlined.onnx"
     model = onnx.load(twin, load_external_data=False)
     assert not model.functions and {node.domain for node in model.graph.node} == {""}
@@ -146,7 +146,7 @@ def test_inlined_twin_has_no_functions_and_gives_the_same(name: str, bundles: di
 
 
 def test_weights_of_another_type_are_cast_after_a_gather(bundles: dict[str, Path]) -> None:
-    """A vocabulary that is cast whole would double the memory that a prompt takes."""
+    """A cast of the whole vocabulary would double the memory of a prompt."""
     kinds = {}
     for config, precision in (("A", "fp16"), ("A", "bf16"), ("B", "fp32"), ("A", "fp32")):
         model = onnx.load(bundles[config] / f"token_embedding.{precision}.onnx", load_external_data=False)
@@ -158,9 +158,9 @@ def test_weights_of_another_type_are_cast_after_a_gather(bundles: dict[str, Path
 
 
 def test_weights_are_cast_when_their_product_runs(bundles: dict[str, Path], tmp_path: Path) -> None:
-    """While casts stood beside their products, ONNX Runtime ran those of all layers before the first product.
+    """When casts were not tied to their products, ONNX Runtime ran those of all layers before the first product.
 
-    Of the full-size transformer, streamed, 8.2 GB of weights were then held in float32 at once instead of 0.4.
+    The full-size transformer, streamed, then held 8.2 GB of float32 weights at once instead of 0.4 GB.
     """
     path = bundles["A"] / "transformer.fp32.onnx"
     options = onnxruntime.SessionOptions()

@@ -15,7 +15,7 @@ from omnigen2_rt.nano.drawing_tasks import DrawingTask
 from omnigen2_rt.nano.evaluation import Settings
 from omnigen2_rt.nano.render import render
 from omnigen2_rt.nano.world import COLOURS
-from omnigen2_rt.runtime.chat.conversation import ChatResult
+from omnigen2_rt.runtime.chat.exchange import ChatResult
 from omnigen2_rt.runtime.chat.reflection import Reflection, Round
 from omnigen2_rt.runtime.request import Request, Result
 

@@ -1,4 +1,4 @@
-"""Inputs of the operator, the same in every process: shapes that tell mistakes apart, seeded values."""
+"""Inputs of the operator, equal in every process: seeded values, and shapes that reveal mistakes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EPSILON = 1e-5
 
 @dataclass(frozen=True)
 class Case:
-    """One call: x (batch, tokens, heads, width) of a dtype, and how the kernel shares the work."""
+    """One call: the shape of x, the dtypes of x and weight, and the kernel's tactic."""
 
     batch: int
     tokens: int
@@ -40,7 +40,7 @@ class Inputs:
 
 
 def inputs(case: Case) -> Inputs:
-    """Heads of very different sizes, so that a norm over the wrong axis shows; angles all around the circle."""
+    """Heads of very different magnitudes, which reveal a norm over the wrong axis, and angles from the whole circle."""
     random = np.random.default_rng(20250623)
     x = random.standard_normal((case.batch, case.tokens, case.heads, case.width))
     x *= 2.0 ** random.integers(-4, 4, size=(case.batch, case.tokens, case.heads, 1))

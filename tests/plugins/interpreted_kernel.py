@@ -1,5 +1,5 @@
-"""Runs the GPU kernel in Triton's interpreter, on the CPU. A script, because the interpreter is chosen before Triton's
-import.
+"""Runs the GPU kernel in Triton's interpreter, on the CPU. A script, because the interpreter must be chosen before
+Triton's import.
 
     TRITON_INTERPRET=1 python -m tests.plugins.interpreted_kernel '[{"batch": 1, …}, …]' out.npz
 
@@ -23,12 +23,12 @@ TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bflo
 
 
 def run(case: Case) -> npt.NDArray[np.float32]:
-    given = inputs(case)
+    sample = inputs(case)
     rotated = omni_rope(
-        tensor(given.x, case.dtype),
-        tensor(given.weight, case.weight_dtype),
-        torch.from_numpy(given.cos),
-        torch.from_numpy(given.sin),
+        tensor(sample.x, case.dtype),
+        tensor(sample.weight, case.weight_dtype),
+        torch.from_numpy(sample.cos),
+        torch.from_numpy(sample.sin),
         EPSILON,
         tactic=Tactic(rows=case.rows, warps=8),
     )
@@ -38,7 +38,7 @@ def run(case: Case) -> npt.NDArray[np.float32]:
 
 
 def tensor(array: npt.NDArray[Any], dtype: str) -> torch.Tensor:
-    """By way of float32, which holds the narrow types exactly: torch cannot read numpy's bfloat16."""
+    """Converts through float32, which represents the narrow types exactly: torch cannot read numpy's bfloat16."""
     return torch.from_numpy(array.astype(np.float32)).to(TORCH_DTYPES[dtype])
 
 

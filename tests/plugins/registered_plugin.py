@@ -1,8 +1,8 @@
-"""Walks the plugin through TensorRT's own plugin classes, from registration to the kernel, and prints what they got as
+"""Runs the plugin through TensorRT's own plugin classes, from registration to the kernel, and prints the results as
 JSON.
 
-Run where `import tensorrt` finds the real bindings over stub libraries (tests/tensorrt_stubs.py). What TensorRT's
-native library would supply is replaced by the doubles below; all classes between it and our functions are NVIDIA's.
+Run where `import tensorrt` finds the real bindings over stub libraries (tests/tensorrt_stubs.py). The doubles below replace
+TensorRT's native library; all classes between it and our functions are NVIDIA's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import tensorrt as trt
 
 
 class Dimension:
-    """In place of trt.IDimensionExpr: an int, or a symbol or formula as text."""
+    """A double of trt.IDimensionExpr: an int, or a symbol or formula as text."""
 
     def __init__(self, value: int | str) -> None:
         self.value = value
@@ -29,14 +29,14 @@ class Dimension:
 
 
 class Dimensions(list[Any]):
-    """In place of trt.DimsExprs."""
+    """A double of trt.DimsExprs."""
 
     def __init__(self, length: int) -> None:
         super().__init__([None] * length)
 
 
 class ExpressionBuilder:
-    """In place of trt.IExprBuilder."""
+    """A double of trt.IExprBuilder."""
 
     def constant(self, value: int) -> Dimension:
         return Dimension(value)
@@ -46,11 +46,11 @@ class ExpressionBuilder:
 
 
 class SymbolicArgument:
-    """In place of trt.ISymExpr: TensorRT's class takes native expressions only."""
+    """A double of trt.ISymExpr: TensorRT's class takes native expressions only."""
 
 
 class Registry:
-    """In place of the plugin registry, which the stubs don't have."""
+    """A double of the plugin registry, which the stubs don't have."""
 
     def __init__(self) -> None:
         self.creators: list[Any] = []
@@ -64,7 +64,7 @@ class Registry:
 
 
 class Slots(dict[Any, Any]):
-    """In place of IKernelLaunchParams and ISymExprs: takes what is set on it."""
+    """A double of IKernelLaunchParams and ISymExprs, which stores every item."""
 
 
 REGISTRY = Registry()
@@ -75,7 +75,7 @@ TYPES = {"fp32": trt.float32, "fp16": trt.float16, "bf16": trt.bfloat16}
 
 
 def create(epsilon: float) -> Any:
-    """As the ONNX parser does, which passes a float attribute on as one float32."""
+    """The plugin as the ONNX parser creates it: it passes a float attribute as one float32."""
     value = np.array([epsilon], np.float32)
     fields = trt.PluginFieldCollection([trt.PluginField("epsilon", value, trt.PluginFieldType.FLOAT32)])
     (creator,) = REGISTRY.creators
@@ -92,7 +92,7 @@ def describe(dtype: Any, *sizes: int) -> Any:
 
 
 def build(dtype: str, weight_dtype: str, heads: int, tactic: int) -> dict[str, Any]:
-    """The calls that a build makes, in its order. Batch and tokens are free: -1."""
+    """The results of a build's calls, in a build's order. Batch and tokens are dynamic: -1."""
     x, weight, table = TYPES[dtype], TYPES[weight_dtype], trt.float32
     plugin = create(1e-5)
     output_types = plugin.get_output_data_types([x, weight, table, table], [4, 1, 2, 2])
@@ -119,8 +119,8 @@ def build(dtype: str, weight_dtype: str, heads: int, tactic: int) -> dict[str, A
         "combinations": [supported[start : start + 5] for start in range(0, len(supported), 5)],
         "tactics": tactics,
         "launch": {key: value.expr.value for key, value in vars(launch).items()},
-        "arguments": [arguments[place].expr.value for place in sorted(arguments)],
-        "argument_types": [arguments[place].dtype.name for place in sorted(arguments)],
+        "arguments": [arguments[index].expr.value for index in sorted(arguments)],
+        "argument_types": [arguments[index].dtype.name for index in sorted(arguments)],
         "name": name,
         "ptx": ptx.decode(),
     }
@@ -154,11 +154,11 @@ def report() -> None:
         }
         for creator in REGISTRY.creators
     ]
-    found = {
+    results = {
         "is_registered": [before, is_registered()],
         "creators": creators,
         "tactics": [(tactic.rows, tactic.warps) for tactic in TACTICS],
         "builds": builds,
         "free_heads": failure(dtype="bf16", weight_dtype="bf16", heads=-1, tactic=1),
     }
-    sys.stdout.write(json.dumps(found) + "\n")
+    sys.stdout.write(json.dumps(results) + "\n")

@@ -1,4 +1,4 @@
-"""The kernel's benchmark, end to end in Triton's interpreter: so that it works on the day a GPU is at hand."""
+"""The kernel's benchmark, end to end in Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -22,4 +22,4 @@ def test_benchmark_of_omni_rope_on_a_cpu_prints_its_result() -> None:
     assert result["machine"]["triton"] and result["copy_gigabytes_per_second"] > 0
     for entry in result["shapes"]:
         assert set(entry["microseconds"]) > {"kernel rows=2 warps=8", "torch eager", "copy of x"}
-        assert all(found["max_steps"] <= 1 for found in entry["difference_from_meaning"].values())
+        assert all(errors["max_steps"] <= 1 for errors in entry["difference_from_meaning"].values())

@@ -1,4 +1,4 @@
-"""The ONNX function on ONNX Runtime, as it is and inlined, and the node that torch's exporter writes."""
+"""The ONNX function on ONNX Runtime, plain and inlined, and the node that torch's exporter writes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import torch
 from onnx import TensorProto, helper
 
 from omnigen2_rt.plugins.omni_rope import DOMAIN, OP_TYPE, PLUGIN_ATTRIBUTES, VERSION
+from omnigen2_rt.plugins.omni_rope.definition import omni_rope
 from omnigen2_rt.plugins.omni_rope.function import OPSET, omni_rope_function, omni_rope_function_proto
-from omnigen2_rt.plugins.omni_rope.meaning import omni_rope
 from omnigen2_rt.plugins.omni_rope.torch_export import emit
 from tests.plugins.cases import EPSILON, Case, Inputs, inputs
 
@@ -24,7 +24,7 @@ TOLERANCE = {"fp32": 2e-6, "fp16": 2.0**-9}
 
 
 def model(case: Case) -> onnx.ModelProto:
-    """A graph of one OmniRope node whose batch, tokens and heads are free."""
+    """A graph of one OmniRope node with dynamic batch, tokens and heads."""
     width = case.width
     kind, weight_kind = ONNX_TYPES[case.dtype], ONNX_TYPES[case.weight_dtype]
     value = helper.make_tensor_value_info
@@ -48,12 +48,12 @@ def model(case: Case) -> onnx.ModelProto:
     )
 
 
-def assert_runs_like_the_meaning(graph: onnx.ModelProto, case: Case, given: Inputs) -> None:
+def assert_equals_the_definition(graph: onnx.ModelProto, case: Case, sample: Inputs) -> None:
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_inputs()]
-    arrays = (given.x, given.weight, given.cos, given.sin)
+    arrays = (sample.x, sample.weight, sample.cos, sample.sin)
     (rotated,) = session.run(None, {name: array for name, array in zip(names, arrays, strict=True)})
-    expected = omni_rope(given.x, given.weight, given.cos, given.sin, EPSILON)
+    expected = omni_rope(sample.x, sample.weight, sample.cos, sample.sin, EPSILON)
     assert rotated.dtype == expected.dtype
     tolerance = TOLERANCE[case.dtype]
     np.testing.assert_allclose(rotated.astype(np.float32), expected.astype(np.float32), rtol=tolerance, atol=tolerance)
@@ -68,17 +68,17 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_function_on_onnxruntime_equals_meaning(case: Case) -> None:
-    assert_runs_like_the_meaning(model(case), case, inputs(case))
+def test_function_on_onnxruntime_equals_definition(case: Case) -> None:
+    assert_equals_the_definition(model(case), case, inputs(case))
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_function_inlined_equals_meaning(case: Case) -> None:
-    """What a runtime without functions gets."""
+def test_function_inlined_equals_definition(case: Case) -> None:
+    """The graph for a runtime without functions."""
     inlined = onnx.inliner.inline_local_functions(model(case))
     assert not inlined.functions
     assert OP_TYPE not in {node.op_type for node in inlined.graph.node}
-    assert_runs_like_the_meaning(inlined, case, inputs(case))
+    assert_equals_the_definition(inlined, case, inputs(case))
 
 
 @pytest.mark.parametrize("dtype", ONNX_TYPES)
@@ -97,7 +97,7 @@ def test_function_names_the_operator() -> None:
 
 
 class OneAttention(torch.nn.Module):
-    """As the exporter passes it: the head width is fixed, batch and tokens are free."""
+    """The exporter's case: a fixed head width, with dynamic batch and tokens."""
 
     def __init__(self, weight: torch.Tensor) -> None:
         super().__init__()
@@ -107,13 +107,13 @@ class OneAttention(torch.nn.Module):
         return emit(x, self.weight, cos, sin, EPSILON)
 
 
-def exported(given: Inputs) -> ir.Model:
-    tensors = tuple(torch.from_numpy(array) for array in (given.x, given.cos, given.sin))
+def export(sample: Inputs) -> ir.Model:
+    tensors = tuple(torch.from_numpy(array) for array in (sample.x, sample.cos, sample.sin))
     batch, tokens = torch.export.Dim("B"), torch.export.Dim("S")
     shapes = ({0: batch, 1: tokens}, {0: tokens}, {0: tokens})
-    module = OneAttention(torch.from_numpy(given.weight)).eval()
+    module = OneAttention(torch.from_numpy(sample.weight)).eval()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's exporter warns of itself
+        warnings.simplefilter("ignore")  # torch's exporter warns about its own code
         program = torch.onnx.export(
             module, tensors, dynamo=True, opset_version=OPSET, dynamic_shapes=shapes, verbose=False
         )
@@ -122,8 +122,8 @@ def exported(given: Inputs) -> ir.Model:
 
 
 def test_emit_writes_one_node_that_runs_with_the_function() -> None:
-    given = inputs(Case(2, 5, 3, 12))
-    graph = exported(given)
+    sample = inputs(Case(2, 5, 3, 12))
+    graph = export(sample)
     (node,) = graph.graph
     assert (node.domain, node.op_type) == (DOMAIN, OP_TYPE)
     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
@@ -136,5 +136,5 @@ def test_emit_writes_one_node_that_runs_with_the_function() -> None:
     other = inputs(Case(1, 7, 3, 12))
     names = [value.name for value in session.get_inputs()]
     (rotated,) = session.run(None, dict(zip(names, (other.x, other.cos, other.sin), strict=True)))
-    expected = omni_rope(other.x, given.weight, other.cos, other.sin, EPSILON)
+    expected = omni_rope(other.x, sample.weight, other.cos, other.sin, EPSILON)
     np.testing.assert_allclose(rotated, expected, rtol=TOLERANCE["fp32"], atol=TOLERANCE["fp32"])

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from omnigen2_rt.plugins.omni_rope.meaning import omni_rope
+from omnigen2_rt.plugins.omni_rope.definition import omni_rope
 from tests.plugins.cases import EPSILON, Case, inputs
 from tests.tensorrt_stubs import ROOT
 
@@ -42,28 +42,28 @@ CASES = [
 ]
 
 TOLERANCE = {"fp32": 2e-6, "fp16": 2.0**-10, "bf16": 2.0**-7}
-"""One step of each type: the interpreter cuts bfloat16 off where the GPU rounds it (see the test of the PTX)."""
+"""One step of each type: the interpreter truncates to bfloat16 where the GPU rounds (see the test of the PTX)."""
 
 ARCHITECTURES = {80: "sm_80", 86: "sm_86", 89: "sm_89", 90: "sm_90a", 100: "sm_100a", 120: "sm_120a"}
 
 
 @pytest.fixture(scope="module")
 def interpreted(tmp_path_factory: pytest.TempPathFactory) -> dict[Case, np.ndarray]:
-    """Every case's output, from one process that has Triton's interpreter."""
+    """Every case's output, from one process with Triton's interpreter."""
     path = tmp_path_factory.mktemp("interpreted") / "out.npz"
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    given = json.dumps([dataclasses.asdict(case) for case in CASES])
-    command = [sys.executable, "-m", "tests.plugins.interpreted_kernel", given, str(path)]
+    cases = json.dumps([dataclasses.asdict(case) for case in CASES])
+    command = [sys.executable, "-m", "tests.plugins.interpreted_kernel", cases, str(path)]
     finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
     with np.load(path) as file:
-        return {case: file[f"arr_{place}"] for place, case in enumerate(CASES)}
+        return {case: file[f"arr_{index}"] for index, case in enumerate(CASES)}
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_kernel_interpreted_equals_meaning(case: Case, interpreted: dict[Case, np.ndarray]) -> None:
-    given = inputs(case)
-    expected = omni_rope(given.x, given.weight, given.cos, given.sin, EPSILON).astype(np.float32)
+def test_kernel_interpreted_equals_definition(case: Case, interpreted: dict[Case, np.ndarray]) -> None:
+    sample = inputs(case)
+    expected = omni_rope(sample.x, sample.weight, sample.cos, sample.sin, EPSILON).astype(np.float32)
     assert interpreted[case].shape == expected.shape
     tolerance = TOLERANCE[case.dtype]
     np.testing.assert_allclose(interpreted[case], expected, rtol=tolerance, atol=tolerance / 8)
@@ -91,26 +91,26 @@ def assemble(ptx: str, sm: int, folder: Path) -> subprocess.CompletedProcess[str
 
 @pytest.mark.parametrize("sm", ARCHITECTURES)
 def test_ptx_assembles_for_architecture(sm: int, tmp_path: Path) -> None:
-    made = compiled(sm)
-    assert re.search(rf"^\.target {ARCHITECTURES[sm]}$", made.ptx, re.MULTILINE)
-    finished = assemble(made.ptx, sm, tmp_path)
+    kernel = compiled(sm)
+    assert re.search(rf"^\.target {ARCHITECTURES[sm]}$", kernel.ptx, re.MULTILINE)
+    finished = assemble(kernel.ptx, sm, tmp_path)
     assert finished.returncode == 0, finished.stderr
 
 
 @pytest.mark.parametrize("sm", ARCHITECTURES)
-def test_ptx_takes_what_tensorrt_passes(sm: int) -> None:
-    """Pointers to x, weight, cos, sin; the number of tokens; the pointer to the output. Nothing of Triton's own."""
+def test_ptx_has_the_parameters_that_tensorrt_passes(sm: int) -> None:
+    """Pointers to x, weight, cos, sin; the number of tokens; the pointer to the output. None of Triton's own."""
     assert ptx_parameters(compiled(sm).ptx) == ("u64", "u64", "u64", "u64", "u32", "u64")
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])
 @pytest.mark.parametrize("tactic", TACTICS, ids=str)
 def test_ptx_of_every_tactic_is_the_kernel_it_names(tactic: Tactic, dtype: str) -> None:
-    made = compiled(tactic=tactic, dtype=dtype)
-    assert f".entry {made.name}(" in made.ptx
-    assert f".reqntid {made.block_threads}" in made.ptx
-    assert (made.rows, made.block_threads) == (tactic.rows, tactic.warps * 32)
-    assert made.shared_bytes <= 512
+    kernel = compiled(tactic=tactic, dtype=dtype)
+    assert f".entry {kernel.name}(" in kernel.ptx
+    assert f".reqntid {kernel.block_threads}" in kernel.ptx
+    assert (kernel.rows, kernel.block_threads) == (tactic.rows, tactic.warps * 32)
+    assert kernel.shared_bytes <= 512
 
 
 def test_ptx_of_bfloat16_rounds_to_nearest() -> None:
@@ -126,12 +126,12 @@ def test_ptx_of_the_first_tactic_moves_16_bytes_at_a_time_without_a_barrier(head
     assert "bar.sync" not in ptx and ".shared" not in ptx
 
 
-def test_ptx_says_nothing_of_the_machine_that_compiled_it() -> None:
+def test_ptx_reveals_nothing_about_the_machine_that_compiled_it() -> None:
     ptx = compiled().ptx
     assert not re.search(r"\.loc|\.file|\.section|kernel\.py", ptx)
 
 
-def test_name_tells_epsilons_apart() -> None:
+def test_name_differs_between_epsilons() -> None:
     assert compiled(epsilon=1e-5).name != compiled(epsilon=1e-6).name
 
 

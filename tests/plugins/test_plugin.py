@@ -1,4 +1,4 @@
-"""The TensorRT plugin held against TensorRT's real Python API, without its libraries and without a GPU."""
+"""The TensorRT plugin on TensorRT's real Python API, without its libraries and without a GPU."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ pytestmark = needs_compiler
 def report() -> dict[str, Any]:
     finished = run_with_stubs("from tests.plugins.registered_plugin import report; report()")
     assert finished.returncode == 0, finished.stderr
-    found: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
-    return found
+    results: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
+    return results
 
 
 @pytest.fixture(params=range(3), ids=["bf16", "fp16", "fp32"])
 def build(request: pytest.FixtureRequest, report: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = report["builds"][request.param]
-    return found
+    results: dict[str, Any] = report["builds"][request.param]
+    return results
 
 
-def test_plugin_registers_once_under_the_names_that_the_node_carries(report: dict[str, Any]) -> None:
+def test_plugin_registers_once_under_the_names_in_the_node(report: dict[str, Any]) -> None:
     (creator,) = report["creators"]
     assert report["is_registered"] == [False, True]
     assert creator["name"] == OP_TYPE
@@ -77,10 +77,10 @@ def test_plugin_kernel_takes_inputs_then_integers_then_outputs(build: dict[str, 
 
 
 def test_plugin_kernel_holds_the_epsilon_of_the_node(report: dict[str, Any]) -> None:
-    """As the float32 that 1e-5 is: in the name, and as a constant of the code."""
+    """1e-5 as float32: in the name, and as a constant in the code."""
     assert all(build["name"].endswith("eps3727c5ac") for build in report["builds"])
     assert all("0f3727C5AC" in build["ptx"] for build in report["builds"])
 
 
-def test_plugin_with_a_free_number_of_heads_is_refused(report: dict[str, Any]) -> None:
+def test_plugin_with_a_dynamic_number_of_heads_is_refused(report: dict[str, Any]) -> None:
     assert "needs a fixed number and width of heads, but x is (-1, -1, -1, 120)" in report["free_heads"]

@@ -1,4 +1,4 @@
-"""Reading and trimming PTX text."""
+"""Edits of PTX text."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def test_parameters_are_listed_in_order() -> None:
     assert ptx_parameters(KERNEL) == ("u64", "u32", "u64", "u64")
 
 
-def test_hidden_parameter_that_is_unused_is_dropped() -> None:
+def test_unused_hidden_parameter_is_removed() -> None:
     trimmed = launchable(KERNEL, EXPECTED)
     assert ptx_parameters(trimmed) == EXPECTED
     assert "scale_param_3" not in trimmed
     assert trimmed.replace("\n)", ",\n\t.param .u64 .ptr .global .align 1 scale_param_3\n)", 1) == KERNEL
 
 
-def test_hidden_parameter_that_is_used_is_refused() -> None:
+def test_used_hidden_parameter_is_refused() -> None:
     using = KERNEL.replace("\tret;", "\tld.param.b64 \t%rd3, [scale_param_3];\n\tret;")
     with pytest.raises(ValueError, match="scale_param_3.* scratch memory that only Triton passes"):
         launchable(using, EXPECTED)
@@ -72,13 +72,13 @@ def test_text_with_two_kernels_is_refused() -> None:
         ptx_parameters(KERNEL + KERNEL)
 
 
-def test_renamed_kernel_takes_its_parameters_along() -> None:
+def test_renamed_kernel_renames_its_parameters() -> None:
     other = renamed(KERNEL, "scale_fast")
     assert ".entry scale_fast(" in other and "[scale_fast_param_1]" in other
     assert ptx_parameters(other) == ptx_parameters(KERNEL)
 
 
-def test_debug_information_is_taken_out() -> None:
+def test_debug_information_is_removed() -> None:
     bare = without_debug_information(KERNEL)
     assert bare.endswith("\tret;\n}\n\n\n\n") or bare.rstrip().endswith("\tret;\n}")
     assert ".section" not in bare and ".loc" not in bare and "someone" not in bare

@@ -22,7 +22,7 @@ FACTS: dict[str, Any] = json.loads(
 
 
 def shapes_in_file(part: str) -> dict[str, tuple[int, ...]]:
-    """The facts' tensors, "layers.{0..31}.norm2.weight" standing for 32."""
+    """The shapes of FACTS by tensor name; "layers.{0..31}.norm2.weight" stands for 32 tensors."""
     shapes = {}
     for pattern, shape in FACTS[part]["tensors"].items():
         span = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)

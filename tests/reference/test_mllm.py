@@ -40,7 +40,7 @@ def recorded(config: str) -> dict[str, Tensor]:
 
 
 def causal(new: int, past: int = 0) -> Tensor:
-    """(1, 1, T, P+T) bool: each new token sees the past and itself."""
+    """(1, 1, T, P+T) bool: each new token attends to the past and to itself."""
     return torch.ones(new, past + new, dtype=torch.bool).tril(past)[None, None]
 
 
@@ -98,8 +98,8 @@ def test_hidden_states_of_a_padded_batch_match_the_original(config: str) -> None
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_greedy_tokens_by_the_cache_match_the_original(config: str) -> None:
-    """The recording forbids the end tokens, so here too."""
+def test_greedy_tokens_with_the_kv_cache_match_the_original(config: str) -> None:
+    """The end tokens are forbidden, as in the recording."""
     data, model, checkpoint = recorded(config), mllm(config).language_model, GOLDENS / config / "checkpoint"
     tokenizer = Tokenizer.from_file(str(checkpoint / "processor" / "tokenizer.json"))
     new = torch.tensor([tokenizer.encode(arguments(config, "mllm")["gen0"]["text"]).ids])
@@ -120,7 +120,7 @@ def test_greedy_tokens_by_the_cache_match_the_original(config: str) -> None:
     assert tokens == data["gen0_rp1_tokens"][0].tolist()
 
 
-def fresh_pair(section: list[int]) -> tuple[Qwen2_5_VLTextModel, LanguageModel]:
+def random_pair(section: list[int]) -> tuple[Qwen2_5_VLTextModel, LanguageModel]:
     torch.manual_seed(0)
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": section}
     oracle = Qwen2_5_VLTextModel(Qwen2_5_VLTextConfig(**SMALL, rope_parameters=rope)).eval()
@@ -133,15 +133,15 @@ def fresh_pair(section: list[int]) -> tuple[Qwen2_5_VLTextModel, LanguageModel]:
 
 
 @pytest.mark.parametrize("section", [[2, 1, 1], [1, 1, 2]])
-def test_model_equals_that_of_transformers_on_three_axis_positions(section: list[int]) -> None:
-    oracle, model = fresh_pair(section)
+def test_model_equals_transformers_on_three_axis_positions(section: list[int]) -> None:
+    oracle, model = random_pair(section)
     embeds, positions = torch.randn(1, 9, 48), torch.randint(0, 40, (3, 1, 9))
-    wanted = oracle(inputs_embeds=embeds, position_ids=positions, use_cache=False).last_hidden_state
-    torch.testing.assert_close(read(model, embeds, positions), wanted, rtol=0, atol=TOLERANCE)
+    expected = oracle(inputs_embeds=embeds, position_ids=positions, use_cache=False).last_hidden_state
+    torch.testing.assert_close(read(model, embeds, positions), expected, rtol=0, atol=TOLERANCE)
 
 
-def test_model_in_two_parts_by_the_cache_equals_the_whole() -> None:
-    oracle, model = fresh_pair([2, 1, 1])
+def test_model_in_two_parts_with_the_kv_cache_equals_the_whole() -> None:
+    oracle, model = random_pair([2, 1, 1])
     embeds, positions = torch.randn(2, 9, 48), torch.randint(0, 40, (3, 2, 9))
     whole = oracle(inputs_embeds=embeds, position_ids=positions, use_cache=False).last_hidden_state
     cos, sin = tables(model, positions)
@@ -152,7 +152,7 @@ def test_model_in_two_parts_by_the_cache_equals_the_whole() -> None:
 
 
 def test_added_mask_equals_the_bool_one() -> None:
-    _, model = fresh_pair([2, 1, 1])
+    _, model = random_pair([2, 1, 1])
     embeds, (cos, sin) = torch.randn(1, 5, 48), tables(model, text_positions(5))
     added = torch.zeros(1, 1, 5, 5).masked_fill(~causal(5), float("-inf"))
     by_bool, _, _ = model(embeds, cos, sin, causal(5), *model.empty_cache(1))
@@ -161,7 +161,7 @@ def test_added_mask_equals_the_bool_one() -> None:
 
 
 def test_model_in_bfloat16_stays_near_float32() -> None:
-    _, model = fresh_pair([2, 1, 1])
+    _, model = random_pair([2, 1, 1])
     embeds, positions = torch.randn(1, 5, 48), text_positions(5)
     exact = read(model, embeds, positions)
     model.bfloat16()
@@ -170,17 +170,17 @@ def test_model_in_bfloat16_stays_near_float32() -> None:
     torch.testing.assert_close(rounded.float(), exact, rtol=0, atol=0.15)
 
 
-def test_config_reads_what_this_transformers_writes() -> None:
+def test_config_reads_the_form_of_the_installed_transformers() -> None:
     rope = {"rope_type": "default", "rope_theta": 5000.0, "mrope_section": [2, 1, 1]}
     written = Qwen2_5_VLConfig(text_config={**SMALL, "rope_parameters": rope}, tie_word_embeddings=True).to_dict()
-    wanted = MLLMConfig(**SMALL, rope_theta=5000.0, mrope_section=(2, 1, 1), tie_word_embeddings=True)
-    assert MLLMConfig.from_json(written) == wanted
+    expected = MLLMConfig(**SMALL, rope_theta=5000.0, mrope_section=(2, 1, 1), tie_word_embeddings=True)
+    assert MLLMConfig.from_json(written) == expected
 
 
 def test_config_reads_the_flat_form_of_older_ones() -> None:
     flat = {**SMALL, "rope_theta": 5000.0, "rope_scaling": {"type": "mrope", "mrope_section": [2, 1, 1]}}
-    wanted = MLLMConfig(**SMALL, rope_theta=5000.0, mrope_section=(2, 1, 1), tie_word_embeddings=False)
-    assert MLLMConfig.from_json(flat) == wanted
+    expected = MLLMConfig(**SMALL, rope_theta=5000.0, mrope_section=(2, 1, 1), tie_word_embeddings=False)
+    assert MLLMConfig.from_json(flat) == expected
 
 
 @pytest.mark.parametrize(

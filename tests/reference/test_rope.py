@@ -32,7 +32,7 @@ def test_positions_and_tables_match_the_original(config: str, case: str) -> None
         torch.testing.assert_close(sin, torch.from_numpy(data[f"{case}_joint_sin"][sample, :count]), rtol=0, atol=1e-6)
 
 
-def test_positions_of_a_padded_text_leave_the_images_where_they_were() -> None:
+def test_positions_of_a_padded_text_do_not_move_the_images() -> None:
     plain, padded = position_ids(3, [(2, 4)], (3, 3)), position_ids(3, [(2, 4)], (3, 3), padded_text_tokens=5)
     assert torch.equal(torch.cat((padded[:3], padded[5:])), plain)
     assert not padded[3:5].any()
@@ -48,18 +48,18 @@ def test_omni_rope_is_norm_then_complex_product_then_transpose() -> None:
     torch.manual_seed(0)
     x, weight = torch.randn(2, 5, 3, 12), torch.randn(12)
     angles = torch.randn(5, 6)
-    given = omni_rope(x, weight, angles.cos(), angles.sin(), 1e-5)
+    rotated = omni_rope(x, weight, angles.cos(), angles.sin(), 1e-5)
     normed = x * (x.square().mean(-1, keepdim=True) + 1e-5).rsqrt() * weight
     pairs = torch.view_as_complex(normed.reshape(2, 5, 3, 6, 2))
-    wanted = torch.view_as_real(pairs * torch.polar(torch.ones(5, 1, 6), angles.unsqueeze(1))).flatten(3)
-    torch.testing.assert_close(given, wanted.transpose(1, 2))
+    expected = torch.view_as_real(pairs * torch.polar(torch.ones(5, 1, 6), angles.unsqueeze(1))).flatten(3)
+    torch.testing.assert_close(rotated, expected.transpose(1, 2))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_omni_rope_takes_tables_of_each_sample_and_keeps_the_dtype(dtype: Any) -> None:
+def test_omni_rope_with_tables_of_each_sample_keeps_the_dtype(dtype: Any) -> None:
     torch.manual_seed(0)
     x, weight, angles = torch.randn(2, 5, 3, 12).to(dtype), torch.ones(12).to(dtype), torch.randn(2, 5, 6)
-    given = omni_rope(x, weight, angles.cos(), angles.sin(), 1e-5)
+    rotated = omni_rope(x, weight, angles.cos(), angles.sin(), 1e-5)
     alone = [omni_rope(x[i : i + 1], weight, angles[i].cos(), angles[i].sin(), 1e-5) for i in range(2)]
-    assert given.dtype == dtype
-    assert torch.equal(given, torch.cat(alone))
+    assert rotated.dtype == dtype
+    assert torch.equal(rotated, torch.cat(alone))

@@ -1,4 +1,4 @@
-"""Headers of safetensors files: where tensors lie, and which files are refused."""
+"""Headers of safetensors files: the tensors' locations, and the files that are refused."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_locations_cover_each_file_of_a_checkpoint(config: str, part: str) -> No
     folder = GOLDENS / config / "checkpoint" / part
     locations = tensor_locations(folder)
     files = sorted(folder.glob("*.safetensors"))
-    assert {place.path for place in locations.values()} == set(files)
+    assert {location.path for location in locations.values()} == set(files)
     for file in files:
         ends = sorted((p.offset, p.offset + p.nbytes) for p in locations.values() if p.path == file)
         assert all(end == start for (_, end), (start, _) in zip(ends, ends[1:], strict=False))
@@ -54,10 +54,10 @@ def test_location_points_at_the_bytes_of_the_tensor(tmp_path: Path) -> None:
     locations = tensor_locations(tmp_path)
     raw = (tmp_path / "model.safetensors").read_bytes()
     for name, value in load_file(tmp_path / "model.safetensors").items():
-        place = locations[name]
-        assert raw[place.offset : place.offset + place.nbytes] == value.tobytes()
-        assert place.shape == value.shape
-    assert {name: place.dtype for name, place in locations.items()} == {"a": "F32", "b": "I64", "c": "F16"}
+        location = locations[name]
+        assert raw[location.offset : location.offset + location.nbytes] == value.tobytes()
+        assert location.shape == value.shape
+    assert {name: location.dtype for name, location in locations.items()} == {"a": "F32", "b": "I64", "c": "F16"}
 
 
 def test_locations_of_empty_tensors_and_metadata_are_sound(tmp_path: Path) -> None:

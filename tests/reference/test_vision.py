@@ -1,4 +1,4 @@
-"""The eyes against the original's recorded features and against transformers on fresh weights."""
+"""The vision encoder against the original's recorded features, and against transformers on random weights."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def _no_gradients() -> Any:
 
 
 @cache
-def eyes(config: str) -> VisionEncoder:
+def encoder(config: str) -> VisionEncoder:
     return load_mllm(GOLDENS / config / "checkpoint").visual
 
 
-def look(model: VisionEncoder, patches: Tensor, grid: Any) -> Tensor:
+def encode(model: VisionEncoder, patches: Tensor, grid: Any) -> Tensor:
     config = model.config
     tables = vision_tables(
         tuple(int(side) for side in grid),  # type: ignore[arg-type]
@@ -45,7 +45,7 @@ def look(model: VisionEncoder, patches: Tensor, grid: Any) -> Tensor:
 
 
 def flattened_patches(path: Any, grid: Any) -> Tensor:
-    """The recorded image as Qwen's processor cuts it: bicubic to the grid, normalised, twice in time."""
+    """The recorded image's patches as by Qwen's processor: resized (bicubic) to the grid, normalized, repeated in time."""
     rows, columns = int(grid[1]), int(grid[2])
     image = Image.open(path).convert("RGB").resize((14 * columns, 14 * rows), Image.Resampling.BICUBIC)
     pixels = (np.asarray(image, np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)
@@ -64,7 +64,7 @@ def test_encoder_matches_the_original(config: str, case: str) -> None:
     ]
     head = torch.from_numpy(data[f"{case}_pixel_values_head"])
     torch.testing.assert_close(patches[0][: len(head)], head, rtol=0, atol=1e-5)
-    features = [look(eyes(config), part, grid) for part, grid in zip(patches, grids, strict=True)]
+    features = [encode(encoder(config), part, grid) for part, grid in zip(patches, grids, strict=True)]
     torch.testing.assert_close(torch.cat(features), torch.from_numpy(data[f"{case}_visual"]), rtol=0, atol=1e-4)
 
 
@@ -82,14 +82,14 @@ def test_encoder_equals_that_of_transformers_for_any_grid(grid: tuple[int, int, 
     model = VisionEncoder(VisionConfig(**sizes)).eval()
     model.load_state_dict(oracle.state_dict())
     patches = torch.randn(grid[1] * grid[2], 1176)
-    wanted = oracle(patches, grid_thw=torch.tensor([grid])).pooler_output
-    torch.testing.assert_close(look(model, patches, grid), wanted, rtol=0, atol=1e-4)
+    expected = oracle(patches, grid_thw=torch.tensor([grid])).pooler_output
+    torch.testing.assert_close(encode(model, patches, grid), expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_windows_hold_what_the_original_put_together(config: str) -> None:
-    """Its windows are runs of `window_index`, which counts merged patches, cut at `cu_window`, which counts patches."""
-    data, model = arrays(config, "mllm"), eyes(config)
+def test_windows_hold_the_same_patches_as_the_original(config: str) -> None:
+    """The original's windows are runs of `window_index` (in merged patches), split at `cu_window` (in patches)."""
+    data, model = arrays(config, "mllm"), encoder(config)
     grid = tuple(int(side) for side in data["chat1_grid"][0])
     tables = vision_tables(
         grid,  # type: ignore[arg-type]
@@ -99,10 +99,10 @@ def test_windows_hold_what_the_original_put_together(config: str) -> None:
         head_width=model.config.head_width,
     )
     ends = data["chat1_cu_window"][1:-1] // 4
-    wanted = {frozenset(run.tolist()) for run in np.split(data["chat1_window_index"], ends) if run.size}
+    expected = {frozenset(run.tolist()) for run in np.split(data["chat1_window_index"], ends) if run.size}
     pairs = zip(tables.window_members, tables.window_present, strict=True)
-    given = {frozenset((members[present] // 4).tolist()) for members, present in pairs}
-    assert given == wanted
+    actual = {frozenset((members[present] // 4).tolist()) for members, present in pairs}
+    assert actual == expected
     assert np.array_equal(tables.window_members.flatten()[tables.window_slots], np.arange(grid[1] * grid[2]))
 
 

@@ -1,4 +1,4 @@
-"""Strict loading: what is missing, left over or of the wrong shape is named."""
+"""Strict loading: missing, unused and misshapen tensors are named."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Tensors = dict[str, Tensor]
 
 
 def rewritten(folder: Path, part: str, change: Callable[[Tensors], Tensors]) -> Path:
-    """A copy of golden A with other weights in `part`."""
+    """A copy of a part of golden A with changed weights."""
     shutil.copytree(GOLDENS / "A" / "checkpoint" / part, folder / part)
     (file,) = (folder / part).glob("*.safetensors")
     save_file(change(load_file(file)), file)
@@ -73,9 +73,9 @@ def test_mllm_of_newer_transformers_names_loads_the_same(tmp_path: Path) -> None
         return newer
 
     newer, older = load_mllm(rewritten(tmp_path, "mllm", rename)), load_mllm(GOLDENS / "A" / "checkpoint")
-    wanted = older.state_dict()
-    assert newer.state_dict().keys() == wanted.keys()
-    assert all(torch.equal(tensor, wanted[name]) for name, tensor in newer.state_dict().items())
+    expected = older.state_dict()
+    assert newer.state_dict().keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in newer.state_dict().items())
 
 
 @pytest.mark.parametrize("writes_head", [True, False])

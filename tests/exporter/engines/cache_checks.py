@@ -1,6 +1,6 @@
-"""What makes the builder build anew, and what can go wrong meanwhile. Run by `test_tensorrt.py` where `import tensorrt` works.
+"""Reuse of stored engines, and builds that are interrupted or fail. Run by `test_tensorrt.py` where `import tensorrt` works.
 
-python -m tests.engines.cache_checks CHECK
+python -m tests.exporter.engines.cache_checks CHECK
 """
 
 from __future__ import annotations
@@ -19,42 +19,41 @@ from unittest import mock
 
 import tensorrt as trt
 
-from omnigen2_rt.exporter.engines import build
-from omnigen2_rt.exporter.engines import builder as engine
-from omnigen2_rt.exporter.engines import cache as engine_cache
-from omnigen2_rt.exporter.engines.build import BuildOptions, build_engines, engine_list
-from omnigen2_rt.exporter.engines.profiles import Limits
+from omnigen2_rt.exporter.engines import builder as engine_builder
+from omnigen2_rt.exporter.engines.build import build_engines, engine_list
+from omnigen2_rt.exporter.engines.options import BuildOptions, Limits
+from omnigen2_rt.runtime.backends.tensorrt import library as tensorrt_library
 from omnigen2_rt.runtime.backends.tensorrt.engines import FOLDER, Machine
-from tests.exporter.engines.fake_builder import Builder, bundle, failure, options, patched
-from tests.exporter.engines.made_bundle import MACHINE, make_bundle
+from tests.exporter.engines.fake_builder import Builder, failure, options, patched, temporary_bundle
+from tests.exporter.engines.small_bundle import MACHINE, attention_graph, make_bundle
 
 
 def changed_machine(field: str) -> Callable[[Path], Any]:
     machine: Machine = replace(MACHINE, **{field: "other"})
-    return lambda path: mock.patch.object(build, "_machine", lambda *rope: (machine, None))
+    return lambda path: mock.patch.object(tensorrt_library, "this_machine", lambda: machine)
 
 
-def changed_bundle(**changed: Any) -> Callable[[Path], Any]:
-    """Another bundle's graph or weights under the same engines."""
+def changed_bundle(**settings: Any) -> Callable[[Path], Any]:
+    """A bundle with another graph or other weights, and the same engines."""
 
     @contextmanager
     def change(path: Path) -> Iterator[None]:
-        kept = path.with_name("kept")
-        path.rename(kept)
-        make_bundle(path, **changed)
-        shutil.copytree(kept / FOLDER, path / FOLDER)
+        original = path.with_name("original")
+        path.rename(original)
+        make_bundle(path, **settings)
+        shutil.copytree(original / FOLDER, path / FOLDER)
         yield
         shutil.rmtree(path)
-        kept.rename(path)
+        original.rename(path)
 
     return change
 
 
-def build_is_reused_and_each_option_builds_anew() -> None:
+def engine_is_reused_and_each_option_builds_another() -> None:
     builder = Builder()
-    with bundle() as made, patched(builder):
-        assert len(build_engines(made.path, options()).built) == 1
-        again = build_engines(made.path, options())
+    with temporary_bundle() as bundle, patched(builder):
+        assert len(build_engines(bundle.path, options()).built) == 1
+        again = build_engines(bundle.path, options())
         assert (len(again.built), len(again.reused), builder.builds) == (0, 1, 1)
         changes: list[dict[str, Any]] = [
             {"weight_streaming": True},
@@ -65,34 +64,34 @@ def build_is_reused_and_each_option_builds_anew() -> None:
             {"decomposable_attention": True},
         ]
         for number, changed in enumerate(changes):
-            assert len(build_engines(made.path, options(**changed)).built) == 1, changed
+            assert len(build_engines(bundle.path, options(**changed)).built) == 1, changed
             assert builder.builds == 2 + number
         limits = BuildOptions(precision="fp16", rope="native", limits=Limits(max_references=1))
-        assert len(build_engines(made.path, limits).built) == 1
-        assert len(engine_list(made.path)) == 2 + len(changes)
+        assert len(build_engines(bundle.path, limits).built) == 1
+        assert len(engine_list(bundle.path)) == 2 + len(changes)
 
 
-def each_ingredient_of_the_key_builds_anew() -> None:
+def each_part_of_the_key_builds_another_engine() -> None:
     plugin = "omnigen2_rt.runtime.backends.tensorrt.engines.plugin_identity"
     changes = {
         **{field.name: changed_machine(field.name) for field in fields(Machine)},
-        "graph": changed_bundle(scale=2.0),
+        "graph": changed_bundle(graphs={"transformer": attention_graph(doc="another file")}),
         "weights": changed_bundle(weights=b"others!"),
         "plugin": lambda path: mock.patch(plugin, lambda: "other source"),
         "triton": lambda path: mock.patch(plugin.replace("plugin_identity", "triton_version"), lambda: "0.1"),
     }
     for name, change in changes.items():
         builder = Builder()
-        with bundle() as made, patched(builder):
-            build_engines(made.path, options(rope="plugin"))
-            with change(made.path):
-                again = build_engines(made.path, options(rope="plugin"))
+        with temporary_bundle() as bundle, patched(builder):
+            build_engines(bundle.path, options(rope="plugin"))
+            with change(bundle.path):
+                again = build_engines(bundle.path, options(rope="plugin"))
                 assert (len(again.built), builder.builds) == (1, 2), name
-            assert build_engines(made.path, options(rope="plugin")).built == (), f"{name} as before"
+            assert build_engines(bundle.path, options(rope="plugin")).built == (), f"{name} as before"
     builder = Builder()
-    with bundle() as made, patched(builder):
+    with temporary_bundle() as bundle, patched(builder):
         for rope in ("plugin", "native"):
-            assert len(build_engines(made.path, options(rope=rope)).built) == 1
+            assert len(build_engines(bundle.path, options(rope=rope)).built) == 1
 
 
 def two_builders_at_once_build_once() -> None:
@@ -100,18 +99,18 @@ def two_builders_at_once_build_once() -> None:
     builder.before_build = lambda: waiting.wait(10)
     reports: list[Any] = []
 
-    def progress(what: str, done: int, total: int) -> None:
+    def progress(done: int, total: int, what: str) -> None:
         if "waiting for another builder" in what:
             waiting.set()
 
-    with bundle() as made, patched(builder):
-        work = [
-            threading.Thread(target=lambda: reports.append(build_engines(made.path, options(), progress)))
+    with temporary_bundle() as bundle, patched(builder):
+        threads = [
+            threading.Thread(target=lambda: reports.append(build_engines(bundle.path, options(), progress)))
             for _ in range(2)
         ]
-        for thread in work:
+        for thread in threads:
             thread.start()
-        for thread in work:
+        for thread in threads:
             thread.join(20)
     assert builder.builds == 1
     assert sorted(len(report.built) for report in reports) == [0, 1]
@@ -120,23 +119,23 @@ def two_builders_at_once_build_once() -> None:
 
 def killed_build_leaves_nothing_and_the_next_one_builds() -> None:
     builder = Builder()
-    with bundle() as made, patched(builder):
+    with temporary_bundle() as bundle, patched(builder):
         child = os.fork()
         if child == 0:
             builder.before_build = lambda: os._exit(9)
-            build_engines(made.path, options())
+            build_engines(bundle.path, options())
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-        assert engine_list(made.path) == []
-        assert len(build_engines(made.path, options()).built) == 1
+        assert engine_list(bundle.path) == []
+        assert len(build_engines(bundle.path, options()).built) == 1
 
 
 def truncated_engine_is_built_again() -> None:
     builder = Builder()
-    with bundle() as made, patched(builder):
-        (record,) = build_engines(made.path, options()).built
-        (made.path / FOLDER / record.plan).write_bytes(b"pla")
-        assert len(build_engines(made.path, options()).built) == 1
+    with temporary_bundle() as bundle, patched(builder):
+        (record,) = build_engines(bundle.path, options()).built
+        (bundle.path / FOLDER / record.plan).write_bytes(b"pla")
+        assert len(build_engines(bundle.path, options()).built) == 1
         assert builder.builds == 2
 
 
@@ -145,32 +144,32 @@ def full_disk_is_an_error_and_leaves_no_engine() -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     builder = Builder()
-    with bundle() as made, patched(builder):
-        with mock.patch.object(engine_cache.os, "fsync", full):
-            assert "can't write the engine transformer.fp16." in failure(made.path)
-        assert engine_list(made.path) == []
-        assert len(build_engines(made.path, options()).built) == 1
+    with temporary_bundle() as bundle, patched(builder):
+        with mock.patch.object(os, "fsync", full):
+            assert "can't write the engine transformer.fp16." in failure(bundle.path)
+        assert engine_list(bundle.path) == []
+        assert len(build_engines(bundle.path, options()).built) == 1
 
 
 def timing_cache(content: bytes) -> Any:
-    made = mock.create_autospec(trt.ITimingCache, instance=True)
-    made.serialize.return_value = content
-    return made
+    cache = mock.create_autospec(trt.ITimingCache, instance=True)
+    cache.serialize.return_value = content
+    return cache
 
 
-def timings_are_kept_with_those_of_other_builders() -> None:
+def timings_are_stored_with_those_of_other_builders() -> None:
     builder = Builder()
     measured = timing_cache(b"measured")
     builder.config.get_timing_cache.return_value = measured
-    with bundle() as made, patched(builder):
-        (record,) = build_engines(made.path, options()).built
-        (path,) = (made.path / FOLDER).glob("timing-*.cache")
+    with temporary_bundle() as bundle, patched(builder):
+        (record,) = build_engines(bundle.path, options()).built
+        (path,) = (bundle.path / FOLDER).glob("timing-*.cache")
         assert path.name == "timing-11.4.0.106-NVIDIA-Test-1.cache"
         assert path.read_bytes() == b"measured"
         assert record.report["notes"] == []
         known = timing_cache(b"known")
         builder.config.create_timing_cache.return_value = known
-        build_engines(made.path, options(weight_streaming=True))
+        build_engines(bundle.path, options(weight_streaming=True))
         measured.combine.assert_called_once_with(known, ignore_mismatch=True)
 
 
@@ -181,8 +180,8 @@ def timings_that_do_not_fit_the_disk_are_a_note() -> None:
     def full(path: Path, content: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with bundle() as made, patched(builder), mock.patch.object(engine, "write_whole", full):
-        (record,) = build_engines(made.path, options()).built
+    with temporary_bundle() as bundle, patched(builder), mock.patch.object(engine_builder, "write_whole", full):
+        (record,) = build_engines(bundle.path, options()).built
         assert record.report["notes"] == ["measured timings are not kept (No space left on device)"]
 
 

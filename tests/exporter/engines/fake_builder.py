@@ -14,17 +14,23 @@ from unittest import mock
 
 import tensorrt as trt
 
-from omnigen2_rt.exporter.engines import build
-from omnigen2_rt.exporter.engines.build import BuildOptions, build_engines
-from omnigen2_rt.exporter.engines.builder import EngineOptions
+from omnigen2_rt.exporter.engines.build import build_engines
+from omnigen2_rt.exporter.engines.options import BuildOptions, EngineOptions
+from omnigen2_rt.runtime.backends.tensorrt import library as tensorrt_library
+from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.errors import ExportError
-from tests.exporter.engines.made_bundle import MACHINE, make_bundle
+from tests.exporter.engines.fake_cuda import FakeCuda, fake_cuda
+from tests.exporter.engines.small_bundle import MACHINE, make_bundle
 
 PARSER = trt.OnnxParser  # the real class, which `patched` hides
 
 
 class Builder:
-    """Doubles of builder, network, configuration and parser. `fused`: whether attention has a fused kernel."""
+    """Doubles of builder, network, configuration and parser.
+
+    fused: whether attention has a fused kernel.
+    refused: the parser's errors.
+    """
 
     def __init__(self, fused: bool = True) -> None:
         self.fused = fused
@@ -65,19 +71,19 @@ class Builder:
         return network
 
     def profile(self) -> Any:
-        made = mock.create_autospec(trt.IOptimizationProfile, instance=True)
-        made.shapes = {}
-        made.set_shape.side_effect = lambda name, *shapes: made.shapes.update({name: shapes})
-        made.__bool__ = lambda self: True
-        return made
+        profile = mock.create_autospec(trt.IOptimizationProfile, instance=True)
+        profile.shapes = {}
+        profile.set_shape.side_effect = lambda name, *shapes: profile.shapes.update({name: shapes})
+        profile.__bool__ = lambda self: True
+        return profile
 
     def parser(self, network: Any, logger: Any) -> Any:
         self.recorders = [self.double.error_recorder, network.error_recorder]
-        made = mock.create_autospec(PARSER, instance=True)
-        made.parse_from_file.side_effect = lambda path: self.parsed.append(path) is None and not self.refused
-        made.num_errors = len(self.refused)
-        made.get_error.side_effect = self.refused.__getitem__
-        return made
+        parser = mock.create_autospec(PARSER, instance=True)
+        parser.parse_from_file.side_effect = lambda path: self.parsed.append(path) is None and not self.refused
+        parser.num_errors = len(self.refused)
+        parser.get_error.side_effect = self.refused.__getitem__
+        return parser
 
     def build(self, network: Any, config: Any) -> bytes | None:
         self.builds += 1
@@ -107,31 +113,33 @@ class Layer:
 
 @contextmanager
 def patched(builder: Builder) -> Iterator[None]:
+    """TensorRT and CUDA replaced by doubles, on the machine MACHINE."""
     with ExitStack() as stack:
+        stack.enter_context(fake_cuda(FakeCuda()))
         stack.enter_context(mock.patch.object(trt, "Builder", lambda logger: builder.double))
         stack.enter_context(mock.patch.object(trt, "OnnxParser", builder.parser))
-        # It prints every field of a configuration, with arithmetic on some: nothing that a double could answer.
+        # It formats every field of a configuration, and computes with some; a double has no values for them.
         stack.enter_context(mock.patch("polygraphy.backend.trt.util.str_from_config", lambda config, network: ""))
-        stack.enter_context(mock.patch.object(build, "_machine", lambda *rope: (MACHINE, None)))
-        stack.enter_context(mock.patch.object(build, "_gpu_bytes", lambda: (30 * 10**9, 40 * 10**9)))
+        stack.enter_context(mock.patch.object(tensorrt_library, "build_problem", lambda rope: None))
+        stack.enter_context(mock.patch.object(tensorrt_library, "this_machine", lambda: MACHINE))
         stack.enter_context(mock.patch("omnigen2_rt.plugins.omni_rope.plugin.register", lambda: None))
-        stack.enter_context(mock.patch("omnigen2_rt.exporter.engines.builder.import_tensorrt", lambda: trt))
         yield
 
 
 @contextmanager
-def bundle() -> Iterator[Any]:
+def temporary_bundle(**settings: Any) -> Iterator[Bundle]:
     with tempfile.TemporaryDirectory() as folder:
-        yield make_bundle(Path(folder) / "bundle")
+        yield make_bundle(Path(folder) / "bundle", **settings)
 
 
-def options(rope: str = "native", **changed: Any) -> BuildOptions:
-    return BuildOptions(precision="fp16", rope=rope, engine=EngineOptions(optimization_level=2, **changed))
+def options(rope: str = "native", **engine: Any) -> BuildOptions:
+    return BuildOptions(precision="fp16", rope=rope, engine=EngineOptions(optimization_level=2, **engine))
 
 
-def failure(path: Path, wanted: type[BaseException] = ExportError, **given: Any) -> str:
+def failure(path: Path, error_class: type[BaseException] = ExportError, **arguments: Any) -> str:
+    """The message of the error with which a build fails."""
     try:
-        build_engines(path, given.pop("options", options()), **given)
-    except wanted as error:
+        build_engines(path, arguments.pop("options", options()), **arguments)
+    except error_class as error:
         return str(error)
     raise AssertionError("no error")

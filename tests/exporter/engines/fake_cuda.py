@@ -1,16 +1,21 @@
-"""A stand-in for cuda-python's runtime module: host memory plays the device, and every call is recorded.
+"""A double of cuda-python's runtime module: device memory is host memory, and every call is recorded.
 
-It has only functions that the real module has (`name_checks.py` holds the names against it), and refuses what CUDA refuses while
-a stream is captured: freeing and allocating there, and waiting for it.
+It has only functions of the real module (`name_checks.py` compares the names). While a stream is captured it refuses what CUDA
+refuses: allocating, freeing and synchronizing.
 """
 
 from __future__ import annotations
 
 import ctypes
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import Any
+from unittest import mock
+
+from omnigen2_rt.runtime.backends.tensorrt import cuda
+from omnigen2_rt.runtime.backends.tensorrt import library as tensorrt_library
 
 
 class cudaError_t(IntEnum):
@@ -38,7 +43,7 @@ class Properties:
 
 
 class FakeCuda:
-    """The module's functions: a status first, then what they give."""
+    """The module's functions, which return a status before their results."""
 
     cudaError_t = cudaError_t
     cudaMemcpyKind = cudaMemcpyKind
@@ -58,14 +63,14 @@ class FakeCuda:
         self.numbers = itertools.count(1000)
         self.fail_next: str | None = None
 
-    def _done(self, name: str, *given: Any, stream: int | None = None) -> tuple[Any, ...]:
+    def _done(self, name: str, *results: Any, stream: int | None = None) -> tuple[Any, ...]:
         self.calls.append(name)
         if stream is not None:
             self.streams.add(stream)
         if self.fail_next == name:
             self.fail_next = None
-            return (cudaError_t.cudaErrorMemoryAllocation, *(None for _ in given))
-        return (cudaError_t.cudaSuccess, *given)
+            return (cudaError_t.cudaErrorMemoryAllocation, *(None for _ in results))
+        return (cudaError_t.cudaSuccess, *results)
 
     def cudaGetDeviceCount(self) -> tuple[Any, ...]:
         return self._done("cudaGetDeviceCount", 1)
@@ -106,9 +111,8 @@ class FakeCuda:
     def cudaMallocAsync(self, nbytes: int, stream: int) -> tuple[Any, ...]:
         assert self.capturing is None
         buffer = ctypes.create_string_buffer(nbytes)
-        answer = self._done("cudaMallocAsync", ctypes.addressof(buffer), stream=stream)
         self.memory[ctypes.addressof(buffer)] = buffer
-        return answer
+        return self._done("cudaMallocAsync", ctypes.addressof(buffer), stream=stream)
 
     def cudaFreeAsync(self, address: int, stream: int) -> tuple[Any, ...]:
         assert self.capturing is None
@@ -148,3 +152,11 @@ class FakeCuda:
         for work in self.graphs[executable]:
             work()
         return self._done("cudaGraphLaunch", stream=stream)
+
+
+@contextmanager
+def fake_cuda(double: FakeCuda) -> Iterator[None]:
+    """Put the double in the place of cuda-python."""
+    with mock.patch.object(cuda, "import_cudart", lambda: double):
+        with mock.patch.object(tensorrt_library, "import_cudart", lambda: double):
+            yield

@@ -1,9 +1,9 @@
-"""Doubles of TensorRT's runtime, specified by the real classes: an unknown name or method fails, and so does a wrong order.
+"""Doubles of TensorRT's runtime, specified by the real classes: an unknown name fails, and so does a wrong order of calls.
 
 Imported only where `import tensorrt` works, with stub libraries (`tests/tensorrt_stubs.py`). An engine reads and writes the
-addresses that it was given. What the headers ask for (NvInferRuntime.h of 11.1) is asserted: the profile before the shapes, sizes
-inside the profile, enough scratch, an address for every tensor, a plain run before a capture, and a captured context that nobody
-touches afterwards.
+addresses that are set on its context. The doubles assert the requirements of NvInferRuntime.h (of 11.1): the profile before the
+shapes, sizes inside the profile, enough scratch, an address for every tensor, a plain run before a capture, and no change of a
+captured context.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import tensorrt as trt
 
 from omnigen2_rt.runtime.dtypes import DTYPES, numpy_dtype
 from tests.exporter.engines.fake_cuda import FakeCuda
-from tests.exporter.engines.made_bundle import HIDDEN
+from tests.exporter.engines.small_bundle import HIDDEN
 
 Shape = tuple[int, ...]
 Arrays = Mapping[str, np.ndarray]
@@ -28,7 +28,12 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What an engine takes and does. inputs: each profile's smallest, typical and largest shape; scratch: by profile."""
+    """An engine's inputs and outputs.
+
+    inputs: for each input, the smallest, typical and largest shape in each profile.
+    outputs: for each output, the function that computes it.
+    scratch: bytes of scratch, by profile.
+    """
 
     dtype: str
     inputs: Mapping[str, list[tuple[Shape, Shape, Shape]]]
@@ -45,7 +50,7 @@ TRANSFORMER = Plan(
         ],
         "image_tokens": [((1, 1, HIDDEN), (1, 4, HIDDEN), (2, 9, HIDDEN))] * 2,
     },
-    outputs={"hidden_states": lambda given: given["image_tokens"] * 2},
+    outputs={"hidden_states": lambda inputs: inputs["image_tokens"] * 2},
 )
 LANGUAGE_MODEL = Plan(
     dtype="float16",
@@ -53,13 +58,13 @@ LANGUAGE_MODEL = Plan(
         "past": [((1, 1, 0, 2), (1, 1, 0, 2), (1, 1, 0, 2)), ((1, 1, 1, 2), (1, 1, 4, 2), (1, 1, 9, 2))],
         "new": [((1, 1, 1, 2), (1, 1, 4, 2), (1, 1, 9, 2)), ((1, 1, 1, 2), (1, 1, 1, 2), (1, 1, 1, 2))],
     },
-    outputs={"present": lambda given: np.concatenate([given["past"], given["new"]], 2)},
+    outputs={"present": lambda inputs: np.concatenate([inputs["past"], inputs["new"]], 2)},
 )
-"""The cache of one layer, with profiles for a prompt and for a generated token."""
+"""The KV cache of one layer, with profiles for a prompt and for a generated token."""
 
 
 class Engine:
-    """`double` is what the backend sees; the rest is what a test reads."""
+    """An engine. `double` is the object for the backend; the other attributes are for tests."""
 
     def __init__(self, cuda: FakeCuda, plan: Plan = TRANSFORMER, streamable: int = 0) -> None:
         self.cuda = cuda
@@ -89,7 +94,7 @@ class Engine:
 
 
 class Context:
-    """An execution context: what was set on it, and how often anything was."""
+    """An execution context: the values that were set on it, and the number of changes."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -116,8 +121,8 @@ class Context:
 
     def set_shape(self, name: str, shape: Shape) -> bool:
         assert self.profile is not None, "TensorRT wants the profile before the shapes"
-        least, _, most = self.engine.plan.inputs[name][self.profile]
-        assert all(a <= size <= b for a, size, b in zip(least, shape, most, strict=True))
+        smallest, _, largest = self.engine.plan.inputs[name][self.profile]
+        assert all(a <= size <= b for a, size, b in zip(smallest, shape, largest, strict=True))
         self.shapes[name], self.changes = shape, self.changes + 1
         return True
 
@@ -125,8 +130,8 @@ class Context:
         return [name for name in self.engine.plan.inputs if name not in self.shapes]
 
     def output_shape(self, name: str) -> Shape:
-        given = {name: np.zeros(shape, np.float32) for name, shape in self.shapes.items()}
-        return self.engine.plan.outputs[name](given).shape
+        inputs = {name: np.zeros(shape, np.float32) for name, shape in self.shapes.items()}
+        return self.engine.plan.outputs[name](inputs).shape
 
     def set_scratch(self, address: int, size: int) -> None:
         self.scratch, self.changes = (address, size), self.changes + 1
@@ -150,20 +155,20 @@ class Context:
             self.compute()
         else:
             assert self.ran_at == self.changes, "a capture needs a plain run after the last change"
-            capturing.append(self.replayed)
+            capturing.append(self.replay)
         return True
 
-    def replayed(self) -> None:
-        assert self.ran_at == self.changes, "the context of a capture was touched"
+    def replay(self) -> None:
+        assert self.ran_at == self.changes, "the context of a capture was changed"
         self.compute()
 
     def compute(self) -> None:
         engine = self.engine
         assert self.addresses.keys() == {*engine.plan.inputs, *engine.plan.outputs}
         assert all(address in engine.cuda.memory for address in self.addresses.values())
-        given = {name: self.array(name, shape) for name, shape in self.shapes.items()}
+        inputs = {name: self.array(name, shape) for name, shape in self.shapes.items()}
         for name, compute in engine.plan.outputs.items():
-            result = compute(given)
+            result = compute(inputs)
             self.array(name, result.shape)[...] = result
 
     def array(self, name: str, shape: Shape) -> np.ndarray:
@@ -176,13 +181,13 @@ class Context:
 
 
 def fake_runtime(engines: Mapping[bytes, Engine]) -> Any:
-    """A `trt.Runtime` class whose objects give the engine of a plan's bytes."""
-    made = create_autospec(trt.Runtime, instance=True)
-    made.deserialize_cuda_engine.side_effect = lambda plan: engines[bytes(plan)].double
+    """A `trt.Runtime` class. Its one instance, `instance`, returns the engine of a plan's bytes."""
+    instance = create_autospec(trt.Runtime, instance=True)
+    instance.deserialize_cuda_engine.side_effect = lambda plan: engines[bytes(plan)].double
 
     def create(logger: Any) -> Any:
         assert isinstance(logger, trt.ILogger)
-        return made
+        return instance
 
-    create.made = made  # type: ignore[attr-defined]
+    create.instance = instance  # type: ignore[attr-defined]
     return create

@@ -1,6 +1,6 @@
 """Loading engines and freeing them, on doubles of TensorRT and CUDA. Run by `test_tensorrt.py` where `import tensorrt` works.
 
-python -m tests.engines.loading_checks CHECK
+python -m tests.exporter.engines.loading_checks CHECK
 """
 
 from __future__ import annotations
@@ -17,117 +17,117 @@ from omnigen2_rt.runtime.backends.sessions import Sessions
 from omnigen2_rt.runtime.backends.tensorrt import backend as tensorrt
 from omnigen2_rt.runtime.backends.tensorrt import library as tensorrt_library
 from omnigen2_rt.runtime.errors import BackendError
+from tests.exporter.engines.engine_setup import engine_setup, fails
 from tests.exporter.engines.fake_tensorrt import TRANSFORMER
-from tests.exporter.engines.runner_world import fails, world
 
 
 def engine_of_other_types_or_places_is_refused() -> None:
-    with world(plans={"transformer": replace(TRANSFORMER, dtype="float32")}) as w:
+    with engine_setup(plans={"transformer": replace(TRANSFORMER, dtype="float32")}) as setup:
         with fails("has references in FLOAT, not float16: build it again"):
-            w.backend.open("transformer")
-    with world() as w:
-        w.engine.double.get_tensor_location.return_value = trt.TensorLocation.HOST
+            setup.backend.open("transformer")
+    with engine_setup() as setup:
+        setup.engine.double.get_tensor_location.return_value = trt.TensorLocation.HOST
         with fails("wants references in host memory"):
-            w.backend.open("transformer")
+            setup.backend.open("transformer")
 
 
 def components_are_freed_under_a_memory_limit() -> None:
-    """Each takes 1,000 bytes: with 1,500 one is open at a time, and TensorRT's contexts go after the work that uses them."""
-    with world(components=("transformer", "velocity_head")) as w:
-        sessions = Sessions(w.bundle, w.backend, 1500)
+    """A component takes 1,000 bytes, so 1,500 keep one open. TensorRT's contexts are freed after the work that uses them."""
+    with engine_setup(components=("transformer", "velocity_head")) as setup:
+        sessions = Sessions(setup.bundle, setup.backend, 1500)
         for component in ("transformer", "velocity_head", "transformer"):
-            hidden = sessions.run(component, w.feeds())["hidden_states"]
+            hidden = sessions.run(component, setup.feeds())["hidden_states"]
             assert sessions.open_components == (component,)
-        assert w.runtime.made.deserialize_cuda_engine.call_count == 3
-        w.cuda.calls.clear()
+        assert setup.runtime.instance.deserialize_cuda_engine.call_count == 3
+        setup.cuda.calls.clear()
         sessions.close()
         gc.collect()
-        assert w.cuda.calls[0] == "cudaStreamSynchronize"
-        assert set(w.cuda.memory) == {hidden.address, w.backend.scratch.reserve(0).address}
+        assert setup.cuda.calls[0] == "cudaStreamSynchronize"
+        assert set(setup.cuda.memory) == {hidden.address, setup.backend.scratch.reserve(0).address}
         address = hidden.address
         del hidden
-        assert address not in w.cuda.memory
+        assert address not in setup.cuda.memory
 
 
-def plan_is_hashed_once_however_often_it_is_opened() -> None:
-    with world() as w:
+def plan_is_hashed_once_for_several_opens() -> None:
+    with engine_setup() as setup:
         with mock.patch.object(tensorrt, "find_engine", side_effect=tensorrt.find_engine) as find:
             for _ in range(3):
-                w.backend.open("transformer")
+                setup.backend.open("transformer")
         assert find.call_count == 1
 
 
 def closed_session_frees_its_captures() -> None:
-    with world() as w:
-        session = w.backend.open("transformer")
+    with engine_setup() as setup:
+        session = setup.backend.open("transformer")
         for _ in range(3):
-            session.run(w.feeds())
+            session.run(setup.feeds())
         session.close()
-        assert not w.cuda.graphs
-        assert set(w.cuda.memory) == {w.backend.scratch.reserve(0).address}
-        assert w.run(session) == 3.0, "it can be used again"
+        assert not setup.cuda.graphs
+        assert set(setup.cuda.memory) == {setup.backend.scratch.reserve(0).address}
+        assert setup.run(session) == 3.0, "it can be used again"
 
 
 def freed_memory_stays_in_the_pool_until_an_engine_is_loaded() -> None:
-    with world() as w:
-        assert w.cuda.kept_bytes == 2**64 - 1
-        assert "cudaMemPoolTrimTo" not in w.cuda.calls
-        w.backend.open("transformer")
-        assert w.cuda.calls[-2:] == ["cudaStreamSynchronize", "cudaMemPoolTrimTo"]
-        assert w.backend.device.memory_bytes() == (30 * 10**9, 40 * 10**9)
+    with engine_setup() as setup:
+        assert setup.cuda.kept_bytes == 2**64 - 1
+        assert "cudaMemPoolTrimTo" not in setup.cuda.calls
+        setup.backend.open("transformer")
+        assert setup.cuda.calls[-2:] == ["cudaStreamSynchronize", "cudaMemPoolTrimTo"]
+        assert setup.backend.device.memory_bytes() == (30 * 10**9, 40 * 10**9)
 
 
 def weights_beyond_the_limit_stay_on_the_host_and_are_not_captured() -> None:
-    with world(streams_weights=True, limit=600, streamable=1000) as w:
-        session = w.backend.open("transformer")
-        assert w.engine.double.weight_streaming_budget_v2 == 600
-        w.engine.double.create_execution_context.assert_not_called()
+    with engine_setup(streams_weights=True, limit=600, streamable=1000) as setup:
+        session = setup.backend.open("transformer")
+        assert setup.engine.double.weight_streaming_budget_v2 == 600
+        setup.engine.double.create_execution_context.assert_not_called()
         for _ in range(3):
-            session.run(w.feeds())
-        assert "cudaStreamBeginCapture" not in w.cuda.calls, "TensorRT: an engine that streams weights can't be captured"
+            session.run(setup.feeds())
+        assert "cudaStreamBeginCapture" not in setup.cuda.calls, "TensorRT: an engine that streams weights can't be captured"
 
 
 def weights_within_the_limit_are_not_streamed() -> None:
-    with world(streams_weights=True, limit=1000, streamable=1000) as w:
-        session = w.backend.open("transformer")
+    with engine_setup(streams_weights=True, limit=1000, streamable=1000) as setup:
+        session = setup.backend.open("transformer")
         for _ in range(2):
-            session.run(w.feeds())
-        assert w.engine.double.weight_streaming_budget_v2 == 1000
-        assert "cudaStreamBeginCapture" in w.cuda.calls
+            session.run(setup.feeds())
+        assert setup.engine.double.weight_streaming_budget_v2 == 1000
+        assert "cudaStreamBeginCapture" in setup.cuda.calls
 
 
 def weights_beyond_the_limit_without_streaming_are_an_error() -> None:
-    with world(streams_weights=True, limit=600) as w:
+    with engine_setup(streams_weights=True, limit=600) as setup:
         with fails("run `omnigen2 build --weight-streaming`, or raise the limit"):
-            w.backend.open("transformer")
+            setup.backend.open("transformer")
 
 
 def refused_streaming_budget_is_an_error() -> None:
-    with world(streams_weights=True, limit=600, streamable=1000) as w:
+    with engine_setup(streams_weights=True, limit=600, streamable=1000) as setup:
         budget = mock.PropertyMock(return_value=1000)
-        type(w.engine.double).weight_streaming_budget_v2 = budget
+        type(setup.engine.double).weight_streaming_budget_v2 = budget
         with fails("TensorRT refused a budget of 600 bytes"):
-            w.backend.open("transformer")
+            setup.backend.open("transformer")
         assert mock.call(600) in budget.call_args_list
 
 
 def version_compatible_engine_allows_its_own_code() -> None:
-    with world(version_compatible=True) as w:
-        w.backend.open("transformer")
-        assert w.runtime.made.engine_host_code_allowed is True
+    with engine_setup(version_compatible=True) as setup:
+        setup.backend.open("transformer")
+        assert setup.runtime.instance.engine_host_code_allowed is True
 
 
 def stripped_plan_gets_its_weights_from_the_graph() -> None:
-    with world(strip_plan=True) as w:
+    with engine_setup(strip_plan=True) as setup:
         refitter = mock.create_autospec(trt.Refitter, instance=True)
         parser = mock.create_autospec(trt.OnnxParserRefitter, instance=True)
         parser.refit_from_file.return_value = True
         refitter.refit_cuda_engine.return_value = True
         with mock.patch.object(trt, "Refitter", lambda engine, logger: refitter):
-            with mock.patch.object(trt, "OnnxParserRefitter", lambda made, logger: parser):
-                w.backend.open("transformer")
-                parser.refit_from_file.assert_called_once_with(str(w.bundle.path / "transformer.fp16.onnx"))
-                w.engine.double.create_execution_context.assert_not_called()
+            with mock.patch.object(trt, "OnnxParserRefitter", lambda refitter, logger: parser):
+                setup.backend.open("transformer")
+                parser.refit_from_file.assert_called_once_with(str(setup.bundle.path / "transformer.fp16.onnx"))
+                setup.engine.double.create_execution_context.assert_not_called()
                 parser.refit_from_file.return_value = False
                 parser_error = mock.create_autospec(trt.ParserError, instance=True)
                 parser_error.node.return_value = -1
@@ -135,20 +135,20 @@ def stripped_plan_gets_its_weights_from_the_graph() -> None:
                 parser.num_errors = 1
                 parser.get_error.return_value = parser_error
                 with fails("its weights from transformer.fp16.onnx: Only successfully refitted 1"):
-                    w.backend.open("transformer")
+                    setup.backend.open("transformer")
 
 
 def engine_that_does_not_load_is_an_error() -> None:
-    with world() as w:
-        w.runtime.made.deserialize_cuda_engine.side_effect = None
-        w.runtime.made.deserialize_cuda_engine.return_value = None
+    with engine_setup() as setup:
+        setup.runtime.instance.deserialize_cuda_engine.side_effect = None
+        setup.runtime.instance.deserialize_cuda_engine.return_value = None
         with fails("TensorRT can't load transformer.fp16."):
-            w.backend.open("transformer")
+            setup.backend.open("transformer")
 
 
 def profiles_are_those_of_the_record() -> None:
-    with world() as w:
-        assert w.backend.profiles("transformer")["text"]["image_tokens"][2] == [1, 9, 32]
+    with engine_setup() as setup:
+        assert setup.backend.profiles("transformer")["text"]["image_tokens"][2] == [1, 9, 32]
 
 
 def machine_without_parts_names_every_one() -> None:
@@ -156,8 +156,8 @@ def machine_without_parts_names_every_one() -> None:
         raise BackendError("cuda-python is not installed")
 
     with mock.patch.object(tensorrt_library, "import_cudart", missing), mock.patch.object(trt, "__version__", "10.14.1"):
-        told = tensorrt_library.problem()
-    assert told == "TensorRT 10.14.1 is older than 10.15: pip install --upgrade tensorrt; cuda-python is not installed"
+        message = tensorrt_library.problem()
+    assert message == "TensorRT 10.14.1 is older than 10.15: pip install --upgrade tensorrt; cuda-python is not installed"
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Every TensorRT and CUDA name that our code uses, found in the real bindings. Run by `test_tensorrt.py`."""
+"""Every TensorRT and CUDA name that our code uses exists in the real bindings. Run by `test_tensorrt.py`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,16 @@ import tensorrt as trt
 
 ROOT = Path(__file__).resolve().parents[3]
 LIBRARY, BACKEND = "runtime/backends/tensorrt/library.py", "runtime/backends/tensorrt/backend.py"
-SESSION, ENGINE = "runtime/backends/tensorrt/session.py", "exporter/engines/builder.py"
-FILES = (LIBRARY, BACKEND, SESSION, ENGINE, "exporter/engines/network.py", "plugins/omni_rope/plugin.py")
+CUDA, MONITOR = "runtime/backends/tensorrt/cuda.py", "exporter/engines/monitor.py"
+FILES = (
+    LIBRARY,
+    BACKEND,
+    MONITOR,
+    "runtime/backends/tensorrt/session.py",
+    "exporter/engines/builder.py",
+    "exporter/engines/network.py",
+    "plugins/omni_rope/plugin.py",
+)
 RECEIVERS = {
     "builder": trt.Builder,
     "config": trt.IBuilderConfig,
@@ -26,8 +34,8 @@ RECEIVERS = {
     "_runtime": trt.Runtime,
     "timings": trt.ITimingCache,
 }
-"""What a variable of this name holds, and so which class must have what is asked of it."""
-OTHERS = {(BACKEND, "parser"): trt.OnnxParserRefitter}
+"""The class of a variable of this name, which must have the attributes that our code uses."""
+EXCEPTIONS = {(BACKEND, "parser"): trt.OnnxParserRefitter}
 
 
 def chain(node: ast.Attribute) -> list[str]:
@@ -39,21 +47,22 @@ def chain(node: ast.Attribute) -> list[str]:
     return [node.id, *names] if isinstance(node, ast.Name) else []
 
 
-def used(path: Path) -> set[tuple[str, ...]]:
+def used_names(path: Path) -> set[tuple[str, ...]]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     chains = [chain(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
     return {tuple(names[1:] if names[0] == "self" else names) for names in chains if names}
 
 
-def missing_names() -> tuple[set[str], list[str]]:
+def checked_names() -> tuple[set[str], list[str]]:
+    """The names that exist, and those that are missing."""
     import tensorrt.plugin as trtp
 
     roots = {"trt": trt, "_trt": trt, "trtp": trtp}
-    found, missing = set(), []
+    existing, missing = set(), []
     for file in FILES:
-        for names in used(ROOT / file):
+        for names in used_names(ROOT / file):
             first, *rest = names
-            holder: Any = roots.get(first, OTHERS.get((file, first), RECEIVERS.get(first)))
+            holder: Any = roots.get(first, EXCEPTIONS.get((file, first), RECEIVERS.get(first)))
             if holder is None or not rest:
                 continue
             for name in rest if first in roots else rest[:1]:
@@ -61,32 +70,33 @@ def missing_names() -> tuple[set[str], list[str]]:
                     missing.append(f"{file}: {'.'.join(names)}")
                     break
                 holder = getattr(holder, name)
-                found.add(".".join(names))
-    return found, missing
+                existing.add(".".join(names))
+    return existing, missing
 
 
 def tensorrt_names_all_exist() -> None:
-    found, missing = missing_names()
+    existing, missing = checked_names()
     assert not missing, missing
-    assert len(found) > 60, f"only {len(found)} names were checked: the walk has lost them: {sorted(found)}"
+    assert len(existing) > 60, f"only {len(existing)} names were checked, so the walk misses some: {sorted(existing)}"
 
 
 def every_receiver_is_still_in_use() -> None:
     """A renamed variable would leave the walk with nothing to check."""
-    named = {names[0] for file in FILES for names in used(ROOT / file) if len(names) > 1}
-    assert RECEIVERS.keys() <= named, RECEIVERS.keys() - named
+    variables = {names[0] for file in FILES for names in used_names(ROOT / file) if len(names) > 1}
+    assert RECEIVERS.keys() <= variables, RECEIVERS.keys() - variables
 
 
 def tensorrt_is_used_nowhere_else() -> None:
-    """A file that imports tensorrt, or is handed it, is one of those whose names are checked."""
+    """Every file that imports tensorrt, or gets it as an argument, is in FILES."""
     folders = ("exporter", "runtime", "plugins", "reference")
     sources = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
-    using = {path for path in [*sources, ROOT / "cli.py"] if any(names[0] in ("trt", "_trt", "trtp") for names in used(path))}
+    roots = {"trt", "_trt", "trtp"}
+    using = {path for path in [*sources, ROOT / "cli.py"] if any(names[0] in roots for names in used_names(path))}
     assert {str(path.relative_to(ROOT)) for path in using} <= set(FILES)
 
 
 def tensorrt_subclasses_override_real_methods() -> None:
-    ours = {"IProgressMonitor": ENGINE, "IErrorRecorder": LIBRARY}
+    ours = {"IProgressMonitor": MONITOR, "IErrorRecorder": LIBRARY}
     for name, file in ours.items():
         tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
         classes = [
@@ -96,16 +106,15 @@ def tensorrt_subclasses_override_real_methods() -> None:
         ]
         assert len(classes) == 1
         methods = {entry.name for entry in classes[0].body if isinstance(entry, ast.FunctionDef)}
-        real = {entry for entry in dir(getattr(trt, name)) if not entry.startswith("_")} - {"MAX_DESC_LENGTH"}
-        assert {entry for entry in methods if not entry.startswith("_")} == real, (name, methods, real)
+        expected = {entry for entry in dir(getattr(trt, name)) if not entry.startswith("_")} - {"MAX_DESC_LENGTH"}
+        assert {entry for entry in methods if not entry.startswith("_")} == expected, (name, methods, expected)
 
 
-def tensorrt_types_are_all_named() -> None:
+def tensorrt_enumerations_have_our_names() -> None:
+    from omnigen2_rt.exporter.engines.options import HARDWARE_COMPATIBILITY
     from omnigen2_rt.runtime.dtypes import DTYPES
 
     assert {row.tensorrt for row in DTYPES.values()} <= trt.DataType.__members__.keys()
-    from omnigen2_rt.exporter.engines.options import HARDWARE_COMPATIBILITY
-
     assert {level.upper() for level in HARDWARE_COMPATIBILITY} == set(trt.HardwareCompatibilityLevel.__members__)
 
 
@@ -123,7 +132,7 @@ def cuda_names_all_exist() -> None:
 
     from tests.exporter.engines.fake_cuda import FakeCuda
 
-    tree = ast.parse((ROOT / "runtime/backends/tensorrt/cuda.py").read_text(encoding="utf-8"))
+    tree = ast.parse((ROOT / CUDA).read_text(encoding="utf-8"))
     called = {
         node.value
         for node in ast.walk(tree)
@@ -132,12 +141,12 @@ def cuda_names_all_exist() -> None:
         and node.value.startswith("cuda")
         and node.value.isalnum()
     }
-    direct = {names[1] for names in used(ROOT / "runtime/backends/tensorrt/cuda.py") if names[0] == "_cudart" and len(names) > 1}
+    direct = {names[1] for names in used_names(ROOT / CUDA) if names[0] == "_cudart" and len(names) > 1}
     assert len(called) >= 14
     for name in (called | direct) - {"cuda"}:
         assert hasattr(runtime, name), name
-        assert hasattr(FakeCuda, name), f"the fake lacks {name}"
-    for names in used(ROOT / "runtime/backends/tensorrt/cuda.py"):
+        assert hasattr(FakeCuda, name), f"the double lacks {name}"
+    for names in used_names(ROOT / CUDA):
         if names[0] == "_cudart" and len(names) == 3:
             assert hasattr(getattr(runtime, names[1]), names[2]), names
     assert int(driver.cuuint64_t(2**64 - 1)) == 2**64 - 1

@@ -1,4 +1,4 @@
-"""The GPU benchmark of the graphs, end to end on the CPU with a tiny bundle, so that it works on the day a GPU is at hand."""
+"""The GPU benchmark of the graphs, end to end on the CPU with a tiny bundle."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tests.tensorrt_stubs import ROOT
 
 
 def test_benchmark_of_graphs_on_a_cpu_prints_its_result(bundles: dict[str, Path]) -> None:
-    given = [str(GOLDENS / "A" / "checkpoint"), str(bundles["A"])]
+    folders = [str(GOLDENS / "A" / "checkpoint"), str(bundles["A"])]
     sizes = ["--device", "cpu", "--size", "64", "--text-tokens", "16", "--repeat", "1"]
-    command = [sys.executable, str(ROOT / "benchmarks" / "gpu" / "graphs_on_cuda.py"), *given, *sizes]
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu" / "graphs_on_cuda.py"), *folders, *sizes]
     finished = subprocess.run(command, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
     result = json.loads(finished.stdout)

@@ -1,4 +1,4 @@
-"""Backends beside each other through polygraphy's comparator: ONNX Runtime beside the reference, and `compare` of engines."""
+"""Comparison of backends through polygraphy's comparator, and the `compare` command on engines."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import pytest
 
 from omnigen2_rt.exporter.checkpoint import Checkpoint
 from omnigen2_rt.exporter.components import COMPONENTS
-from omnigen2_rt.exporter.engines.profiles import Limits, engine_profiles
+from omnigen2_rt.exporter.engines.options import Limits
+from omnigen2_rt.exporter.engines.profiles import engine_profiles
 from omnigen2_rt.exporter.verify.compare_engines import (
-    Shapes,
-    all_within,
-    compare_component,
+    ProfileShapes,
+    compare_backends,
     fitting_sizes,
-    onnx_runtime,
-    relative_error,
+    open_onnx_runtime,
 )
+from omnigen2_rt.exporter.verify.difference import relative_error
 from omnigen2_rt.exporter.verify.torch_backend import TorchBackend
 from omnigen2_rt.runtime.backends import BACKENDS, BackendEntry
 from omnigen2_rt.runtime.backends.ort import OrtBackend, OrtSession
@@ -29,25 +29,29 @@ from omnigen2_rt.runtime.errors import BackendError
 from tests.commands.command import Command
 from tests.exporting import GOLDENS
 
-pytest.importorskip("polygraphy", reason="polygraphy's comparator holds the sides against each other")
+pytest.importorskip("polygraphy", reason="polygraphy's comparator compares the sides")
 
 CHECKPOINT = GOLDENS / "A" / "checkpoint"
 VELOCITY_HEAD = next(component for component in COMPONENTS if component.name == "velocity_head")
 
 
 class Engines(OrtBackend):
-    """A double of the engine backend: ONNX Runtime behind an engine's profiles, which the feeds must fit."""
+    """A double of the TensorRT backend: ONNX Runtime with profiles, which the feeds must fit.
 
-    def __init__(self, bundle: Bundle, precision: str, limits: Limits, wrong_by: float = 0.0) -> None:
+    error: the relative error that it adds to float32 outputs.
+    """
+
+    def __init__(self, bundle: Bundle, precision: str, limits: Limits, error: float = 0.0) -> None:
         super().__init__(bundle, "ort-cpu", precision, 1)
+        self.bundle = bundle
         self.limits = limits
-        self.wrong_by = wrong_by
+        self.error = error
 
-    def profiles(self, component: str) -> Mapping[str, Shapes]:
+    def profiles(self, component: str) -> Mapping[str, ProfileShapes]:
         if component == "lm_head":
             raise BackendError("the bundle has no TensorRT engine of lm_head")
-        graph = self._bundle.graph(component, self.precision)
-        return {made.name: made.shapes for made in engine_profiles(graph, self._bundle.manifest, self.limits)}
+        graph = self.bundle.graph(component, self.precision)
+        return {profile.name: profile.shapes for profile in engine_profiles(graph, self.bundle.manifest, self.limits)}
 
     def open(self, component: str) -> OrtSession:
         session = super().open(component)
@@ -64,14 +68,14 @@ class Engines(OrtBackend):
 
     def to_host(self, array: Any) -> np.ndarray:
         host = super().to_host(array)
-        return host * (1 + self.wrong_by) if host.dtype == np.float32 else host
+        return host * (1 + self.error) if host.dtype == np.float32 else host
 
 
-def fits(shapes: Mapping[str, tuple[int, ...]], profile: Shapes) -> bool:
+def fits(shapes: Mapping[str, tuple[int, ...]], profile: ProfileShapes) -> bool:
     return all(
-        least <= size <= most
+        smallest <= size <= largest
         for name, shape in shapes.items()
-        for least, size, most in zip(profile[name][0], shape, profile[name][2], strict=True)
+        for smallest, size, largest in zip(profile[name][0], shape, profile[name][2], strict=True)
     )
 
 
@@ -82,42 +86,45 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 @pytest.fixture
 def add_engines(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Puts the double in TensorRT's place."""
+    """Replaces the TensorRT backend by the double."""
 
-    def add(limits: Limits, wrong_by: float = 0.0) -> None:
+    def add(limits: Limits, error: float = 0.0) -> None:
         entry = BackendEntry(
             precisions=lambda threads: ("fp16", "fp32"),
             problem=lambda: None,
-            create=lambda bundle, choice: Engines(bundle, choice.precision, limits, wrong_by),
+            create=lambda bundle, choice: Engines(bundle, choice.precision, limits, error),
         )
         monkeypatch.setitem(BACKENDS, "tensorrt", entry)
 
     return add
 
 
-def compared(bundle: Path, wrong_by: float = 0.0) -> Any:
-    checkpoint = Checkpoint.open(CHECKPOINT)
-    engine = Engines(Bundle.open(bundle), "fp32", Limits(), wrong_by)
-    sides = {"reference": TorchBackend(checkpoint), "onnxruntime": onnx_runtime(engine._bundle, "fp32", 1), "engine": engine}
-    return compare_component(VELOCITY_HEAD, checkpoint.config_of(VELOCITY_HEAD), sides, "fp32", batch=1)
+def comparison(path: Path, error: float = 0.0) -> Any:
+    checkpoint, bundle = Checkpoint.open(CHECKPOINT), Bundle.open(path)
+    sides = {
+        "reference": TorchBackend(checkpoint),
+        "onnxruntime": open_onnx_runtime(bundle, "fp32", 1),
+        "engine": Engines(bundle, "fp32", Limits(), error),
+    }
+    return compare_backends(VELOCITY_HEAD, checkpoint.config_of(VELOCITY_HEAD), sides, "fp32", batch=1)
 
 
 def test_engine_that_follows_the_other_sides_is_within_tolerance(bundles: dict[str, Path]) -> None:
-    result = compared(bundles["A"])
+    result = comparison(bundles["A"])
     assert list(result) == [("reference", "engine"), ("onnxruntime", "engine")]
-    assert all_within([result])
+    assert bool(result)
     assert result["reference", "engine"][0]["velocity"].relative_error < 1e-5
     assert result["onnxruntime", "engine"][0]["velocity"].relative_error == 0
 
 
 def test_engine_that_is_off_is_not_within_tolerance(bundles: dict[str, Path]) -> None:
-    result = compared(bundles["A"], wrong_by=0.01)
-    assert not all_within([result])
-    for beside in ("reference", "onnxruntime"):
-        assert result[beside, "engine"][0]["velocity"].relative_error == pytest.approx(0.01, rel=0.01)
+    result = comparison(bundles["A"], error=0.01)
+    assert not bool(result)
+    for side in ("reference", "onnxruntime"):
+        assert result[side, "engine"][0]["velocity"].relative_error == pytest.approx(0.01, rel=0.01)
 
 
-def test_compare_command_holds_engines_against_reference_and_onnx_runtime(
+def test_compare_command_compares_engines_with_reference_and_onnx_runtime(
     command: Command, bundles: dict[str, Path], tmp_path: Path, add_engines: Any
 ) -> None:
     add_engines(Limits(max_size_px=64, typical_size_px=64, max_references=1))
@@ -125,19 +132,19 @@ def test_compare_command_holds_engines_against_reference_and_onnx_runtime(
     words = ("--backend", "tensorrt", "--precision", "fp32", "--steps", 1, "--size", 32, "--json", figures)
     finished = command("compare", CHECKPOINT, bundles["A"], *words)
     assert finished.code == 0, finished.err + finished.out
-    told = json.loads(figures.read_text(encoding="utf-8"))
-    names = [row["name"] for row in told["differences"]]
+    report = json.loads(figures.read_text(encoding="utf-8"))
+    names = [row["name"] for row in report["differences"]]
     for label in ("transformer (text)", "transformer (references)", "language_model (decode)", "vae_decoder"):
         assert names.count(f"{label} / reference") == names.count(f"{label} / onnxruntime") == 1
     assert names[-2:] == ["text to image", "image editing"]
-    assert told["notes"] == ["lm_head is not compared: the bundle has no TensorRT engine of lm_head"]
-    assert told["notes"][0] in finished.out
+    assert report["notes"] == ["lm_head is not compared: the bundle has no TensorRT engine of lm_head"]
+    assert report["notes"][0] in finished.out
 
 
 def test_compare_command_of_engines_that_are_off_exits_1(
     command: Command, bundles: dict[str, Path], add_engines: Any
 ) -> None:
-    add_engines(Limits(max_size_px=64, typical_size_px=64), wrong_by=0.01)
+    add_engines(Limits(max_size_px=64, typical_size_px=64), error=0.01)
     words = ("--backend", "tensorrt", "--precision", "fp32", "--steps", 1, "--size", 32)
     finished = command("compare", CHECKPOINT, bundles["A"], *words)
     assert finished.code == 1
@@ -159,7 +166,7 @@ def test_sample_fits_every_profile_and_runs(bundles: dict[str, Path], component:
     bundle, checkpoint = Bundle.open(bundles["A"]), Checkpoint.open(CHECKPOINT)
     config = checkpoint.config_of(component)
     profiles = engine_profiles(bundle.graph(component.name, "fp32"), bundle.manifest, limits)
-    session = onnx_runtime(bundle, "fp32", 1).open(component.name)
+    session = open_onnx_runtime(bundle, "fp32", 1).open(component.name)
     for profile in profiles:
         sizes = fitting_sizes(component, config, profile.shapes)
         assert sizes is not None, profile.name
@@ -177,12 +184,12 @@ def test_sample_that_fits_no_profile_is_none() -> None:
 
 
 def test_onnx_runtime_without_bfloat16_takes_what_the_bundle_holds(bundles: dict[str, Path]) -> None:
-    """On a CPU it can't run bfloat16: float32 then stands beside the engine."""
-    made = onnx_runtime(Bundle.open(bundles["A"]), "bf16", 1)
-    if made.name == "ort-cpu":
-        assert made.precision == "fp32"
-    assert made.precision in VELOCITY_HEAD.tolerance
+    """On a CPU it can't run bfloat16, so the engine is compared with float32."""
+    backend = open_onnx_runtime(Bundle.open(bundles["A"]), "bf16", 1)
+    if backend.name == "ort-cpu":
+        assert backend.precision == "fp32"
+    assert backend.precision in VELOCITY_HEAD.tolerance
 
 
-def test_relative_error_of_not_a_number_is_not_within_any_tolerance() -> None:
+def test_relative_error_of_nan_is_not_within_any_tolerance() -> None:
     assert not relative_error(np.ones(3), np.array([1.0, np.nan, 1.0])) <= 1e9

@@ -1,10 +1,11 @@
-"""The engine cache: each ingredient counts, and no build that went wrong leaves an engine that loads."""
+"""The engine cache: every part of the key counts, and a failed build leaves no engine that loads."""
 
 from __future__ import annotations
 
 import ast
 import dataclasses
 import errno
+import os
 import subprocess
 import sys
 import threading
@@ -12,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from omnigen2_rt.exporter.engines import cache as engine_cache
 from omnigen2_rt.exporter.engines.cache import build_lock, list_engines, prune, store_engine, stored_engine
 from omnigen2_rt.plugins import omni_rope
 from omnigen2_rt.runtime.backends.keys import digest
@@ -27,7 +27,7 @@ from omnigen2_rt.runtime.backends.tensorrt.engines import (
 )
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.errors import BackendError, ExportError
-from tests.exporter.engines.made_bundle import MACHINE, make_bundle, make_test_key
+from tests.exporter.engines.small_bundle import MACHINE, attention_graph, make_bundle, make_test_key
 
 PLAN = b"a plan" * 1000
 
@@ -55,24 +55,24 @@ CHANGES = {
 }
 
 
-def test_key_changes_cover_every_ingredient(bundle: Bundle) -> None:
+def test_key_changes_cover_every_part(bundle: Bundle) -> None:
     assert CHANGES.keys() == make_test_key(bundle).keys()
 
 
-@pytest.mark.parametrize("ingredient", CHANGES)
-def test_key_with_another_ingredient_is_another_engine_and_says_which(bundle: Bundle, ingredient: str) -> None:
+@pytest.mark.parametrize("part", CHANGES)
+def test_key_with_another_part_is_another_engine_and_the_part_is_named(bundle: Bundle, part: str) -> None:
     key = make_test_key(bundle)
-    changed = {**key, ingredient: CHANGES[ingredient]}
+    changed = {**key, part: CHANGES[part]}
     store_engine(bundle.path, key, PLAN, {})
     assert stored_engine(bundle.path, key) is not None
     assert stored_engine(bundle.path, changed) is None
-    assert [line.split(":")[0].split(" ")[0].split(".")[0] for line in differences(key, changed)] == [ingredient]
+    assert [line.split(":")[0].split(" ")[0].split(".")[0] for line in differences(key, changed)] == [part]
 
 
 def test_key_follows_graph_bytes_and_weights(tmp_path: Path) -> None:
     bundles = [
         make_bundle(tmp_path / "a"),
-        make_bundle(tmp_path / "b", scale=2.0),
+        make_bundle(tmp_path / "b", graphs={"transformer": attention_graph(doc="another file")}),
         make_bundle(tmp_path / "c", weights=b"others!"),
     ]
     assert len({digest(make_test_key(bundle)) for bundle in bundles}) == 3
@@ -106,7 +106,7 @@ def test_engine_of_an_older_plugin_is_not_found(bundle: Bundle, monkeypatch: pyt
 def test_engine_runs_where_its_kernels_compiler_is_another_or_missing(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It carries the compiled kernel. Built again here, it would be another engine."""
+    """The engine holds the compiled kernel. A build here would give another engine."""
     key = make_test_key(bundle, triton="0.1")
     store_engine(bundle.path, key, PLAN, {})
     monkeypatch.setattr("omnigen2_rt.runtime.backends.tensorrt.engines.triton_version", lambda: None)
@@ -114,7 +114,7 @@ def test_engine_runs_where_its_kernels_compiler_is_another_or_missing(
     assert stored_engine(bundle.path, make_test_key(bundle)) is None
 
 
-def test_plugin_identity_covers_every_source_that_the_kernel_comes_from() -> None:
+def test_plugin_identity_covers_every_source_of_the_kernel() -> None:
     folder = Path(omni_rope.__file__).parent
     imported = {
         f"{node.module or '__init__'}.py"
@@ -125,7 +125,7 @@ def test_plugin_identity_covers_every_source_that_the_kernel_comes_from() -> Non
     assert imported <= set(PLUGIN_FILES)
 
 
-def test_engine_never_built_says_how_to_build(bundle: Bundle) -> None:
+def test_missing_engine_is_an_error_that_says_how_to_build(bundle: Bundle) -> None:
     with pytest.raises(BackendError, match="has no TensorRT engine of transformer in fp16: run `omnigen2 build"):
         find_engine(bundle, "transformer", "fp16", MACHINE)
 
@@ -141,7 +141,7 @@ def test_engine_with_a_damaged_plan_is_never_found(bundle: Bundle, content: byte
 
 
 def test_engine_with_an_edited_record_is_never_found(bundle: Bundle) -> None:
-    """A record whose key was changed by hand no longer has the name that its key gives."""
+    """A record whose key was edited no longer has the name of its key."""
     record = store_engine(bundle.path, make_test_key(bundle), PLAN, {})
     path = bundle.path / FOLDER / f"{record.name}.json"
     path.write_text(path.read_text().replace(MACHINE.gpu, "NVIDIA Test 2"))
@@ -152,18 +152,18 @@ def test_engine_with_an_edited_record_is_never_found(bundle: Bundle) -> None:
 KILLED = """
 import os, sys
 from pathlib import Path
-from omnigen2_rt.exporter.engines import cache as engine_cache
-from tests.exporter.engines.made_bundle import make_test_key
+from omnigen2_rt.exporter.engines.cache import store_engine
+from tests.exporter.engines.small_bundle import make_test_key
 from omnigen2_rt.runtime.bundle import Bundle
 bundle = Bundle.open(sys.argv[1])
-real, calls = os.replace, []
+replace_file, calls = os.replace, []
 def replace(source, target):
     calls.append(target)
     if len(calls) == int(sys.argv[2]):
         os._exit(9)
-    real(source, target)
-engine_cache.os.replace = replace
-engine_cache.store_engine(bundle.path, make_test_key(bundle), b"a plan" * 1000, {})
+    replace_file(source, target)
+os.replace = replace
+store_engine(bundle.path, make_test_key(bundle), b"a plan" * 1000, {})
 """
 
 
@@ -185,13 +185,13 @@ def test_build_on_a_full_disk_leaves_nothing(bundle: Bundle, monkeypatch: pytest
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(engine_cache.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(ExportError, match="No space left on device"):
         store_engine(bundle.path, make_test_key(bundle), PLAN, {})
     assert list((bundle.path / FOLDER).iterdir()) == []
 
 
-def test_lock_lets_one_builder_in_and_the_other_wait(bundle: Bundle) -> None:
+def test_lock_makes_a_second_builder_wait(bundle: Bundle) -> None:
     order = []
     waiting = threading.Event()
 
@@ -208,14 +208,14 @@ def test_lock_lets_one_builder_in_and_the_other_wait(bundle: Bundle) -> None:
     assert order == ["first", "second"]
 
 
-def test_lock_of_another_builder_can_be_given_up(bundle: Bundle) -> None:
+def test_wait_for_the_lock_can_be_cancelled(bundle: Bundle) -> None:
     with build_lock(bundle.path, "x"):
         with pytest.raises(ExportError, match="gave up waiting"):
             with build_lock(bundle.path, "x", lambda: False):
                 pass
 
 
-def test_prune_keeps_what_is_wanted_and_what_is_being_built(bundle: Bundle) -> None:
+def test_prune_keeps_chosen_engines_and_those_of_a_running_build(bundle: Bundle) -> None:
     keys = [make_test_key(bundle, driver=str(number)) for number in range(3)]
     names = [store_engine(bundle.path, key, PLAN, {}).name for key in keys]
     with build_lock(bundle.path, names[2]):

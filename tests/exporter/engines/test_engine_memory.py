@@ -1,4 +1,4 @@
-"""The estimate of an engine's memory: by hand on a small graph, and for every exported one."""
+"""The estimate of an engine's memory, on small graphs and on every exported one."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import onnx
 import pytest
 from onnx import NodeProto, TensorProto, helper
 
-from omnigen2_rt.exporter.components import COMPONENTS
+from omnigen2_rt.exporter.components import COMPONENTS, Component
 from omnigen2_rt.exporter.engines.memory import scratch_bytes, tensor_bytes
-from omnigen2_rt.exporter.engines.profiles import Limits, engine_profiles
+from omnigen2_rt.exporter.engines.options import Limits
+from omnigen2_rt.exporter.engines.profiles import engine_profiles
 from omnigen2_rt.runtime.bundle import Bundle
-from tests.exporter.engines.made_bundle import HIDDEN, make_bundle
+from tests.exporter.engines.small_bundle import HIDDEN, make_bundle
 
 VALUES = 1000
 FLOATS = 4 * VALUES
@@ -29,8 +30,8 @@ def estimate(graph: Path) -> int:
     return scratch_bytes(graph, {"x": (VALUES,)}, fused_attention=True)
 
 
-def test_scratch_is_the_most_that_lives_at_once(tmp_path: Path) -> None:
-    """While c is made, a and b are alive; a dies there, and c takes no more than that afterwards."""
+def test_scratch_is_the_peak_of_live_tensors(tmp_path: Path) -> None:
+    """While c is computed, a and b are live as well; afterwards c alone takes less."""
     nodes = [
         helper.make_node("Sigmoid", ["x"], ["a"]),
         helper.make_node("Tanh", ["a"], ["b"]),
@@ -59,23 +60,23 @@ def test_scratch_of_attention_without_a_fused_kernel_holds_its_scores(tmp_path: 
     tokens = 4096
     inputs = {"references": (1, 0, HIDDEN), "image_tokens": (1, tokens, HIDDEN)}
     graph = bundle.path / bundle.manifest.graphs[0].file
-    fused, apart = (scratch_bytes(graph, inputs, fused_attention=kernel) for kernel in (True, False))
-    assert apart - fused == 2 * 2 * tokens * tokens, "two heads of float16"
-    assert fused == 2 * 2 * tokens * HIDDEN, "the heads turned, and attention's output"
+    fused, decomposed = (scratch_bytes(graph, inputs, fused_attention=kernel) for kernel in (True, False))
+    assert decomposed - fused == 2 * 2 * tokens * tokens, "two heads of float16"
+    assert fused == 2 * 2 * tokens * HIDDEN, "the transposed heads, and attention's output"
 
 
 @pytest.mark.parametrize("component", COMPONENTS, ids=lambda component: component.name)
-def test_scratch_of_every_component_grows_with_the_picture(bundles: dict[str, Path], component: object) -> None:
+def test_scratch_of_every_component_grows_with_the_image(bundles: dict[str, Path], component: Component) -> None:
     bundle = Bundle.open(bundles["A"])
-    graph = bundle.graph(component.name, "bf16")  # type: ignore[attr-defined]
-    found = []
+    graph = bundle.graph(component.name, "bf16")
+    file = bundle.path / graph.file
+    estimates = []
     for size in (256, 512):
         profiles = engine_profiles(graph, bundle.manifest, Limits(max_size_px=size, typical_size_px=size))
-        shapes = [{name: given[2] for name, given in profile.shapes.items()} for profile in profiles]
-        found.append(max(scratch_bytes(bundle.path / graph.file, given, fused_attention=True) for given in shapes))
-    assert 0 <= found[0] <= found[1]
+        estimates.append(max(scratch_bytes(file, profile.largest_shapes, fused_attention=True) for profile in profiles))
+    assert 0 <= estimates[0] <= estimates[1]
     if graph.component in ("transformer", "vae_decoder", "vae_encoder", "latent_embedder", "reference_embedder"):
-        assert 2 * found[0] < found[1] < 5 * found[0], "four times the image tokens; the text stays"
+        assert 2 * estimates[0] < estimates[1] < 5 * estimates[0], "four times the image tokens, with the same text"
 
 
 def test_tensor_bytes_are_all_inputs_and_outputs(tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from omnigen2_rt.exporter.components import COMPONENTS
-from omnigen2_rt.exporter.engines.profiles import EngineProfile, Limits, engine_profiles
+from omnigen2_rt.exporter.engines.options import Limits
+from omnigen2_rt.exporter.engines.profiles import EngineProfile, engine_profiles
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.errors import ExportError
 from omnigen2_rt.runtime.manifest import GraphSpec
-from tests.exporter.engines.made_bundle import make_bundle
+from tests.exporter.engines.small_bundle import make_bundle
 
 
 @pytest.fixture(scope="module")
@@ -19,26 +20,26 @@ def bundle(bundles: dict[str, Path]) -> Bundle:
     return Bundle.open(bundles["A"])
 
 
-def profiles(bundle: Bundle, component: str, **limits: int) -> dict[str, EngineProfile]:
-    made = engine_profiles(bundle.graph(component, "bf16"), bundle.manifest, Limits(**limits))
-    return {profile.name: profile for profile in made}
+def profiles_of(bundle: Bundle, component: str, **limits: int) -> dict[str, EngineProfile]:
+    profiles = engine_profiles(bundle.graph(component, "bf16"), bundle.manifest, Limits(**limits))
+    return {profile.name: profile for profile in profiles}
 
 
 def sizes_at(graph: GraphSpec, profile: EngineProfile, end: int) -> dict[str, set[int]]:
-    found: dict[str, set[int]] = {}
+    sizes: dict[str, set[int]] = {}
     for name, spec in graph.inputs.items():
         for dim, size in zip(spec.shape, profile.shapes[name][end], strict=True):
             if isinstance(dim, str):
-                found.setdefault(dim, set()).add(size)
-    return found
+                sizes.setdefault(dim, set()).add(size)
+    return sizes
 
 
 @pytest.mark.parametrize("component", [component.name for component in COMPONENTS])
 def test_profiles_of_every_component_are_ordered_and_one_size_per_name(bundle: Bundle, component: str) -> None:
     graph = bundle.graph(component, "bf16")
-    made = profiles(bundle, component)
-    assert made
-    for profile in made.values():
+    profiles = profiles_of(bundle, component)
+    assert profiles
+    for profile in profiles.values():
         for smallest, typical, largest in profile.shapes.values():
             assert all(a <= b <= c for a, b, c in zip(smallest, typical, largest, strict=True))
         for end in range(3):
@@ -49,16 +50,16 @@ def test_profiles_of_every_component_are_ordered_and_one_size_per_name(bundle: B
 @pytest.mark.parametrize("end", range(3))
 def test_profile_of_joint_tokens_is_the_sum_of_its_parts(bundle: Bundle, component: str, end: int) -> None:
     """TensorRT infers shapes at each end of a profile: the parts must add up there."""
-    for profile in profiles(bundle, component).values():
+    for profile in profiles_of(bundle, component).values():
         sizes = {name: min(values) for name, values in sizes_at(bundle.graph(component, "bf16"), profile, end).items()}
         assert sizes["joint_tokens"] == sizes["text_tokens"] + sizes["reference_tokens"] + sizes["image_tokens"]
 
 
 @pytest.mark.parametrize("end", range(3))
 def test_profile_of_language_model_totals_past_and_new(bundle: Bundle, end: int) -> None:
-    made = profiles(bundle, "language_model")
-    assert list(made) == ["prefill", "turn", "decode"]
-    for profile in made.values():
+    profiles = profiles_of(bundle, "language_model")
+    assert list(profiles) == ["prefill", "turn", "decode"]
+    for profile in profiles.values():
         sizes = {
             name: min(values) for name, values in sizes_at(bundle.graph("language_model", "bf16"), profile, end).items()
         }
@@ -66,7 +67,7 @@ def test_profile_of_language_model_totals_past_and_new(bundle: Bundle, end: int)
 
 
 def test_profile_of_1024_px_has_the_full_model_token_counts(bundle: Bundle) -> None:
-    text, references = profiles(bundle, "transformer").values()
+    text, references = profiles_of(bundle, "transformer").values()
     assert [shape[1] for shape in text.shapes["image_tokens"]] == [1, 4096, 4096]
     assert [shape[1] for shape in text.shapes["references"]] == [0, 0, 0]
     assert [shape[1] for shape in references.shapes["references"]] == [1, 4096, 3 * 4096]
@@ -74,16 +75,16 @@ def test_profile_of_1024_px_has_the_full_model_token_counts(bundle: Bundle) -> N
 
 
 def test_profile_without_references_leaves_their_engine_out(bundle: Bundle) -> None:
-    assert list(profiles(bundle, "transformer", max_references=0)) == ["text"]
-    assert profiles(bundle, "reference_embedder", max_references=0) == {}
+    assert list(profiles_of(bundle, "transformer", max_references=0)) == ["text"]
+    assert profiles_of(bundle, "reference_embedder", max_references=0) == {}
 
 
 def test_profile_of_an_unknown_size_is_refused(tmp_path: Path) -> None:
-    made = make_bundle(tmp_path / "bundle")
-    graph = made.manifest.graphs[0]
+    bundle = make_bundle(tmp_path / "bundle")
+    graph = bundle.manifest.graphs[0]
     graph.inputs["references"] = type(graph.inputs["references"])(dtype="float16", shape=(1, "moons", 32))
     with pytest.raises(ExportError, match="transformer's input references has the size 'moons'"):
-        engine_profiles(graph, made.manifest, Limits())
+        engine_profiles(graph, bundle.manifest, Limits())
 
 
 @pytest.mark.parametrize(
@@ -102,4 +103,4 @@ def test_limits_out_of_range_are_refused(limits: dict[str, int], message: str) -
 def test_limits_above_the_checkpoint_are_refused(bundle: Bundle) -> None:
     most = bundle.manifest.transformer.max_references
     with pytest.raises(ExportError, match=f"at most {most}"):
-        profiles(bundle, "transformer", max_references=most + 1)
+        profiles_of(bundle, "transformer", max_references=most + 1)

@@ -1,4 +1,4 @@
-"""Shapes that follow from a graph and its inputs: every size of every exported graph, and what ONNX Runtime gives."""
+"""Inferred shapes: every size of every exported graph is known, and equals ONNX Runtime's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from onnx import TensorProto, helper
 from omnigen2_rt.exporter.checkpoint import Checkpoint
 from omnigen2_rt.exporter.components import COMPONENTS, Component
 from omnigen2_rt.exporter.engines.graph_shapes import load_graph, tensor_types
-from omnigen2_rt.exporter.engines.profiles import Limits, engine_profiles
+from omnigen2_rt.exporter.engines.options import Limits
+from omnigen2_rt.exporter.engines.profiles import engine_profiles
 from omnigen2_rt.runtime.bundle import Bundle
 from tests.exporting import GOLDENS
 
@@ -29,13 +30,12 @@ def test_shapes_of_every_component_are_numbers_at_every_profile(bundles: dict[st
     bundle = Bundle.open(bundles["A"])
     graph = bundle.graph(component.name, "bf16")
     for profile in engine_profiles(graph, bundle.manifest, Limits()):
-        largest = {name: given[2] for name, given in profile.shapes.items()}
         for file in filter(None, (graph.file, graph.inlined)):
-            assert unknown_sizes(load_graph(bundle.path / file, largest)) == []
+            assert unknown_sizes(load_graph(bundle.path / file, profile.largest_shapes)) == []
 
 
 @pytest.mark.parametrize("component", COMPONENTS, ids=lambda component: component.name)
-def test_shapes_of_every_component_are_those_that_onnx_runtime_gives(
+def test_shapes_of_every_component_equal_those_of_onnx_runtime(
     bundles: dict[str, Path], component: Component
 ) -> None:
     bundle, checkpoint = Bundle.open(bundles["A"]), Checkpoint.open(GOLDENS / "A" / "checkpoint")
@@ -43,13 +43,13 @@ def test_shapes_of_every_component_are_those_that_onnx_runtime_gives(
     feeds = component.sample(checkpoint.config_of(component))
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_outputs()]
-    given = dict(zip(names, session.run(names, feeds), strict=True))
+    outputs = dict(zip(names, session.run(names, feeds), strict=True))
     shapes = tensor_types(load_graph(file, {name: array.shape for name, array in feeds.items()})).shapes
-    assert {name: shapes[name] for name in names} == {name: array.shape for name, array in given.items()}
+    assert {name: shapes[name] for name in names} == {name: array.shape for name, array in outputs.items()}
 
 
 def test_shapes_pass_a_group_norm_and_a_computed_size(tmp_path: Path) -> None:
-    """What onnx's own inference doesn't follow: the norm's output, and half of a size through a reshaped scalar."""
+    """onnx's own inference follows neither the norm's output nor half of a size through a reshaped scalar."""
     half = helper.make_tensor("two", TensorProto.INT64, [], [2])
     flat = helper.make_tensor("flat", TensorProto.INT64, [1], [-1])
     gains = [helper.make_tensor(name, TensorProto.FLOAT, [4], [1.0] * 4) for name in ("scale", "bias")]
@@ -69,8 +69,8 @@ def test_shapes_pass_a_group_norm_and_a_computed_size(tmp_path: Path) -> None:
     model = load_graph(tmp_path / "g.onnx", {"x": (3, 4, 10)})
     assert tensor_types(model).shapes["normed"] == (3, 4, 10)
     assert tensor_types(model).shapes["y"] == (24, 5)
-    assert [node.op_type for node in model.graph.node].count("GroupNormalization") == 1, "the graph itself stays as it is"
-    free = tensor_types(load_graph(tmp_path / "g.onnx"))
-    assert free.shapes["normed"] == ("B", 4, "W")
-    assert free.constants >= {"two", "flat"}
-    assert np.prod([size for size in free.shapes["scale"] if isinstance(size, int)]) == 4
+    assert [node.op_type for node in model.graph.node].count("GroupNormalization") == 1, "the graph itself is unchanged"
+    dynamic = tensor_types(load_graph(tmp_path / "g.onnx"))
+    assert dynamic.shapes["normed"] == ("B", 4, "W")
+    assert dynamic.constants >= {"two", "flat"}
+    assert np.prod([size for size in dynamic.shapes["scale"] if isinstance(size, int)]) == 4

@@ -1,4 +1,4 @@
-"""The parser's table against every exported graph, and against nodes that it must refuse."""
+"""The table of the parser on every exported graph, and on nodes that it must refuse."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import onnx
 import pytest
 from onnx import NodeProto, TensorProto, helper
 
+from omnigen2_rt.exporter.engines.attention import FUSED_WIDTHS, lacks_fused_attention
 from omnigen2_rt.exporter.engines.graph_shapes import Types, load_graph, tensor_types
 from omnigen2_rt.exporter.engines.parser_support import (
     EXTERNAL_DATA_KEYS,
-    FUSED_WIDTHS,
     SUPPORTED,
     check_graph,
     check_node,
-    lacks_fused_attention,
 )
 from omnigen2_rt.plugins.omni_rope import DOMAIN, OP_TYPE, PLUGIN_ATTRIBUTES
 from omnigen2_rt.runtime.bundle import Bundle
@@ -29,13 +28,13 @@ def node(op: str, inputs: int = 1, outputs: int = 1, **attributes: Any) -> NodeP
     return helper.make_node(op, *names, name="bad_node", **attributes)
 
 
-def problems(given: NodeProto, types: Types = NO_TYPES, rope: str = "plugin") -> list[str]:
-    return [str(found) for found in check_node(given, types, rope=rope)]
+def problems(checked: NodeProto, types: Types = NO_TYPES, rope: str = "plugin") -> list[str]:
+    return [str(finding) for finding in check_node(checked, types, rope=rope)]
 
 
 @pytest.mark.parametrize("rope", ["plugin", "native"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
-def test_graph_of_every_component_is_taken(bundles: dict[str, Path], precision: str, rope: str) -> None:
+def test_graph_of_every_component_is_supported(bundles: dict[str, Path], precision: str, rope: str) -> None:
     bundle = Bundle.open(bundles["A"])
     for graph in bundle.manifest.graphs:
         if graph.precision == precision:
@@ -56,13 +55,13 @@ def test_graph_for_native_rope_holds_only_standard_operators(bundles: dict[str, 
 
 def test_graph_with_our_operator_is_refused_for_native_rope(bundles: dict[str, Path]) -> None:
     bundle = Bundle.open(bundles["A"])
-    found = check_graph(bundle.path / bundle.graph("transformer", "bf16").file, rope="native")
-    assert found
-    assert all("give the inlined twin" in str(finding) for finding in found)
+    findings = check_graph(bundle.path / bundle.graph("transformer", "bf16").file, rope="native")
+    assert findings
+    assert all("use the inlined twin" in str(finding) for finding in findings)
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("refused", "message"),
     [
         (node("Unique"), "not in the table"),
         (node("Resize", antialias=1), "antialiasing"),
@@ -79,15 +78,14 @@ def test_graph_with_our_operator_is_refused_for_native_rope(bundles: dict[str, P
         (node("Conv", domain="com.example"), "'com.example'"),
     ],
 )
-def test_node_that_the_parser_refuses_is_named_with_advice(given: NodeProto, message: str) -> None:
-    told = problems(given)
-    assert len(told) == 1
-    assert told[0].startswith(f"{given.op_type} bad_node: ")
-    assert message in told[0]
+def test_node_that_the_parser_refuses_is_named_with_advice(refused: NodeProto, message: str) -> None:
+    (problem,) = problems(refused)
+    assert problem.startswith(f"{refused.op_type} bad_node: ")
+    assert message in problem
 
 
 @pytest.mark.parametrize(
-    ("given", "dtypes", "told"),
+    ("refused", "dtypes", "message"),
     [
         (node("MatMul", 2), {"i0": TensorProto.DOUBLE}, "i0 is DOUBLE"),
         (node("Gemm", 2), {"i0": TensorProto.INT64}, "i0 is INT64"),
@@ -95,26 +93,26 @@ def test_node_that_the_parser_refuses_is_named_with_advice(given: NodeProto, mes
         (node("Attention", 4), {"i0": TensorProto.BOOL, "i3": TensorProto.BOOL}, "i0 is BOOL"),
         (node("Reshape", 2), {"i0": TensorProto.UINT8, "i1": TensorProto.INT64}, "i0 is UINT8"),
     ],
-    ids=lambda given: getattr(given, "op_type", ""),
+    ids=lambda value: getattr(value, "op_type", ""),
 )
-def test_node_of_a_wrong_type_is_refused(given: NodeProto, dtypes: dict[str, int], told: str) -> None:
-    (problem,) = problems(given, Types(dtypes=dtypes, shapes={}, constants=frozenset()))
-    assert told in problem
+def test_node_of_a_wrong_type_is_refused(refused: NodeProto, dtypes: dict[str, int], message: str) -> None:
+    (problem,) = problems(refused, Types(dtypes=dtypes, shapes={}, constants=frozenset()))
+    assert message in problem
 
 
 @pytest.mark.parametrize(
-    ("given", "shapes", "told"),
+    ("refused", "shapes", "message"),
     [
         (node("Attention", 3), {"i0": (1, 5, 32)}, "Q has 3 axes"),
         (node("Attention", 4), {"i3": (5, 5)}, "its mask has 2 axes"),
         (node("RotaryEmbedding", 3), {"i1": (5, 8)}, "i1 has 2 axes; expand tables"),
         (node("GroupNormalization", 3), {"i0": (5, 8)}, "its input has 2 axes"),
     ],
-    ids=lambda given: getattr(given, "op_type", ""),
+    ids=lambda value: getattr(value, "op_type", ""),
 )
-def test_node_of_a_wrong_rank_is_refused(given: NodeProto, shapes: dict[str, Any], told: str) -> None:
-    (problem,) = problems(given, Types(dtypes={}, shapes=shapes, constants=frozenset()))
-    assert told in problem
+def test_node_of_a_wrong_rank_is_refused(refused: NodeProto, shapes: dict[str, Any], message: str) -> None:
+    (problem,) = problems(refused, Types(dtypes={}, shapes=shapes, constants=frozenset()))
+    assert message in problem
 
 
 def test_node_of_nine_axes_is_refused() -> None:
@@ -124,45 +122,47 @@ def test_node_of_nine_axes_is_refused() -> None:
 
 def test_node_of_our_operator_needs_the_plugin_attributes() -> None:
     attributes = {**PLUGIN_ATTRIBUTES, "epsilon": 1e-5}
-    good = node(OP_TYPE, 4, domain=DOMAIN, **attributes)
-    assert problems(good) == []
+    assert problems(node(OP_TYPE, 4, domain=DOMAIN, **attributes)) == []
     for name in PLUGIN_ATTRIBUTES:
         fewer = {key: value for key, value in attributes.items() if key != name}
         assert f"its attribute {name} is None" in problems(node(OP_TYPE, 4, domain=DOMAIN, **fewer))[0]
 
 
 def test_node_of_our_operator_needs_a_fixed_number_of_heads() -> None:
-    """The kernel is compiled for it; a graph that leaves it to a computed shape failed only in the build."""
-    given = node(OP_TYPE, 4, domain=DOMAIN, **PLUGIN_ATTRIBUTES, epsilon=1e-5)
-    for heads, told in ((21, []), ("unk__0", ["state the number of heads"])):
-        types = Types(dtypes={}, shapes={"i0": ("batch", "tokens", heads, 120)}, constants=frozenset())
-        assert [advice in problem for advice, problem in zip(told, problems(given, types), strict=True)] == [True] * len(told)
+    """The kernel is compiled for it. A graph with a computed number of heads failed only in the build."""
+    rope = node(OP_TYPE, 4, domain=DOMAIN, **PLUGIN_ATTRIBUTES, epsilon=1e-5)
+    fixed, computed = (
+        problems(rope, Types(dtypes={}, shapes={"i0": ("batch", "tokens", heads, 120)}, constants=frozenset()))
+        for heads in (21, "unk__0")
+    )
+    assert fixed == []
+    assert len(computed) == 1 and "state the number of heads" in computed[0]
 
 
-@pytest.mark.parametrize(("opset", "told"), [(23, []), (8, ["export with 9 to 24"]), (25, ["export with 9 to 24"])])
-def test_graph_of_an_unknown_opset_is_refused(tmp_path: Path, opset: int, told: list[str]) -> None:
+@pytest.mark.parametrize(("opset", "advice"), [(23, []), (8, ["export with 9 to 24"]), (25, ["export with 9 to 24"])])
+def test_graph_of_an_unknown_opset_is_refused(tmp_path: Path, opset: int, advice: list[str]) -> None:
     value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "xy"]
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", value[:1], value[1:])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)]), tmp_path / "g.onnx")
-    assert [found.advice for found in check_graph(tmp_path / "g.onnx", rope="native")] == told
+    assert [finding.advice for finding in check_graph(tmp_path / "g.onnx", rope="native")] == advice
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
-def test_graph_tells_its_weights_files_in_words_that_the_parser_knows(
+def test_graph_refers_to_weights_by_keys_that_the_parser_knows(
     bundles: dict[str, Path], precision: str
 ) -> None:
-    """It refuses a key that it doesn't know, and a path that leaves the graph's folder."""
+    """The parser refuses an unknown key, and a path that leaves the graph's folder."""
     bundle = Bundle.open(bundles["A"])
-    seen = set()
+    keys = set()
     for graph in bundle.manifest.graphs:
         if graph.precision == precision:
             model = onnx.load(bundle.path / graph.file, load_external_data=False)
-            seen |= {entry.key for weight in model.graph.initializer for entry in weight.external_data}
-    assert {"location", "offset", "length"} <= seen <= EXTERNAL_DATA_KEYS
+            keys |= {entry.key for weight in model.graph.initializer for entry in weight.external_data}
+    assert {"location", "offset", "length"} <= keys <= EXTERNAL_DATA_KEYS
 
 
-def test_graph_of_the_vae_states_its_heads_width(bundles: dict[str, Path]) -> None:
-    """512 wide in the real model: only if it is known can its attention be marked before the first build."""
+def test_graph_of_the_vae_states_its_head_width(bundles: dict[str, Path]) -> None:
+    """The full model's is 512, without a fused kernel: the first build needs to know it."""
     bundle = Bundle.open(bundles["A"])
     for component in ("vae_encoder", "vae_decoder"):
         model = load_graph(bundle.path / bundle.graph(component, "bf16").file)

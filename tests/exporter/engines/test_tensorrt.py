@@ -1,11 +1,12 @@
-"""Builder and runner against TensorRT's real bindings, in a process of their own with stub libraries.
+"""Builder and backend against TensorRT's real bindings, in separate processes with stub libraries.
 
-The checks are the functions of the files below; one process runs all of a file.
+The checks are the functions of the files below; one process runs all checks of a file.
 """
 
 from __future__ import annotations
 
 import ast
+import json
 from pathlib import Path
 
 import pytest
@@ -14,19 +15,19 @@ from tests.tensorrt_stubs import needs_compiler, run_with_stubs
 
 FOLDER = Path(__file__).parent
 FILES = ("name_checks", "builder_checks", "cache_checks", "runner_checks", "loading_checks")
-NOT_CHECKS = {"main", "chain", "used", "missing_names", "timing_cache", "changed_machine", "changed_bundle"}
+NOT_CHECKS = {"main", "chain", "used_names", "checked_names", "timing_cache", "changed_machine", "changed_bundle"}
 
 RUN_ALL = """
 import importlib, json, sys, traceback
 module = importlib.import_module("tests.exporter.engines." + {file!r})
-told = {{}}
+outcomes = {{}}
 for name in {checks!r}:
     try:
         getattr(module, name)()
-        told[name] = ""
+        outcomes[name] = ""
     except BaseException:
-        told[name] = traceback.format_exc()
-print("RESULT" + json.dumps(told))
+        outcomes[name] = traceback.format_exc()
+print("RESULT" + json.dumps(outcomes))
 """
 
 
@@ -40,15 +41,13 @@ CHECKS = [(file, check) for file in FILES for check in checks_of(file)]
 
 @pytest.fixture(scope="module")
 def outcomes() -> dict[str, dict[str, str]]:
-    import json
-
-    told = {}
+    results = {}
     for file in sorted({file for file, _ in CHECKS}):
         finished = run_with_stubs(RUN_ALL.format(file=file, checks=checks_of(file)))
         lines = [line for line in finished.stdout.splitlines() if line.startswith("RESULT")]
         assert lines, finished.stderr[-3000:]
-        told[file] = json.loads(lines[0].removeprefix("RESULT"))
-    return told
+        results[file] = json.loads(lines[0].removeprefix("RESULT"))
+    return results
 
 
 @needs_compiler

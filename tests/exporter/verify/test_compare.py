@@ -1,4 +1,4 @@
-"""The comparison: it passes a good bundle in every precision, sees a wrong weight in each, and reports both ways."""
+"""The comparison: it accepts a correct bundle and detects a wrong weight in every precision; its report as text and JSON."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ import pytest
 
 from omnigen2_rt.exporter.components import COMPONENTS
 from omnigen2_rt.exporter.verify import compare as comparison
-from omnigen2_rt.exporter.verify.compare import Report, compare, difference
-from omnigen2_rt.runtime.errors import BackendError
+from omnigen2_rt.exporter.verify.compare import Report, compare
+from omnigen2_rt.exporter.verify.difference import difference
+from omnigen2_rt.runtime.errors import BackendError, Cancelled
 from tests.exporter.checkpoints import TRANSFORMER, A, copied, edit_tensors, scaled_weight
 from tests.rounding import add_rounding_backend
 
 ALTERED = {"fp32": 1.01, "fp16": 1.1, "bf16": 1.5}
-"""What the last weight is multiplied by."""
+"""The factor on the last weight, by precision."""
 
 
 def test_compare_of_an_export_is_within_tolerance(bundles: dict[str, Path]) -> None:
-    seen: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     settings = {"backend": "ort-cpu", "steps": 2, "threads": 1}
-    report = compare(A, bundles["A"], **settings, progress=lambda what, done, total: seen.append((done, total)))
+    report = compare(A, bundles["A"], **settings, progress=lambda done, total, what: calls.append((done, total)))
     assert (report.precision, report.within_tolerance) == ("fp32", True), report.table()
     names = [*(component.name for component in COMPONENTS), "text to image", "image editing"]
     assert [row.name for row in report.differences] == names
-    assert seen == [(k, len(names)) for k in range(len(names))]
+    assert calls == [(k, len(names)) for k in range(len(names))]
     assert max(row.relative_error for row in report.differences) < 1e-4
     assert len(report.table().splitlines()) == len(names) + 1
-    told = json.loads(report.to_json())
-    assert told["within_tolerance"] is True and told["differences"][0]["name"] == names[0]
+    data = json.loads(report.to_json())
+    assert data["within_tolerance"] is True and data["differences"][0]["name"] == names[0]
 
 
-def test_compare_under_a_memory_limit_gives_the_same(bundles: dict[str, Path]) -> None:
+def test_compare_under_a_memory_limit_is_within_tolerance(bundles: dict[str, Path]) -> None:
     report = compare(A, bundles["A"], precision="fp16", steps=1, threads=1, memory_limit_bytes=1)
     assert report.within_tolerance, report.table()
 
@@ -64,7 +65,7 @@ def test_compare_of_an_engine_that_rounds_to_16_bits_is_within_tolerance(
 def test_compare_of_a_bundle_with_altered_weights_is_not_within_tolerance(
     precision: str, bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The drawings alone must show it: a component's own tolerance is another matter."""
+    """The drawings alone must reveal it, without the components' tolerances."""
     monkeypatch.setattr(comparison, "COMPONENTS", ())
     backend = "ort-cpu" if precision == "fp32" else add_rounding_backend(monkeypatch)
     altered = scaled_weight(bundles["A"], tmp_path, "norm_out.linear_2.weight", ALTERED[precision])
@@ -72,18 +73,23 @@ def test_compare_of_a_bundle_with_altered_weights_is_not_within_tolerance(
     assert not any(row.within_tolerance for row in report.differences), report.table()
 
 
-def test_compare_in_a_precision_that_does_not_run_says_so(bundles: dict[str, Path]) -> None:
+def test_compare_in_a_precision_that_does_not_run_is_an_error(bundles: dict[str, Path]) -> None:
     with pytest.raises(BackendError, match="ort-cpu can't run bf16"):
         compare(A, bundles["A"], backend="ort-cpu", precision="bf16")
 
 
-def test_difference_measures_what_it_names() -> None:
+def test_compare_is_cancelled_by_its_progress(bundles: dict[str, Path]) -> None:
+    with pytest.raises(Cancelled, match=f"the comparison was stopped before {COMPONENTS[1].name}"):
+        compare(A, bundles["A"], backend="ort-cpu", threads=1, progress=lambda done, total, what: done < 1)
+
+
+def test_difference_computes_every_error() -> None:
     row = difference("x", "component", np.array([3.0, 4.0]), np.array([3.0, 4.5]), 0.2)
     assert (row.max_error, row.mean_error, row.relative_error) == (0.5, 0.25, 0.1)
     assert row.within_tolerance and row.cosine == pytest.approx(27 / (5 * math.hypot(3, 4.5)))
 
 
-def test_difference_that_is_not_a_number_is_never_within_tolerance() -> None:
+def test_difference_of_nan_is_never_within_tolerance() -> None:
     row = difference("x", "component", np.ones(2), np.array([1.0, math.nan]), 1.0)
     report = Report(checkpoint="c", bundle="b", backend="ort-cpu", precision="fp32", differences=(row,))
     assert not report.within_tolerance

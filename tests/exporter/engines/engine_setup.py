@@ -1,4 +1,4 @@
-"""A small world for the runner: a bundle with stored engines, on doubles of TensorRT and CUDA.
+"""A TensorRT backend on doubles of TensorRT and CUDA, with a small bundle and stored engines.
 
 Imported only where `import tensorrt` works, with stub libraries (`tests/tensorrt_stubs.py`).
 """
@@ -17,19 +17,21 @@ import tensorrt as trt
 
 from omnigen2_rt.exporter.engines.cache import store_engine
 from omnigen2_rt.runtime.backends.tensorrt import backend as tensorrt
-from omnigen2_rt.runtime.backends.tensorrt import cuda
 from omnigen2_rt.runtime.backends.tensorrt import library as tensorrt_library
 from omnigen2_rt.runtime.backends.tensorrt.engines import make_key
 from omnigen2_rt.runtime.errors import BackendError
-from tests.exporter.engines.fake_cuda import FakeCuda
+from tests.exporter.engines.fake_cuda import FakeCuda, fake_cuda
 from tests.exporter.engines.fake_tensorrt import LANGUAGE_MODEL, TRANSFORMER, Engine, Plan, fake_runtime
-from tests.exporter.engines.made_bundle import HIDDEN, make_bundle
+from tests.exporter.engines.small_bundle import GRAPHS, HIDDEN, make_bundle
 
 PLANS = {"transformer": TRANSFORMER, "velocity_head": TRANSFORMER, "language_model": LANGUAGE_MODEL}
 
 
-class World:
-    """A bundle with stored engines, fake CUDA, fake engines and the backend on them. `engine`: the first component's."""
+class EngineSetup:
+    """A bundle with stored engines, fake CUDA, fake engines and the backend on them.
+
+    engine: the first component's.
+    """
 
     def __init__(
         self,
@@ -42,16 +44,14 @@ class World:
         **options: object,
     ) -> None:
         self.cuda = FakeCuda()
-        self.bundle = make_bundle(folder / "bundle", components=components)
+        self.bundle = make_bundle(folder / "bundle", graphs={name: GRAPHS[name]() for name in components})
         self.engines = {name: Engine(self.cuda, plans[name], streamable) for name in components}
         self.engine = self.engines[components[0]]
         self.runtime = fake_runtime({f"plan of {name}".encode(): engine for name, engine in self.engines.items()})
-        with mock.patch.object(cuda, "import_cudart", lambda: self.cuda):
-            with mock.patch.object(tensorrt_library, "import_cudart", lambda: self.cuda):
-                with mock.patch.object(trt, "Runtime", self.runtime):
-                    for name in components:
-                        self.store(name, options)
-                    self.backend = tensorrt.TensorRTBackend(self.bundle, "fp16", streams_weights, limit)
+        with fake_cuda(self.cuda), mock.patch.object(trt, "Runtime", self.runtime):
+            for name in components:
+                self.store(name, options)
+            self.backend = tensorrt.TensorRTBackend(self.bundle, "fp16", streams_weights, limit)
 
     def store(self, component: str, options: dict[str, object]) -> None:
         machine = tensorrt_library.this_machine()
@@ -67,14 +67,14 @@ class World:
         }
 
     def run(self, session: Any, **sizes: Any) -> float:
-        """A run's first value."""
+        """The first value of a run's output."""
         return float(self.backend.to_host(session.run(self.feeds(**sizes))["hidden_states"])[0, 0, 0])
 
 
 @contextmanager
-def world(**settings: Any) -> Iterator[World]:
+def engine_setup(**settings: Any) -> Iterator[EngineSetup]:
     with tempfile.TemporaryDirectory() as folder:
-        yield World(Path(folder), **settings)
+        yield EngineSetup(Path(folder), **settings)
 
 
 @contextmanager
@@ -84,4 +84,4 @@ def fails(text: str) -> Iterator[None]:
     except BackendError as error:
         assert text in str(error), str(error)
         return
-    raise AssertionError(f"no error about {text!r}")
+    raise AssertionError(f"no error with {text!r}")

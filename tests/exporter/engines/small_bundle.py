@@ -1,15 +1,16 @@
-"""A bundle of one small graph made by hand: what the engine tests need, without an export."""
+"""A bundle of small handwritten graphs, for engine tests that need no export."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
 from onnx import TensorProto, helper
 
 from omnigen2_rt.runtime.backends.keys import Key
-from omnigen2_rt.runtime.backends.tensorrt.engines import Machine
+from omnigen2_rt.runtime.backends.tensorrt.engines import Machine, make_key
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.manifest import (
     FORMAT_VERSION,
@@ -25,49 +26,68 @@ from omnigen2_rt.runtime.manifest import (
     VAEParameters,
 )
 
+Shape = tuple[int | str, ...]
+
 MACHINE = Machine(tensorrt="11.4.0.106", gpu="NVIDIA Test 1", compute_capability="9.0", driver="580.1")
-HIDDEN, HEAD = 32, 16
+HIDDEN = 32
 
 
-def attention_graph() -> onnx.ModelProto:
-    """image_tokens (B, L, D) through one attention of two heads, plus the references' sum of nothing."""
+def attention_graph(heads: int = 2, doc: str = "") -> onnx.ModelProto:
+    """One attention over image_tokens (B, L, D). `doc` only changes the file's bytes; the references go unused."""
     nodes = [
         helper.make_node("Reshape", ["image_tokens", "heads"], ["split"], name="split"),
-        helper.make_node("Transpose", ["split"], ["q"], name="turn", perm=[0, 2, 1, 3]),
+        helper.make_node("Transpose", ["split"], ["q"], name="transpose", perm=[0, 2, 1, 3]),
         helper.make_node("Attention", ["q", "q", "q"], ["a"], name="attention"),
-        helper.make_node("Transpose", ["a"], ["back"], name="turn_back", perm=[0, 2, 1, 3]),
+        helper.make_node("Transpose", ["a"], ["back"], name="transpose_back", perm=[0, 2, 1, 3]),
         helper.make_node("Reshape", ["back", "joined"], ["hidden_states"], name="join"),
     ]
     weights = [
-        helper.make_tensor("heads", TensorProto.INT64, [4], [0, 0, 2, HEAD]),
+        helper.make_tensor("heads", TensorProto.INT64, [4], [0, 0, heads, HIDDEN // heads]),
         helper.make_tensor("joined", TensorProto.INT64, [3], [0, 0, HIDDEN]),
     ]
     shapes = {"references": (1, "reference_tokens", HIDDEN), "image_tokens": ("batch", "image_tokens", HIDDEN)}
-    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT16, shape) for name, shape in shapes.items()]
-    output = helper.make_tensor_value_info("hidden_states", TensorProto.FLOAT16, shapes["image_tokens"])
-    graph = helper.make_graph(nodes, "transformer", inputs, [output], weights)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)])
+    return _model(nodes, shapes, ("hidden_states", shapes["image_tokens"]), weights, doc)
 
 
-def cache_graph() -> onnx.ModelProto:
-    """The keys of one layer of a language model: what was, and what is new."""
+def kv_cache_graph() -> onnx.ModelProto:
+    """The keys of one layer of a language model: joins past and new ones."""
     node = helper.make_node("Concat", ["past", "new"], ["present"], name="join", axis=2)
     shapes = {"past": (1, 1, "past_tokens", 2), "new": (1, 1, "text_tokens", 2)}
-    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT16, shape) for name, shape in shapes.items()]
-    output = helper.make_tensor_value_info("present", TensorProto.FLOAT16, (1, 1, "total_tokens", 2))
-    graph = helper.make_graph([node], "language_model", inputs, [output])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)])
+    return _model([node], shapes, ("present", (1, 1, "total_tokens", 2)))
 
 
-GRAPHS = {"transformer": attention_graph, "velocity_head": attention_graph, "language_model": cache_graph}
+def antialiasing_graph() -> onnx.ModelProto:
+    """A Resize node that TensorRT's parser would refuse."""
+    node = helper.make_node("Resize", ["image_tokens", "", "scales"], ["resized"], name="layers.0.resize", antialias=1)
+    scales = helper.make_tensor("scales", TensorProto.FLOAT, [3], [1.0, 1.0, 1.0])
+    shape = ("batch", "image_tokens", HIDDEN)
+    return _model([node], {"image_tokens": shape}, ("resized", shape), [scales])
+
+
+def _model(
+    nodes: list[onnx.NodeProto],
+    inputs: Mapping[str, Shape],
+    output: tuple[str, Shape],
+    weights: list[onnx.TensorProto] | None = None,
+    doc: str = "",
+) -> onnx.ModelProto:
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT16, shape) for name, shape in (*inputs.items(), output)
+    ]
+    graph = helper.make_graph(nodes, "graph", values[:-1], values[-1:], weights or [])
+    return helper.make_model(graph, doc_string=doc, opset_imports=[helper.make_opsetid("", 23)])
+
+
+GRAPHS = {"transformer": attention_graph, "velocity_head": attention_graph, "language_model": kv_cache_graph}
 
 
 def make_bundle(
-    folder: Path, *, weights: bytes = b"weights", scale: float = 1.0, components: tuple[str, ...] = ("transformer",)
+    folder: Path, *, weights: bytes = b"weights", graphs: Mapping[str, onnx.ModelProto] | None = None
 ) -> Bundle:
-    """A bundle of small graphs in fp16, by default a single "transformer". Another `scale` makes another graph file."""
+    """A bundle of small graphs in fp16 by component, by default a single "transformer"."""
     folder.mkdir(parents=True)
     (folder / "w.bin").write_bytes(weights)
+    graphs = {"transformer": attention_graph()} if graphs is None else graphs
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         source="made by a test",
@@ -86,17 +106,15 @@ def make_bundle(
         scheduler=SchedulerParameters(dynamic_time_shift=False),
         prompts=Prompts(drawing="{prompt}"),
         tokenizer="tokenizer.json",
-        graphs=tuple(_write_graph(folder, component, scale) for component in components),
+        graphs=tuple(_write_graph(folder, component, model) for component, model in graphs.items()),
         files=(FileSpec(file="w.bin", size_bytes=len(weights), sha256=hashlib.sha256(weights).hexdigest()),),
     )
     (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     return Bundle.open(folder)
 
 
-def _write_graph(folder: Path, component: str, scale: float) -> GraphSpec:
+def _write_graph(folder: Path, component: str, model: onnx.ModelProto) -> GraphSpec:
     path = folder / f"{component}.fp16.onnx"
-    model = GRAPHS[component]()
-    model.doc_string = str(scale)
     onnx.save(model, path)
     return GraphSpec(
         component=component,
@@ -116,12 +134,8 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
     return TensorSpec(dtype="float16", shape=shape)
 
 
-def make_test_key(bundle: Bundle, **changed: object) -> Key:
-    """The key of the bundle's engine on MACHINE, with some ingredients changed."""
-    from omnigen2_rt.runtime.backends.tensorrt.engines import make_key
-
+def make_test_key(bundle: Bundle, **overrides: object) -> Key:
+    """The key of the bundle's engine on MACHINE, with `overrides`."""
     graph = bundle.graph("transformer", "fp16")
-    key = make_key(
-        bundle, graph, MACHINE, rope="plugin", profiles=[{"name": "text"}], options={"optimization_level": 3}
-    )
-    return {**key, **changed}
+    profiles, options = [{"name": "text"}], {"optimization_level": 3}
+    return {**make_key(bundle, graph, MACHINE, rope="plugin", profiles=profiles, options=options), **overrides}
