@@ -68,8 +68,8 @@ def worst_error(config: str, bundle: Path, precision: str, component: Component,
     """The largest relative error among the component's outputs."""
     feeds = component.sample(reference(config).checkpoint.config_of(component), seed=3, **sizes)
     engine = OrtBackend(Bundle.open(bundle), "ort-cpu", precision, threads=1)
-    wanted, given = (side.open(component.name).run(feeds) for side in (reference(config), engine))
-    pairs = [(reference(config).to_host(wanted[name]), engine.to_host(given[name])) for name in wanted]
+    expected, actual = (side.open(component.name).run(feeds) for side in (reference(config), engine))
+    pairs = [(reference(config).to_host(expected[name]), engine.to_host(actual[name])) for name in expected]
     assert all(a.shape == b.shape for a, b in pairs)
     return max(difference("", "", a, b, 0.0).relative_error for a, b in pairs)
 
