@@ -78,7 +78,7 @@ def quantize(
     )
     bar = ProgressLine()
     score = scoring_for(before)
-    report = quantize_bundle(folder, target, scheme, calibration=calibration, score=score, progress=lambda what, done, total: bar.show(done, total, what))
+    report = quantize_bundle(folder, target, scheme, calibration=calibration, score=score, progress=bar.show)
     bar.end()
     typer.echo(report.table())
     typer.echo(str(target))
