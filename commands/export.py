@@ -18,13 +18,14 @@ def export(
     bundle: Annotated[Path, typer.Argument(help="The folder to make.")],
     precision: Annotated[list[str] | None, typer.Option(help="fp32, fp16 or bf16; may be repeated.")] = None,
     lora: Annotated[Path | None, typer.Option(help="A LoRA file (or folder) to merge.")] = None,
-    lora_scale: Annotated[float | None, typer.Option(help="How strongly the LoRA counts; 1 by default.")] = None,
+    lora_scale: Annotated[float | None, typer.Option(help="The factor of the LoRA's change; 1 by default.")] = None,
     materialize: Annotated[bool, typer.Option(help="Also write the weights converted to each precision.")] = False,
     force: Annotated[bool, typer.Option(help="Replace an existing bundle.")] = False,
 ) -> None:
     """Export a checkpoint to a bundle: graphs beside hard links to the checkpoint's own weights."""
     needs_extra("export", "torch", "onnx", "onnxscript", "safetensors")
-    from ..exporter.export import DEFAULT_PRECISIONS, Lora, export_bundle
+    from ..exporter.export import DEFAULT_PRECISIONS, export_bundle
+    from ..exporter.weights.lora import Lora
 
     if lora is None and lora_scale is not None:
         raise OmniGen2Error("--lora-scale belongs to --lora")
@@ -36,7 +37,7 @@ def export(
         lora=None if lora is None else Lora(path=lora, scale=1.0 if lora_scale is None else lora_scale),
         materialized=materialize,
         force=force,
-        progress=lambda what, done, total: bar.show(done, total, what),
+        progress=bar.show,
     )
     bar.end()
     resumed = f", {report.resumed_graphs} of them from an earlier run" if report.resumed_graphs else ""
@@ -49,10 +50,10 @@ def quantize(
     bundle: Annotated[str, typer.Argument(help="The bundle's folder, or nano.")],
     target: Annotated[Path, typer.Argument(help="The folder to make.")],
     scheme: Annotated[str, typer.Option(help="int8-weights, int4-weights or int8.")],
-    prompts: Annotated[
-        Path | None, typer.Option(help="A text file, a prompt a line, to draw while activations are measured.")
+    prompts: Annotated[Path | None, typer.Option(help="A text file of calibration prompts, one a line.")] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Height and width of the calibration drawings; at most 256 by default.")
     ] = None,
-    size: Annotated[int | None, typer.Option(help="Height and width of what is drawn; 256 at most by default.")] = None,
     threads: Threads = None,
     memory_limit: Annotated[
         str | None, typer.Option(help="Keep open weights below this, e.g. 4GB; half the memory if they take more.")
@@ -76,14 +77,8 @@ def quantize(
         memory_limit_bytes=memory_bytes(memory_limit),
     )
     bar = ProgressLine()
-    report = quantize_bundle(
-        folder,
-        target,
-        scheme,
-        calibration=calibration,
-        score=scoring_for(before),
-        progress=lambda what, done, total: bar.show(done, total, what),
-    )
+    score = scoring_for(before)
+    report = quantize_bundle(folder, target, scheme, calibration=calibration, score=score, progress=bar.show)
     bar.end()
     typer.echo(report.table())
     typer.echo(str(target))

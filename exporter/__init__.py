@@ -1,1 +1,1 @@
-"""From a PyTorch checkpoint to a bundle: graphs without weights, a manifest, and the checks that hold them to the reference."""
+"""Exports a PyTorch checkpoint to a bundle: graphs without weights, a manifest, and comparisons with the reference."""

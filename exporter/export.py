@@ -1,66 +1,48 @@
-"""The whole export: a checkpoint goes in, a bundle comes out, or nothing does.
+"""The whole export: from a checkpoint to a bundle, or nothing.
 
-Everything is written into a folder beside the bundle, `<bundle>.partial`, which becomes the bundle by one rename. If the export
-is killed, the next run of the same job finds the graphs that were done there and goes on.
+If an export is killed, the next run of the same job takes over the graphs that were finished.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
-import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 
-import onnx
-import onnx.inliner
-import onnx_ir as ir
-
 from ..plugins.omni_rope.torch_export import emit
-from ..reference.safetensors_header import TensorLocation
 from ..runtime.bundle import CALIBRATION
 from ..runtime.dtypes import PRECISIONS
-from ..runtime.errors import BundleError, ExportError
-from ..runtime.files import file_hash, header_hash
-from ..runtime.manifest import MANIFEST, FileSpec, GraphSpec, Manifest, TensorSpec
+from ..runtime.errors import ExportError
+from ..runtime.files import file_hash, header_hash, write_whole
+from ..runtime.manifest import MANIFEST, FileSpec, GraphSpec
+from ..runtime.progress import Progress, no_progress
+from .bundle_writer import disk_errors, file_spec, publish, remove_temporary_files, staging_folder, write_manifest
 from .checkpoint import PARTS, Checkpoint
-from .components import COMPONENTS, Component, Tensor
-from .manifest import TOKENIZER, make_manifest, write_tokenizer
-from .trace import ONNX_DTYPES, trace
-from .weights.lora import check_lora, lora_file, merge_lora
+from .components import COMPONENTS, Component
+from .graphs import component_spec, graph_file, write_component
+from .manifest import TOKENIZER
+from .weights.lora import Lora, check_lora, lora_file, merge_lora
 from .weights.materialize import materialize
 from .weights.placement import place
-from .weights.zero_copy import attach_weights
+from .weights.tensor_file import Locations
 
 TOOLS = ("omnigen2-rt", "torch", "onnx", "onnx-ir", "onnxscript")
-JOB = "job.json"
+RECORD = "job.json"
 DEFAULT_PRECISIONS = ("fp32", "bf16")  # what CPUs and what GPUs compute in
-DTYPE_NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many pieces are done, and how many there are."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lora:
-    """A LoRA to merge: a safetensors file or a folder with one, and how strongly it counts. Raises ExportError."""
-
-    path: Path
-    scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not math.isfinite(self.scale):
-            raise ExportError(f"the LoRA's scale, {self.scale}, is not a finite number")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportReport:
-    """What an export did. `copied`: weight files that had to be copied because no link was possible."""
+    """The result of an export.
+
+    resumed_graphs: those taken over from an earlier, killed run.
+    copied: weight files that had to be copied because no link was possible.
+    """
 
     bundle: Path
     graphs: int
@@ -77,44 +59,76 @@ def export_bundle(
     lora: Lora | None = None,
     materialized: bool = False,
     force: bool = False,
-    progress: Progress = lambda what, done, total: None,
+    components: Sequence[Component] | None = None,
+    progress: Progress = no_progress,
 ) -> ExportReport:
     """Export a checkpoint (a directory or a Hugging Face id) to a bundle.
 
     materialized: also write the weights converted to each precision that isn't the stored one, so that a runtime can map
-    them instead of converting at load. force: replace an existing bundle. Raises ExportError; then `bundle` is as it was.
+    them instead of converting at load.
+    force: replace an existing bundle.
+    components: all by default; a pipeline needs them all.
+    Raises ExportError; then `bundle` is as it was.
     """
     started = time.monotonic()
     bundle = Path(bundle)  # drops a slash at the end, which would put the staging folder inside
     _check(bundle, precisions, force)
-    opened = Checkpoint.open(checkpoint)
-    _check_manifest(opened)
-    if lora is not None:
-        check_lora(lora.path, opened.locations["transformer"])
-    staging = Path(f"{bundle}.partial")
-    job = _describe(opened, precisions, lora, materialized)
-    try:
-        done = _resume(staging, job)
-        progress("placing weights", 0, _pieces(precisions))
-        copied, locations = _place_weights(opened, staging, lora)
-        graphs = _export_graphs(opened, locations, staging, precisions, materialized, job, done, progress)
-        progress("hashing weights", len(graphs), _pieces(precisions))
-        write_tokenizer(opened, staging)
-        if (opened.path / CALIBRATION).is_file():
-            shutil.copyfile(opened.path / CALIBRATION, staging / CALIBRATION)
-        manifest = make_manifest(opened, graphs, _files(staging), {tool: version(tool) for tool in TOOLS})
-        (staging / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-        (staging / JOB).unlink()
-        _publish(staging, bundle)
-    except OSError as error:
-        raise ExportError(f"can't write {error.filename or str(staging)!r}: {error.strerror or error}") from error
-    return ExportReport(
-        bundle=bundle,
-        graphs=len(graphs),
-        resumed_graphs=len(done),
-        copied=tuple(copied),
-        seconds=time.monotonic() - started,
+    job = _Job(
+        checkpoint=Checkpoint.open(checkpoint),
+        staging=staging_folder(bundle),
+        precisions=tuple(precisions),
+        components=tuple(COMPONENTS if components is None else components),
+        lora=lora,
+        materialized=materialized,
     )
+    if lora is not None:
+        check_lora(lora.path, job.checkpoint.locations["transformer"])
+    with disk_errors(job.staging):
+        finished = _finished_graphs(job)
+        progress(0, job.graph_count, "placing weights")
+        copied, locations = _place_weights(job)
+        graphs = _export_graphs(job, locations, finished, progress)
+        progress(len(graphs), job.graph_count, "hashing weights")
+        files = _write_other_files(job)
+        manifest = replace(job.checkpoint.manifest, graphs=tuple(graphs), files=files, tools=_tool_versions())
+        write_manifest(job.staging, manifest)
+        (job.staging / RECORD).unlink()
+        publish(job.staging, bundle, replace_existing=force)
+    seconds = time.monotonic() - started
+    return ExportReport(
+        bundle=bundle, graphs=len(graphs), resumed_graphs=len(finished), copied=tuple(copied), seconds=seconds
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    checkpoint: Checkpoint
+    staging: Path
+    precisions: tuple[str, ...]
+    components: tuple[Component, ...]
+    lora: Lora | None
+    materialized: bool
+
+    @property
+    def graph_count(self) -> int:
+        return len(self.precisions) * len(self.components)
+
+    @cached_property
+    def description(self) -> dict[str, object]:
+        """Identifies the job: a weight file by path, size and header, a LoRA by its content."""
+        files = self.checkpoint.weight_files()
+        return {
+            "weights": {str(path): [path.stat().st_size, header_hash(path)] for path in files},
+            "configs": {part: repr(getattr(self.checkpoint, part)) for part in (*PARTS, "vision")},
+            "precisions": list(self.precisions),
+            "lora": self.lora and [str(self.lora.path), self.lora.scale, file_hash(lora_file(self.lora.path))],
+            "materialized": self.materialized,
+            "tools": _tool_versions(),
+        }
+
+
+def _tool_versions() -> dict[str, str]:
+    return {tool: version(tool) for tool in TOOLS}
 
 
 def _check(bundle: Path, precisions: Sequence[str], force: bool) -> None:
@@ -129,188 +143,78 @@ def _check(bundle: Path, precisions: Sequence[str], force: bool) -> None:
         raise ExportError(f"{str(bundle)!r} exists and is not a bundle, so --force won't replace it")
 
 
-def _check_manifest(checkpoint: Checkpoint) -> None:
-    """What the manifest takes from the checkpoint's files: what they lack shows here, not after the last graph."""
+def _finished_graphs(job: _Job) -> dict[str, str]:
+    """The graphs (file name -> hash) that a killed run of the same job left. Without any, empties the staging folder."""
     try:
-        Manifest.from_json(make_manifest(checkpoint, (), (), {}).to_json(), "the manifest")
-    except (BundleError, AttributeError, TypeError, ValueError) as error:
-        reason = str(error).removesuffix(": export the bundle again")
-        raise ExportError(f"a JSON file of {checkpoint.path} has a value of the wrong type: {reason}") from error
-
-
-def _pieces(precisions: Sequence[str]) -> int:
-    return len(precisions) * len(COMPONENTS)
-
-
-def _describe(checkpoint: Checkpoint, precisions: Sequence[str], lora: Lora | None, materialized: bool) -> dict[str, object]:
-    """What makes two exports the same job. Weight files count by place, size and header, like in the manifest."""
-    weights = {str(path): [path.stat().st_size, header_hash(path)] for path in checkpoint.weight_files()}
-    configs = {part: repr(getattr(checkpoint, part)) for part in (*PARTS, "vision")}
-    return {
-        "weights": weights,
-        "configs": configs,
-        "precisions": list(precisions),
-        "lora": None if lora is None else [str(lora.path), lora.scale, file_hash(lora_file(lora.path))],
-        "materialized": materialized,
-        "tools": {tool: version(tool) for tool in TOOLS},
-    }
-
-
-def _resume(staging: Path, job: dict[str, object]) -> dict[str, str]:
-    """The finished graphs (file name -> hash) of an earlier, killed run of the same job; otherwise an empty folder."""
-    try:
-        record = json.loads((staging / JOB).read_text(encoding="utf-8"))
+        record = json.loads((job.staging / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         record = None
-    if record is None or record["job"] != job:
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
+    if record is None or record["job"] != job.description:
+        shutil.rmtree(job.staging, ignore_errors=True)
+        job.staging.mkdir(parents=True)
         return {}
-    done: dict[str, str] = record["done"]
-    return {name: digest for name, digest in done.items() if (staging / name).is_file() and file_hash(staging / name) == digest}
+    remove_temporary_files(job.staging)
+    finished: dict[str, str] = record["done"]
+    return {name: digest for name, digest in finished.items() if _has_hash(job.staging / name, digest)}
 
 
-def _place_weights(
-    checkpoint: Checkpoint, staging: Path, lora: Lora | None
-) -> tuple[list[str], dict[str, dict[str, TensorLocation]]]:
-    """Weight files into the bundle; the tensors' places there, by part and parameter name."""
-    copied = []
-    targets = {}
-    for path in checkpoint.weight_files():
-        targets[path] = staging / path.parent.name / path.name
-        if place(path, targets[path]):
-            copied.append(f"{path.parent.name}/{path.name}")
+def _has_hash(path: Path, digest: str) -> bool:
+    return path.is_file() and file_hash(path) == digest
+
+
+def _place_weights(job: _Job) -> tuple[list[str], Locations]:
+    """Put the weight files into the staging folder. Returns those that were copied, and the tensors' places there."""
+    targets = {path: job.staging / path.parent.name / path.name for path in job.checkpoint.weight_files()}
+    copied = [f"{path.parent.name}/{path.name}" for path, target in targets.items() if place(path, target)]
     locations = {
-        part: {name: _moved(found, targets[found.path]) for name, found in tensors.items()}
-        for part, tensors in checkpoint.locations.items()
+        part: {name: replace(location, path=targets[location.path]) for name, location in tensors.items()}
+        for part, tensors in job.checkpoint.locations.items()
     }
-    if lora is not None:
-        target = staging / "transformer" / "merged_lora.safetensors"
-        locations["transformer"] = merge_lora(lora.path, lora.scale, locations["transformer"], target)
+    if job.lora is not None:
+        target = job.staging / "transformer" / "merged_lora.safetensors"
+        locations["transformer"] = merge_lora(job.lora.path, job.lora.scale, locations["transformer"], target)
     return copied, locations
 
 
-def _moved(location: TensorLocation, path: Path) -> TensorLocation:
-    return TensorLocation(
-        path=path, dtype=location.dtype, shape=location.shape, offset=location.offset, nbytes=location.nbytes
-    )
-
-
-def _export_graphs(
-    checkpoint: Checkpoint,
-    locations: dict[str, dict[str, TensorLocation]],
-    staging: Path,
-    precisions: Sequence[str],
-    materialized: bool,
-    job: dict[str, object],
-    done: dict[str, str],
-    progress: Progress,
-) -> list[GraphSpec]:
+def _export_graphs(job: _Job, locations: Locations, finished: dict[str, str], progress: Progress) -> list[GraphSpec]:
     graphs: list[GraphSpec] = []
-    finished = dict(done)
-    for precision in precisions:
-        placed = materialize(locations, staging, precision) if materialized else locations
-        for component in COMPONENTS:
-            progress(f"{component.name} {precision}", len(graphs), _pieces(precisions))
-            compute = _compute_precision(checkpoint, component, precision)
-            name = f"{component.name}.{precision}.onnx"
-            if name not in finished:
-                _write_graph(checkpoint, component, compute, placed[component.part], staging, name)
-                finished[name] = file_hash(staging / name)
-                _record(staging, job, finished)
-            graphs.append(_graph_spec(checkpoint, component, precision, staging, name))
+    hashes = dict(finished)
+    for precision in job.precisions:
+        placed = materialize(locations, job.staging, precision) if job.materialized else locations
+        for component in job.components:
+            progress(len(graphs), job.graph_count, f"{component.name} {precision}")
+            graphs.append(_export_graph(job, component, precision, placed, hashes))
     return graphs
 
 
+def _export_graph(
+    job: _Job, component: Component, precision: str, locations: Locations, finished: dict[str, str]
+) -> GraphSpec:
+    """Write a graph and add it to `finished`, if it isn't there yet."""
+    checkpoint, config, part = job.checkpoint, job.checkpoint.config_of(component), component.part
+    compute = _compute_precision(checkpoint, component, precision)
+    file = graph_file(component, precision)
+    if file not in finished:
+        build = partial(checkpoint.build, part, emit)
+        write_component(component, config, build, locations[part], job.staging, precision, compute)
+        finished[file] = file_hash(job.staging / file)
+        write_whole(job.staging / RECORD, json.dumps({"job": job.description, "done": finished}))
+    return component_spec(component, config, job.staging, precision, compute)
+
+
 def _compute_precision(checkpoint: Checkpoint, component: Component, precision: str) -> str:
-    """The VAE's activations leave fp16's range; its graph in an fp16 bundle computes in fp32."""
+    """The precision that a graph computes in: float32 for a VAE that overflows in fp16."""
     overflows = component.part == "vae" and checkpoint.vae_overflows_in_fp16
     return "fp32" if precision == "fp16" and overflows else precision
 
 
-def _write_graph(
-    checkpoint: Checkpoint,
-    component: Component,
-    precision: str,
-    locations: dict[str, TensorLocation],
-    staging: Path,
-    name: str,
-) -> None:
-    model = trace(component, checkpoint.config_of(component), lambda: checkpoint.build(component.part, emit), precision)
-    attach_weights(model, locations, staging, ONNX_DTYPES[precision])
-    proto = ir.to_proto(model)
-    if model.functions:
-        _write(staging / _inlined(name), onnx.inliner.inline_local_functions(proto))
-    _write(staging / name, proto)
-
-
-def _write(path: Path, proto: onnx.ModelProto) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_bytes(proto.SerializeToString())
-    os.replace(temporary, path)
-
-
-def _inlined(name: str) -> str:
-    return f"{name.removesuffix('.onnx')}.inlined.onnx"
-
-
-def _record(staging: Path, job: dict[str, object], done: dict[str, str]) -> None:
-    temporary = staging / f".{JOB}.partial"
-    temporary.write_text(json.dumps({"job": job, "done": done}), encoding="utf-8")
-    os.replace(temporary, staging / JOB)
-
-
-def _graph_spec(checkpoint: Checkpoint, component: Component, precision: str, staging: Path, name: str) -> GraphSpec:
-    config = checkpoint.config_of(component)
-    compute = _compute_precision(checkpoint, component, precision)
-    model = ir.load(staging / name)
-    stored = [value.const_value for value in model.graph.initializers.values()]
-    weights = [tensor for tensor in stored if isinstance(tensor, ir.ExternalTensor)]
-    twin = _inlined(name) if (staging / _inlined(name)).is_file() else None
-    return GraphSpec(
-        component=component.name,
-        precision=precision,
-        file=name,
-        sha256=file_hash(staging / name),
-        inputs=_specs(component.inputs(config), compute),
-        outputs=_specs(component.outputs(config), compute),
-        weight_bytes=sum(tensor.nbytes for tensor in weights),
-        resident_bytes=sum(tensor.size for tensor in weights) * int(ONNX_DTYPES[compute].itemsize),
-        inlined=twin,
-        inlined_sha256=None if twin is None else file_hash(staging / twin),
-        keeps_float32=component.keeps_float32,
-        picture_rows=component.picture_rows,
-        repeats_shapes=component.repeats_shapes,
-    )
-
-
-def _specs(tensors: dict[str, Tensor], precision: str) -> dict[str, TensorSpec]:
-    return {
-        name: TensorSpec(dtype=DTYPE_NAMES[precision] if tensor.dtype == "compute" else tensor.dtype, shape=tensor.shape)
-        for name, tensor in tensors.items()
-    }
-
-
-def _files(staging: Path) -> list[FileSpec]:
-    weights = sorted(path for part in PARTS for path in (staging / part).glob("*.safetensors"))
-    return [_file_spec(staging, path) for path in (*weights, staging / TOKENIZER)]
-
-
-def _file_spec(staging: Path, path: Path) -> FileSpec:
-    return FileSpec(
-        file=path.relative_to(staging).as_posix(),
-        size_bytes=path.stat().st_size,
-        sha256=file_hash(path),
-        header_sha256=header_hash(path) if path.suffix == ".safetensors" else None,
-    )
-
-
-def _publish(staging: Path, bundle: Path) -> None:
-    """One rename. An old bundle steps aside first and is deleted last, so that there is one at every moment but a blink."""
-    if not bundle.exists():
-        os.rename(staging, bundle)
-        return
-    old = Path(f"{bundle}.old-{hashlib.sha256(str(time.time_ns()).encode()).hexdigest()[:8]}")
-    os.rename(bundle, old)
-    os.rename(staging, bundle)
-    shutil.rmtree(old, ignore_errors=True)
+def _write_other_files(job: _Job) -> tuple[FileSpec, ...]:
+    """Write the tokenizer and the calibration prompts; returns the entries of the tokenizer and the weight files."""
+    folder, prompts = job.staging, job.checkpoint.path / CALIBRATION
+    (folder / TOKENIZER).parent.mkdir(exist_ok=True)
+    write_whole(folder / TOKENIZER, job.checkpoint.tokenizer)
+    if prompts.is_file():
+        write_whole(folder / CALIBRATION, prompts.read_bytes())
+    weights = sorted(path for part in PARTS for path in (folder / part).glob("*.safetensors"))
+    names = [*(path.relative_to(folder).as_posix() for path in weights), TOKENIZER]
+    return tuple(file_spec(folder, name) for name in names)

@@ -1,46 +1,42 @@
-"""What `bundle.json` says of a checkpoint: the numbers and templates that the runtime needs, and nothing it could compute."""
+"""A checkpoint's part of `bundle.json`: the numbers and templates that the runtime needs, and nothing that it could compute."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-
+from ..reference.mllm import MLLMConfig
+from ..reference.transformer import TransformerConfig
+from ..reference.vae import VAEConfig
+from ..runtime.errors import BundleError
 from ..runtime.manifest import (
     FORMAT_VERSION,
-    FileSpec,
-    GraphSpec,
     Manifest,
     MLLMParameters,
-    Prompts,
     SchedulerParameters,
     TransformerParameters,
     VAEParameters,
 )
-from .checkpoint import Checkpoint, drawing_template
-from .processor import chat_facts, vision_facts
-from .tokenizer import tokenizer_json
+from .processor import Processor
 
 TOKENIZER = "processor/tokenizer.json"
 TEACACHE_COEFFICIENTS = (-5.48259225, 11.48772289, -4.47407401, 2.47730926, -0.03316487)
 """Fitted to the published model by its authors (omnigen2/models/transformers/transformer_omnigen2.py)."""
 
 
-def write_tokenizer(checkpoint: Checkpoint, bundle: Path) -> None:
-    """Put the checkpoint's tokenizer.json into the bundle."""
-    target = bundle / TOKENIZER
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(tokenizer_json(checkpoint.path), encoding="utf-8")
-
-
 def make_manifest(
-    checkpoint: Checkpoint, graphs: Sequence[GraphSpec], files: Sequence[FileSpec], tools: Mapping[str, str]
+    source: str,
+    transformer: TransformerConfig,
+    vae: VAEConfig,
+    mllm: MLLMConfig,
+    scheduler: SchedulerParameters,
+    processor: Processor,
 ) -> Manifest:
-    """The manifest of a bundle with these graphs and files, written by these tools (name -> version)."""
-    transformer, vae, mllm = checkpoint.transformer, checkpoint.vae, checkpoint.mllm
-    return Manifest(
+    """A manifest without graphs, files and tools. source: the checkpoint's name.
+
+    Raises ValueError where a value has another type than the manifest's.
+    """
+    manifest = Manifest(
         format_version=FORMAT_VERSION,
-        source=Path(checkpoint.name).name,
-        tools=dict(tools),
+        source=source,
+        tools={},
         transformer=TransformerParameters(
             hidden_size=transformer.hidden_size,
             latent_channels=transformer.in_channels,
@@ -64,11 +60,20 @@ def make_manifest(
             rope_theta=mllm.rope_theta,
             mrope_section=mllm.mrope_section,
         ),
-        scheduler=SchedulerParameters(dynamic_time_shift=checkpoint.dynamic_time_shift),
-        prompts=Prompts(drawing=drawing_template(checkpoint.path)),
+        scheduler=scheduler,
+        prompts=processor.prompts,
         tokenizer=TOKENIZER,
-        graphs=tuple(graphs),
-        files=tuple(files),
-        chat=chat_facts(checkpoint),
-        vision=vision_facts(checkpoint),
+        graphs=(),
+        files=(),
+        chat=processor.chat,
+        vision=processor.vision,
     )
+    _check_types(manifest)
+    return manifest
+
+
+def _check_types(manifest: Manifest) -> None:
+    try:
+        Manifest.from_json(manifest.to_json(), "the manifest")
+    except BundleError as error:
+        raise ValueError(str(error).removesuffix(": export the bundle again")) from error

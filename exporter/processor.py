@@ -1,23 +1,27 @@
-"""What a checkpoint says of talking and looking: templates, special tokens, sampling defaults and the image processor.
+"""A checkpoint's tokenizer, prompts, sampling defaults and image processor, read once.
 
-Reads the JSON files of `processor/` and `mllm/`, the checkpoint's `reflection.json` and the tokenizer; no weights.
+Reads the JSON files of `processor/`, `mllm/generation_config.json` and `reflection.json`; no weights.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from ..reference.mllm import MLLMConfig
+from ..reference.vision import VisionConfig
 from ..runtime.errors import BundleError, ExportError
-from ..runtime.manifest import ChatParameters, ImageProcessorParameters, ReflectionPrompts, VisionParameters
-from .checkpoint import PLACEHOLDER, Checkpoint, read_json, render_turns
-from .tokenizer import tokenizer_json
+from ..runtime.manifest import ChatParameters, ImageProcessorParameters, Prompts, ReflectionPrompts, VisionParameters
+from .chat_template import PromptTemplates, read_prompt_templates
+from .json_files import read_json, read_optional_json
+from .tokenizer import special_tokens, tokenizer_json
 
 IMAGE_TAG = "<img{number}>: <|vision_start|><|image_pad|><|vision_end|>"
 DRAW_TOKEN = "<|img|>"
 STOP_TOKENS = ("<|im_end|>", DRAW_TOKEN, "<|endoftext|>")
 GREEDY_TEMPERATURE = 1e-4
-"""At or below this a temperature only says "greedy" (Qwen's own file has 1e-6)."""
+"""A temperature at or below this means greedy sampling (Qwen's own file has 1e-6)."""
 
 REFLECTION = ReflectionPrompts(
     critique=(
@@ -34,25 +38,64 @@ REFLECTION = ReflectionPrompts(
     ),
     content="Nothing",
 )
-"""For checkpoints that bring none of their own."""
+"""The prompts of a checkpoint that has none of its own."""
 REFLECTION_FILE = "reflection.json"
-"""Beside model_index.json: what a checkpoint that was trained to reflect is to be asked, under the names of ReflectionPrompts."""
+"""The reflection prompts of a checkpoint that was trained to reflect, beside model_index.json; keys as in ReflectionPrompts."""
 
 
-def chat_facts(checkpoint: Checkpoint) -> ChatParameters:
-    """The manifest's `chat`. Raises ExportError where the checkpoint's files don't tell."""
-    tokens = _special_tokens(checkpoint)
-    generation = _optional_json(checkpoint, "generation_config.json")
+@dataclass(frozen=True, kw_only=True)
+class Processor:
+    """Text and image processing of a checkpoint.
+
+    tokenizer: the text of the tokenizer.json to ship.
+    prompts, chat, vision: entries of the manifest.
+    """
+
+    tokenizer: str
+    prompts: Prompts
+    chat: ChatParameters
+    vision: VisionParameters
+
+
+def read_processor(checkpoint: Path, config: dict[str, Any], mllm: MLLMConfig, vision: VisionConfig) -> Processor:
+    """Read the files. config: mllm/config.json, from which `mllm` and `vision` were parsed. Raises ExportError."""
+    templates = read_prompt_templates(checkpoint)
+    tokenizer = tokenizer_json(checkpoint)
+    return Processor(
+        tokenizer=tokenizer,
+        prompts=Prompts(drawing=templates.drawing),
+        chat=_chat_parameters(checkpoint, templates, special_tokens(tokenizer), config, mllm.image_token_id),
+        vision=_vision_parameters(checkpoint, vision),
+    )
+
+
+def reflection_prompts(checkpoint: Path) -> ReflectionPrompts:
+    """The checkpoint's own prompts, and REFLECTION's where it lacks one. Raises ExportError for what can't be a prompt."""
+    path = checkpoint / REFLECTION_FILE
+    own = read_optional_json(path)
+    defaults = asdict(REFLECTION)
+    wrong = [name for name, text in own.items() if name not in defaults or not isinstance(text, str)]
+    if wrong:
+        raise ExportError(f"{path}: {', '.join(wrong)} is unknown or no text; it may hold the texts {', '.join(defaults)}")
+    try:
+        return ReflectionPrompts(**{**defaults, **own})
+    except BundleError as error:
+        raise ExportError(f"{path}: {error}") from error
+
+
+def _chat_parameters(
+    checkpoint: Path, templates: PromptTemplates, tokens: dict[str, int], config: dict[str, Any], image_token_id: int
+) -> ChatParameters:
+    generation = read_optional_json(checkpoint / "mllm" / "generation_config.json")
     temperature = float(generation.get("temperature") or 1.0) if generation.get("do_sample") else 0.0
     eos = generation.get("eos_token_id", [])
     stops = [tokens[name] for name in STOP_TOKENS if name in tokens] + (eos if isinstance(eos, list) else [eos])
-    config = read_json(checkpoint.path / "mllm" / "config.json")
     context = {**config, **config.get("text_config", {})}.get("max_position_embeddings", 32768)
     return ChatParameters(
-        first_turn=render_turns(checkpoint.path, [PLACEHOLDER], answer_next=True),
-        next_turn=_next_turn(checkpoint),
+        first_turn=templates.first_turn,
+        next_turn=templates.next_turn,
         image_tag=IMAGE_TAG,
-        image_token_id=checkpoint.mllm.image_token_id,
+        image_token_id=image_token_id,
         draw_token_id=tokens.get(DRAW_TOKEN),
         stop_token_ids=tuple(dict.fromkeys(stops)),
         max_context_tokens=int(context),
@@ -64,25 +107,8 @@ def chat_facts(checkpoint: Checkpoint) -> ChatParameters:
     )
 
 
-def reflection_prompts(checkpoint: Checkpoint) -> ReflectionPrompts:
-    """The checkpoint's own prompts, and ours for those that it lacks. Raises ExportError for what can't be a prompt."""
-    path = checkpoint.path / REFLECTION_FILE
-    if not path.is_file():
-        return REFLECTION
-    own = read_json(path)
-    known = asdict(REFLECTION)
-    wrong = [name for name, text in own.items() if name not in known or not isinstance(text, str)]
-    if wrong:
-        raise ExportError(f"{path}: {', '.join(wrong)} is unknown or no text; it may hold the texts {', '.join(known)}")
-    try:
-        return ReflectionPrompts(**{**known, **own})
-    except BundleError as error:
-        raise ExportError(f"{path}: {error}") from error
-
-
-def vision_facts(checkpoint: Checkpoint) -> VisionParameters:
-    """The manifest's `vision`. Raises ExportError where preprocessor_config.json lacks a number."""
-    stored = read_json(checkpoint.path / "processor" / "preprocessor_config.json")
+def _vision_parameters(checkpoint: Path, vision: VisionConfig) -> VisionParameters:
+    stored = read_json(checkpoint / "processor" / "preprocessor_config.json")
     size = stored.get("size") or {}
     stored.setdefault("min_pixels", size.get("shortest_edge"))
     stored.setdefault("max_pixels", size.get("longest_edge"))
@@ -92,27 +118,6 @@ def vision_facts(checkpoint: Checkpoint) -> VisionParameters:
     lists = {name: tuple(value) for name, value in numbers.items() if isinstance(value, list)}
     return VisionParameters(
         processor=ImageProcessorParameters(**{**numbers, **lists}),
-        head_width=checkpoint.vision.head_width,
-        window_px=checkpoint.vision.window_size,
+        head_width=vision.head_width,
+        window_px=vision.window_size,
     )
-
-
-def _next_turn(checkpoint: Checkpoint) -> str:
-    """What follows an answer: how the template ends it, and the next question."""
-    answer = "{answer}"
-    rendered = render_turns(checkpoint.path, ["{question}", answer, PLACEHOLDER], answer_next=True)
-    if rendered.count(answer) != 1:
-        raise ExportError(f"the chat template of {checkpoint.path / 'processor'} does not hold an answer once")
-    return rendered.partition(answer)[2]
-
-
-def _special_tokens(checkpoint: Checkpoint) -> dict[str, int]:
-    import tokenizers
-
-    added = tokenizers.Tokenizer.from_str(tokenizer_json(checkpoint.path)).get_added_tokens_decoder()
-    return {token.content: number for number, token in added.items()}
-
-
-def _optional_json(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
-    path = checkpoint.path / "mllm" / name
-    return read_json(path) if path.is_file() else {}

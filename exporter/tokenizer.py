@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.errors import ExportError
+from .json_files import parse_json, read_optional_json
 
 Token = dict[str, Any]
 FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
 
 
 def tokenizer_json(checkpoint: Path) -> str:
-    """The text of the tokenizer.json to ship; made from vocab.json and merges.txt where the checkpoint has none.
+    """The text of the tokenizer.json to ship; converted from vocab.json and merges.txt where the checkpoint has none.
 
     Raises ExportError where there is neither, a file is no JSON, or two files give one token different ids.
     """
@@ -26,14 +27,14 @@ def tokenizer_json(checkpoint: Path) -> str:
     if not file.is_file():
         return _converted(folder)
     text = file.read_text(encoding="utf-8")
-    tokenizer = _object(text, file)
+    tokenizer = parse_json(text, file)
     known = {token["content"]: token["id"] for token in tokenizer.get("added_tokens", [])}
     vocabulary = {**tokenizer.get("model", {}).get("vocab", {}), **known}
     missing = []
-    for token in _added_elsewhere(folder):
-        given = vocabulary.get(token["content"], token["id"])
-        if given != token["id"]:
-            raise ExportError(f"{folder} gives the token {token['content']!r} two ids, {given} and {token['id']}")
+    for token in _tokens_of_other_files(folder):
+        number = vocabulary.get(token["content"], token["id"])
+        if number != token["id"]:
+            raise ExportError(f"{folder} gives the token {token['content']!r} two ids, {number} and {token['id']}")
         if token["content"] not in known:
             missing.append(token)
     if not missing:
@@ -42,10 +43,18 @@ def tokenizer_json(checkpoint: Path) -> str:
     return json.dumps(tokenizer, ensure_ascii=False, indent=1)
 
 
-def _added_elsewhere(folder: Path) -> list[Token]:
+def special_tokens(tokenizer: str) -> dict[str, int]:
+    """The ids of a tokenizer.json's added tokens, by their text."""
+    import tokenizers
+
+    added = tokenizers.Tokenizer.from_str(tokenizer).get_added_tokens_decoder()
+    return {token.content: number for number, token in added.items()}
+
+
+def _tokens_of_other_files(folder: Path) -> list[Token]:
     """The tokens of added_tokens.json (content -> id) and of tokenizer_config.json (id -> content and flags), each once."""
-    plain = _optional(folder / "added_tokens.json")
-    described = _optional(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}
+    plain = read_optional_json(folder / "added_tokens.json")
+    described = read_optional_json(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}
     tokens = {content: {"id": index, "content": content, **FLAGS} for content, index in plain.items()}
     for index, token in described.items():
         flags = {name: token.get(name, default) for name, default in FLAGS.items()}
@@ -65,17 +74,3 @@ def _converted(folder: Path) -> str:
     except Exception as error:  # transformers raises many types for an incomplete folder
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ExportError(f"{folder} has no tokenizer.json, and none can be made from it: {reason}") from error
-
-
-def _optional(file: Path) -> dict[str, Any]:
-    return _object(file.read_text(encoding="utf-8"), file) if file.is_file() else {}
-
-
-def _object(text: str, file: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise ExportError(f"{file} is not JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise ExportError(f"{file} is not a JSON object")
-    return data

@@ -19,18 +19,12 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 from ..plugins.omni_rope.function import omni_rope_function
+from ..runtime.dtypes import DTYPES, PRECISIONS
 from .components import Component, Tensor
 
 OPSET = 23
-TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-ONNX_DTYPES = {
-    "fp32": ir.DataType.FLOAT,
-    "fp16": ir.DataType.FLOAT16,
-    "bf16": ir.DataType.BFLOAT16,
-    "float32": ir.DataType.FLOAT,
-    "int64": ir.DataType.INT64,
-    "bool": ir.DataType.BOOL,
-}
+TORCH_DTYPES = {precision: getattr(torch, row.name) for precision, row in PRECISIONS.items()}
+ONNX_DTYPES = {name: ir.DataType(row.onnx) for name, row in {**PRECISIONS, **DTYPES}.items()}
 
 
 class _Traced(torch.nn.Module):

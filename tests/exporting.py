@@ -5,16 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from omnigen2_rt.exporter import export
-from omnigen2_rt.exporter.checkpoint import Checkpoint
+from omnigen2_rt.exporter.checkpoint import mllm_locations
 from omnigen2_rt.exporter.components import COMPONENTS
-from omnigen2_rt.exporter.export import Lora, export_bundle
-from omnigen2_rt.reference.mllm import MLLMConfig
+from omnigen2_rt.exporter.export import export_bundle
+from omnigen2_rt.exporter.graphs import component_spec, write_component
+from omnigen2_rt.exporter.weights.lora import Lora
+from omnigen2_rt.reference.mllm import MLLM, MLLMConfig
 from omnigen2_rt.reference.vision import VisionConfig
-from omnigen2_rt.reference.weights import mllm_parameter_name, read_config, tensor_locations
+from omnigen2_rt.reference.weights import read_config
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.manifest import MANIFEST, GraphSpec
 
@@ -43,20 +44,17 @@ def golden_bundles(tmp: Path) -> dict[str, Path]:
     return bundles
 
 
-def exported_mllm(folder: Path, precision: str = "fp32") -> tuple[Checkpoint, tuple[GraphSpec, ...]]:
-    """The graphs of `folder`/mllm alone, written into `folder`: a checkpoint in which nothing draws."""
+def exported_mllm(
+    folder: Path, precision: str = "fp32"
+) -> tuple[MLLMConfig, VisionConfig, tuple[GraphSpec, ...]]:
+    """The graphs of `folder`/mllm alone, written into `folder`, and the configs that they were made from."""
     stored = read_config(folder / "mllm")
-    config = MLLMConfig.from_json(stored)
-    found = {mllm_parameter_name(name, config): place for name, place in tensor_locations(folder / "mllm").items()}
-    locations = {"mllm": {name: place for name, place in found.items() if name is not None}}
-    nothing: Any = None
-    checkpoint = Checkpoint(
-        path=folder, name="random", transformer=nothing, vae=nothing, vae_overflows_in_fp16=False, mllm=config,
-        vision=VisionConfig.from_json(stored), dynamic_time_shift=False, locations=locations,
-    )  # fmt: skip
+    mllm, vision = MLLMConfig.from_json(stored), VisionConfig.from_json(stored)
+    locations = mllm_locations(folder / "mllm", mllm)
     graphs = []
     for component in (entry for entry in COMPONENTS if entry.part == "mllm"):
-        name = f"{component.name}.{precision}.onnx"
-        export._write_graph(checkpoint, component, precision, locations["mllm"], folder, name)
-        graphs.append(export._graph_spec(checkpoint, component, precision, folder, name))
-    return checkpoint, tuple(graphs)
+        config = vision if component.config == "vision" else mllm
+        build = partial(MLLM, mllm, vision)
+        write_component(component, config, build, locations, folder, precision, precision)
+        graphs.append(component_spec(component, config, folder, precision, precision))
+    return mllm, vision, tuple(graphs)

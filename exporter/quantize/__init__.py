@@ -1,1 +1,1 @@
-"""A smaller bundle: how weights are rounded, in which components, and what that costs."""
+"""Quantizes a bundle: schemes, calibration, rounding, and a report of the errors."""

@@ -1,4 +1,4 @@
-"""A backend that shows every run to someone: what went into a component, and what came out."""
+"""Wraps a backend and passes every run's inputs and outputs to an observer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Observer = Callable[[str, Arrays, Arrays], None]
 
 
 class ObservedBackend:
-    """Another backend, whose runs `observer` sees."""
+    """A backend that calls `observer` after every run of another one."""
 
     def __init__(self, backend: Backend, observer: Observer) -> None:
         self.name = backend.name

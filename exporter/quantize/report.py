@@ -1,10 +1,10 @@
-"""What quantizing did to a bundle: each component on inputs of a real drawing, small drawings, and bytes."""
+"""Reports what quantization changed: each component's error on the inputs of a drawing, the drawings' errors, and bytes."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -13,26 +13,31 @@ from PIL import Image
 from ...runtime.backends import Backend
 from ...runtime.bundle import Bundle
 from ...runtime.pipeline import Pipeline
+from ...runtime.progress import Progress
 from ...runtime.request import Result
 from ..verify.difference import difference, psnr
-from .calibration import PRECISION, Calibration, Progress
+from .calibration import PRECISION, Calibration
 from .observer import Arrays, ObservedBackend, Observer
 
 PROMPT = "a yellow bird on a branch"
 INSTRUCTION = "make the bird blue"
+FROM_TEXT = "text to image"
 SEED = 1_000
-"""Of the drawings that are compared; calibration's own start at 0."""
+"""The seed of the compared drawings; calibration's start at 0."""
 
 Feeds = dict[str, np.ndarray]
 Runs = dict[str, tuple[Feeds, Feeds]]
 """A component's last inputs and outputs, by its name."""
 Scoring = Callable[[Pipeline], float]
-"""How good a model's pictures are, 0 to 1, where somebody can tell."""
+"""Returns the quality of a pipeline's pictures, 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComponentChange:
-    """relative_error: of the L2 norm, the worst of its outputs, against the same graph before; None: it didn't run."""
+    """A component before and after.
+
+    relative_error: of the L2 norm, the largest of its outputs; None: it didn't run.
+    """
 
     component: str
     relative_error: float | None
@@ -42,7 +47,11 @@ class ComponentChange:
 
 @dataclass(frozen=True, kw_only=True)
 class DrawingChange:
-    """relative_error: of the latents after the last step. psnr_db: of the picture; None where no pixel differs."""
+    """A drawing before and after.
+
+    relative_error: of the latents after the last step.
+    psnr_db: of the picture; None where no pixel differs.
+    """
 
     drawing: str
     relative_error: float
@@ -51,7 +60,10 @@ class DrawingChange:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizationReport:
-    """What `quantization.json` holds. scores: before and after, as the caller's scoring gave them; None without one."""
+    """The content of `quantization.json`.
+
+    scores: the caller's scores before and after; None without a scoring.
+    """
 
     scheme: str
     components: tuple[ComponentChange, ...]
@@ -61,7 +73,7 @@ class QuantizationReport:
     scores: tuple[float, float] | None = None
 
     def table(self) -> str:
-        """The report as text, a line each."""
+        """The report as text: a line for each component, drawing and score."""
         rows = [f"{'':<20}{'error':>9}{'before':>13}{'after':>13}", *map(_component_line, self.components)]
         rows += map(_drawing_line, self.drawings)
         if self.scores is not None:
@@ -70,11 +82,11 @@ class QuantizationReport:
 
     def to_json(self) -> str:
         """The report as JSON; an error that isn't finite is null."""
-        told = asdict(self)
-        for row in (*told["components"], *told["drawings"]):
+        report = asdict(self)
+        for row in (*report["components"], *report["drawings"]):
             error = row["relative_error"]
             row["relative_error"] = error if error is not None and math.isfinite(error) else None
-        return json.dumps(told, indent=1, allow_nan=False) + "\n"
+        return json.dumps(report, indent=1, allow_nan=False) + "\n"
 
 
 def measure(
@@ -86,32 +98,32 @@ def measure(
     progress: Progress,
     score: Scoring | None = None,
 ) -> QuantizationReport:
-    """Draw with both bundles from the same noise, run each of `components` on what the first drawing fed it, and score both.
+    """Draw with both bundles from the same noise, compare `components` on the inputs of the first drawings, and score both.
 
-    Both on ONNX Runtime in float32. Raises BackendError where an engine fails.
+    Both run on ONNX Runtime in float32. Raises BackendError where an engine fails.
     """
     parts = 3 if score is None else 4
-    progress("drawing as before", 0, parts)
+    progress(0, parts, "drawing as before")
     backend = calibration.open(before)
     runs: Runs = {}
-    old = _draw(before, ObservedBackend(backend, _keeper(backend, runs, components)), calibration)
-    progress("drawing quantized", 1, parts)
-    new = _draw(after, calibration.open(after), calibration, _pictures(old))
-    progress("comparing components", 2, parts)
-    changes = tuple(_component(name, before, after, calibration, runs) for name in components)
+    old = _draw(before, ObservedBackend(backend, _recorder(backend, runs, components)), calibration)
+    progress(1, parts, "drawing quantized")
+    new = _draw(after, calibration.open(after), calibration, old[FROM_TEXT].images)
+    progress(2, parts, "comparing components")
+    changes = tuple(_component_change(name, before, after, calibration, runs) for name in components)
     if score is not None:
-        progress("scoring", 3, parts)
+        progress(3, parts, "scoring")
     return QuantizationReport(
         scheme=scheme,
         components=changes,
-        drawings=tuple(_drawing(name, old[name], new[name]) for name in old),
+        drawings=tuple(_drawing_change(name, old[name], new[name]) for name in old),
         size_px=calibration.size_px,
         steps=calibration.steps,
-        scores=None if score is None else (_scored(before, calibration, score), _scored(after, calibration, score)),
+        scores=None if score is None else (_score(before, calibration, score), _score(after, calibration, score)),
     )
 
 
-def _scored(bundle: Bundle, calibration: Calibration, score: Scoring) -> float:
+def _score(bundle: Bundle, calibration: Calibration, score: Scoring) -> float:
     with Pipeline(bundle, calibration.open(bundle), calibration.memory_limit_bytes) as pipeline:
         return score(pipeline)
 
@@ -119,51 +131,46 @@ def _scored(bundle: Bundle, calibration: Calibration, score: Scoring) -> float:
 def _draw(
     bundle: Bundle, backend: Backend, calibration: Calibration, pictures: Sequence[Image.Image] = ()
 ) -> dict[str, Result]:
-    """From words, and an edit of `pictures` (by default of what was drawn); and a word, so that lm_head runs."""
+    """Draw from a prompt, then edit `pictures` (by default the first drawing); generate one chat token, which runs lm_head."""
     with Pipeline(bundle, backend, calibration.memory_limit_bytes) as pipeline:
         if bundle.manifest.chat is not None:
             pipeline.chat(PROMPT, max_new_tokens=1, may_draw=False)
-        drawn = pipeline.generate(calibration.request(PROMPT, SEED))
+        from_text = pipeline.generate(calibration.request(PROMPT, SEED))
         request = calibration.request(INSTRUCTION, SEED)
-        edit = replace(request, images=tuple(pictures or drawn.images), image_guidance=2.0)
-        return {"text to image": drawn, "image editing": pipeline.generate(edit)}
+        edit = replace(request, images=tuple(pictures or from_text.images), image_guidance=2.0)
+        return {FROM_TEXT: from_text, "image editing": pipeline.generate(edit)}
 
 
-def _pictures(drawn: Mapping[str, Result]) -> list[Image.Image]:
-    return drawn["text to image"].images
-
-
-def _keeper(backend: Backend, runs: Runs, components: Sequence[str]) -> Observer:
+def _recorder(backend: Backend, runs: Runs, components: Sequence[str]) -> Observer:
     def on_host(arrays: Arrays) -> Feeds:
         return {
             name: array.copy() if isinstance(array, np.ndarray) else backend.to_host(array)
             for name, array in arrays.items()
         }
 
-    def keep(component: str, feeds: Arrays, outputs: Arrays) -> None:
+    def record(component: str, feeds: Arrays, outputs: Arrays) -> None:
         if component in components:
             runs[component] = on_host(feeds), on_host(outputs)
 
-    return keep
+    return record
 
 
-def _component(name: str, before: Bundle, after: Bundle, calibration: Calibration, runs: Runs) -> ComponentChange:
+def _component_change(name: str, before: Bundle, after: Bundle, calibration: Calibration, runs: Runs) -> ComponentChange:
     error = None
     if name in runs:
-        feeds, wanted = runs[name]
+        feeds, expected = runs[name]
         backend = calibration.open(after)
         outputs = backend.open(name).run(feeds)
-        given = {output: backend.to_host(array) for output, array in outputs.items()}
-        error = max(_relative_error(wanted[output], given[output]) for output in wanted)
+        error = max(_relative_error(array, backend.to_host(outputs[output])) for output, array in expected.items())
     sizes = [bundle.graph(name, PRECISION).weight_bytes for bundle in (before, after)]
     return ComponentChange(component=name, relative_error=error, bytes_before=sizes[0], bytes_after=sizes[1])
 
 
-def _relative_error(wanted: np.ndarray, given: np.ndarray) -> float:
-    return difference("", "", wanted, given, math.inf).relative_error
+def _relative_error(expected: np.ndarray, actual: np.ndarray) -> float:
+    return difference("", "", expected, actual, math.inf).relative_error
 
 
-def _drawing(name: str, old: Result, new: Result) -> DrawingChange:
+def _drawing_change(name: str, old: Result, new: Result) -> DrawingChange:
     pixels = [np.stack([np.asarray(image) for image in result.images]) for result in (old, new)]
     error = _relative_error(old.latents, new.latents)
     return DrawingChange(drawing=name, relative_error=error, psnr_db=psnr(*pixels))

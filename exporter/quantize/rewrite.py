@@ -1,12 +1,12 @@
-"""One rewrite of a graph: its Linears read a rounded weight, through standard operators that every runtime knows.
+"""Rewrites a graph: its Linears read rounded weights, through standard operators that every runtime knows.
 
     looks for   MatMul(x, Transpose(weight)), Gemm(x, weight, transB=1); a Cast may follow the weight
     puts there  MatMul(x', DequantizeLinear(codes, scales[, zero points]))
 
-x' is x where only the weight is rounded, and Dequantize(QuantizeLinear(x)) where the inputs are too, behind a Mul where they
-are smoothed; then Linears that read the same x become one MatMul and a Split, and in the twin without functions, which OpenVINO
-reads and which that only costs copies, `separate` takes them apart again. Where the block doesn't divide the inputs, x' has
-zeros at its end: the operator's text allows a shorter last block, and OpenVINO 2026.4 doesn't.
+x' is x where only the weight is rounded, and DequantizeLinear(QuantizeLinear(x)) where the inputs are too, after a Mul where
+they are smoothed. Linears that read the same rounded x become one MatMul and a Split; in the graph without functions, which
+OpenVINO reads, `split_products` makes them a MatMul each again: there the Split only costs copies. Where the block doesn't divide
+the inputs, x' is padded with zeros: the operator's specification allows a shorter last block, and OpenVINO 2026.4 doesn't.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from ...reference.safetensors_header import TensorLocation
-from .linears import Group, Linear
+from .groups import Group
+from .linears import Linear
 
 CODES = {8: ir.DataType.INT8, 4: ir.DataType.UINT4}
 SPLIT = ".joined.split"
-"""How the name of a Split ends that takes a joined product apart."""
+"""The end of a Split's name that divides a joined product."""
 
 
 def rewrite(model: ir.Model, groups: Sequence[Group], locations: Mapping[str, TensorLocation], bundle: Path) -> None:
-    """Put the rounded weights into the graph. locations: of all that `new_tensors` named, inside the folder `bundle`."""
+    """Put the rounded weights into the graph. locations: of the groups' `new_tensors`, inside the folder `bundle`."""
     store = partial(_stored, model.graph, locations, bundle)
     for group in groups:
         value = _prepared_input(model.graph, group, store)
@@ -49,7 +50,7 @@ Store = Callable[[str, ir.DataType, tuple[int, ...]], ir.Value]
 
 
 def _prepared_input(graph: ir.Graph, group: Group, store: Store) -> ir.Value:
-    """x', with the nodes that make it before the group's first product."""
+    """x'; its nodes are put before the group's first product."""
     first, name = group.linears[0].node, group.name
     value = first.inputs[0]
     assert value is not None
@@ -105,11 +106,11 @@ def _split(graph: ir.Graph, linears: Sequence[Linear], product: ir.Node) -> Sequ
     return split.outputs
 
 
-def separate(model: ir.Model) -> None:
-    """Every joined product becomes one of each Linear again, with its columns of the joined weight.
+def split_products(model: ir.Model) -> None:
+    """Replace every joined product with one for each Linear, on its columns of the joined weight.
 
-    OpenVINO (2026.4) multiplies by a weight's scales inside a product, but not behind a Split, and is faster so
-    (`benchmarks/transformer_ways.py`). It cuts the columns out when it compiles.
+    OpenVINO (2026.4) folds a weight's scales into a product, but not through a Split; the folded product is faster
+    (`benchmarks/transformer_ways.py`). It slices the weight when it compiles.
     """
     graph = model.graph
     for split in [node for node in graph if node.name is not None and node.name.endswith(SPLIT)]:
@@ -133,11 +134,11 @@ def separate(model: ir.Model) -> None:
 
 
 def _columns(graph: ir.Graph, before: ir.Node, value: ir.Value | None, name: str, start: int, stop: int) -> ir.Value:
-    """Of a stored tensor, whose last axis is the outputs: those of one Linear."""
+    """One Linear's columns of a stored tensor, whose last axis is the outputs."""
     assert value is not None and value.name is not None
     label = f"{name}.{value.name.rpartition('.')[2]}"
     ends = {"from": start, "to": stop, "axis": -1}
-    bounds = [_constant(graph, f"{label}.{key}", np.array([at])) for key, at in ends.items()]
+    bounds = [_constant(graph, f"{label}.{key}", np.array([end])) for key, end in ends.items()]
     node = ir.node("Slice", [value, *bounds], name=label)
     node.outputs[0].name = f"{label}.part"
     graph.insert_before(before, node)
@@ -152,9 +153,9 @@ def _stored(
     dtype: ir.DataType,
     shape: tuple[int, ...],
 ) -> ir.Value:
-    at = locations[name]
-    file = at.path.relative_to(bundle).as_posix()
-    tensor = ir.ExternalTensor(file, at.offset, at.nbytes, dtype, shape=ir.Shape(shape), name=name, base_dir=bundle)
+    place = locations[name]
+    file = place.path.relative_to(bundle).as_posix()
+    tensor = ir.ExternalTensor(file, place.offset, place.nbytes, dtype, shape=ir.Shape(shape), name=name, base_dir=bundle)
     value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype), const_value=tensor)
     graph.initializers[name] = value
     return value

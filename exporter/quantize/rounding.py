@@ -1,7 +1,6 @@
-"""Rounding a Linear's weight to 8 or 4 bits, and making inputs easy to round. Numpy only: knows no graphs, files or schemes.
+"""Rounds a Linear's weight to 8 or 4 bits, and smooths its inputs. Numpy only: knows no graphs, files or schemes.
 
-A weight here is (K, N) float32: K inputs, N outputs, the other way round than a checkpoint stores it. Where it is rounded in
-blocks, the block divides K.
+A weight here is (K, N) float32: K inputs, N outputs, the transpose of what a checkpoint stores. A block divides K.
 """
 
 from __future__ import annotations
@@ -21,19 +20,21 @@ Codes = NDArray[np.int8] | NDArray[np.uint8]
 LARGEST_8 = np.float32(127)
 LARGEST_4 = np.float32(15)
 RATIOS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)
-"""How much of a block's range the 16 steps may span; what lies outside is clipped."""
+"""The parts of a block's range that the 16 steps may span; values outside are clipped."""
 STRENGTHS = (0.25, 0.5, 0.75)
 PIECE_VALUES = 1 << 19
 """2 MB of float32."""
-WORTH_A_PRODUCT = 0.8
-"""Smoothing costs a product in the graph: it is taken where the error that it leaves is below this part of the error before."""
+MOST_SMOOTHED_ERROR = 0.8
+"""Smoothing costs a product in the graph: it is used where it leaves less than this part of the error."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rounded:
-    """A rounded weight. codes: (K, N) int8, or uint8 up to 15 where there are zero points.
+    """A rounded weight.
 
-    scales: (K / block, N) float32, or (N,) where a whole column shares one. zero_points: like the scales, uint8 up to 15.
+    codes: (K, N) int8, or uint8 up to 15 where there are zero points.
+    scales: (K / block, N) float32, or (N,) where a whole column shares one.
+    zero_points: shaped like the scales, uint8 up to 15.
     """
 
     codes: Codes
@@ -41,7 +42,7 @@ class Rounded:
     zero_points: NDArray[np.uint8] | None = None
 
     def values(self) -> Floats:
-        """(K, N): the weight that the codes stand for."""
+        """(K, N): the dequantized weight."""
         scales = self.scales.reshape(-1, self.scales.shape[-1])
         codes = _blocks(self.codes.astype(np.float32), len(self.codes) // len(scales))
         zero = np.float32(0) if self.zero_points is None else self.zero_points[:, None].astype(np.float32)
@@ -50,13 +51,13 @@ class Rounded:
 
 
 def round_columns(weight: Floats) -> Rounded:
-    """To int8, an output's whole column by one scale."""
+    """Round to int8, with a scale for each output."""
     rounded = round_in_blocks(weight, len(weight))
     return Rounded(codes=rounded.codes, scales=rounded.scales[0])
 
 
 def round_in_blocks(weight: Floats, block: int) -> Rounded:
-    """To int8, `block` inputs of an output by one scale."""
+    """Round to int8, with a scale for each `block` inputs of an output."""
     blocks = _blocks(weight, block)
     scales = _or_one(np.abs(blocks).max(axis=1) / LARGEST_8)
     codes = np.rint(blocks / scales[:, None]).astype(np.int8).reshape(weight.shape)
@@ -64,10 +65,10 @@ def round_in_blocks(weight: Floats, block: int) -> Rounded:
 
 
 def round_to_4_bits(weight: Floats, block: int, importance: Floats | None = None) -> Rounded:
-    """To 4 bits with a scale and a zero point to each block, searched for the least squared error, never above plain rounding's.
+    """Round to 4 bits, with a scale and a zero point for each block; their squared error is never above plain rounding's.
 
-    The search: clip the block's range a little, round, and then take the scale that fits the codes best (least squares).
-    importance: (K,) how much an input's error counts, such as the mean square of what comes in there; by default all alike.
+    The search clips the block's range by RATIOS, rounds, and fits the scale to the codes (least squares).
+    importance: (K,), the weight of each input's error, such as the input's mean square; 1 by default.
     """
     blocks = _blocks(weight, block)
     counts = np.ones(len(weight), np.float32) if importance is None else importance.astype(np.float32)
@@ -83,16 +84,8 @@ def round_to_4_bits(weight: Floats, block: int, importance: Floats | None = None
     return Rounded(codes=codes, scales=best[0], zero_points=best[1].astype(np.uint8))
 
 
-def plain_4_bits(weight: Floats, block: int) -> Rounded:
-    """To 4 bits, each block's range from its least to its largest value: what the search starts from."""
-    blocks = _blocks(weight, block)
-    scales, zeros = _range_of(blocks, 1.0)
-    codes = codes_4(blocks, scales[:, None], zeros[:, None]).astype(np.uint8).reshape(weight.shape)
-    return Rounded(codes=codes, scales=scales, zero_points=zeros.astype(np.uint8))
-
-
 def pack_4_bits(codes: Codes) -> NDArray[np.uint8]:
-    """Two codes to a byte, the first in the low half, as ONNX stores 4-bit tensors; an odd last one is followed by 0."""
+    """Pack two codes into a byte, the first in the low half, as ONNX stores 4-bit tensors; an odd last one is followed by 0."""
     flat = np.ravel(codes).astype(np.uint8)
     even = np.pad(flat, (0, flat.size % 2))
     packed: NDArray[np.uint8] = even[0::2] | (even[1::2] << np.uint8(4))
@@ -105,17 +98,17 @@ def padded(weight: Floats, inputs: int) -> Floats:
 
 
 def smoothing(weight: Floats, largest: Floats, mean_square: Floats) -> Floats | None:
-    """(K,): what to divide each input by, and multiply its weights by, before both are rounded to 8 bits; None: not worth it.
+    """(K,): divides each input and multiplies its weights before both are rounded to 8 bits; None where it saves too little.
 
-    SmoothQuant (arXiv 2211.10438, section 4), whose strength is chosen here by the rounding error that it leaves. largest,
-    mean_square: (K,) of the inputs' absolute values and squares, as they were when the model ran.
+    SmoothQuant (arXiv 2211.10438, section 4); the strength is the one that leaves the smallest expected rounding error.
+    largest, mean_square: (K,), the largest absolute value and the mean square of each input.
     """
     before = _expected_error(weight, largest, mean_square)
-    found = [
+    candidates = [
         (_expected_error(weight * s[:, None], largest / s, mean_square / s**2), s) for s in _divisors(weight, largest)
     ]
-    error, divisor = min(found, key=lambda pair: pair[0])
-    return divisor if error < WORTH_A_PRODUCT * before else None
+    error, divisor = min(candidates, key=lambda pair: pair[0])
+    return divisor if error < MOST_SMOOTHED_ERROR * before else None
 
 
 def _divisors(weight: Floats, largest: Floats) -> Iterator[Floats]:
@@ -127,7 +120,7 @@ def _divisors(weight: Floats, largest: Floats) -> Iterator[Floats]:
 
 
 def _expected_error(weight: Floats, largest: Floats, mean_square: Floats) -> float:
-    """The outputs' mean square error if rounding is noise: a twelfth of a squared step, from the inputs and from the weight."""
+    """The outputs' mean square error if rounding adds noise of a twelfth of a squared step to inputs and weight."""
     step = float(largest.max()) / 127
     steps = np.abs(weight).max(axis=0).astype(np.float64) / 127
     from_inputs = step**2 / 12 * float(np.square(weight, dtype=np.float64).sum())
@@ -166,7 +159,7 @@ def _error(blocks: Floats, counts: Floats, scales: Floats, zeros: Floats) -> Flo
 
 
 def _or_one(scales: Floats) -> Floats:
-    """Blocks of zeros get a scale of 1."""
+    """The scales, with 1 for blocks of zeros."""
     return np.where(scales == 0, np.float32(1), scales)
 
 
@@ -175,12 +168,12 @@ def _blocks(weight: Floats, block: int) -> Floats:
     return weight.reshape(-1, block, weight.shape[1])
 
 
-def by_columns(
+def round_by_columns(
     rounding: Callable[[Floats], Rounded], weight: Floats, columns: int | None = None, threads: int | None = None
 ) -> Rounded:
-    """`rounding` applied to so many columns at a time, on so many threads.
+    """Apply `rounding` to `columns` columns at a time, on `threads` threads.
 
-    By default on every core, and so few columns that what is computed in between mostly stays in a core's cache.
+    By default on every core, and to PIECE_VALUES values at a time, whose intermediate results mostly fit in a core's cache.
     """
     columns = columns or max(1, PIECE_VALUES // len(weight))
     pieces = [weight[:, start : start + columns] for start in range(0, weight.shape[1], columns)]

@@ -1,7 +1,7 @@
-"""The ways to quantize a bundle, one entry each: which components, and how the weights of their Linears are stored.
+"""The quantization schemes, one entry each: which components, and how the weights of their Linears are stored.
 
 A Linear is rounded where its weight's name holds one of `ROUNDED`: attention's projections and the feed-forward layers, and
-the language model's head. What embeds, modulates and normalises stays as it is: few bytes, and errors there reach everything.
+the language model's head. Embeddings, modulation and norms keep their weights: few bytes, and errors there reach everything.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from dataclasses import dataclass
 
 ROUNDED = (".attn.", ".feed_forward.", ".self_attn.", ".mlp.", "embed_tokens.", "language_model.head.")
 MOST_PADDING = 1 / 32
-"""How much longer a Linear's inputs may become for the sake of larger blocks."""
+"""The padding that a larger block may cost, as a part of a Linear's inputs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Storage:
-    """How a weight is stored. bits: 8 (signed) or 4 (unsigned, with zero points).
+    """How a weight is stored.
 
-    blocks: how many inputs may share a scale, largest first; none: an output's whole column shares one.
-    rounds_inputs: whether what comes in is rounded to 8 bits as well, by a scale that was measured beforehand.
+    bits: 8 (signed) or 4 (unsigned, with zero points).
+    blocks: the numbers of inputs that may share a scale, largest first; none: an output's whole column shares one.
+    rounds_inputs: the inputs are rounded to 8 bits as well, with a calibrated scale.
     """
 
     bits: int
@@ -27,7 +28,7 @@ class Storage:
     rounds_inputs: bool = False
 
     def block(self, inputs: int) -> int | None:
-        """The block for that many inputs, which are padded to a multiple of it where it doesn't divide them."""
+        """The block for a number of inputs, which are padded to a multiple of it."""
         if not self.blocks:
             return None
         fitting = (block for block in self.blocks if -inputs % block <= MOST_PADDING * inputs)
@@ -36,24 +37,27 @@ class Storage:
 
 @dataclass(frozen=True, kw_only=True)
 class Scheme:
-    """An entry of the table. components: how the weights of each are stored; a component that isn't named stays as it is.
+    """A quantization scheme.
 
-    weighs_inputs: whether a weight's error counts by what came in when the model ran.
+    components: how each component's weights are stored; the others stay unchanged.
+    compensates_errors: 4-bit weights are rounded with error compensation (gptq.py), which needs input statistics.
     """
 
     name: str
     help: str
     components: Mapping[str, Storage]
-    weighs_inputs: bool = False
+    compensates_errors: bool = False
 
     @property
-    def calibrated(self) -> tuple[str, ...]:
-        """The components whose inputs have to be seen first."""
-        return tuple(name for name, storage in self.components.items() if storage.rounds_inputs or self.weighs_inputs)
+    def calibrated_components(self) -> tuple[str, ...]:
+        """The components that need input statistics."""
+        return tuple(
+            name for name, storage in self.components.items() if storage.rounds_inputs or self.compensates_errors
+        )
 
 
 INT8_BLOCKS = Storage(bits=8, blocks=(128, 64, 32, 16))
-"""Of blocks of 32 and 128, 128 was twice as fast."""
+"""Blocks of 128 ran twice as fast as blocks of 32."""
 INT8_STATIC = Storage(bits=8, rounds_inputs=True)
 INT4_BLOCKS = Storage(bits=4, blocks=(32,))
 
@@ -72,7 +76,7 @@ SCHEMES = {
             name="int4-weights",
             help="4-bit weights in blocks of 32, 8 bits in the head: the smallest",
             components={**dict.fromkeys((*LANGUAGE, *DRAWING), INT4_BLOCKS), "lm_head": INT8_BLOCKS},
-            weighs_inputs=True,
+            compensates_errors=True,
         ),
         Scheme(
             name="int8",

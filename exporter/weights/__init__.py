@@ -1,1 +1,1 @@
-"""A checkpoint's weights in a bundle: linked, pointed at, merged with a LoRA or converted."""
+"""Puts a checkpoint's weights into a bundle: links, external data, merged LoRAs, converted copies."""

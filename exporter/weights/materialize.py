@@ -10,28 +10,26 @@ from pathlib import Path
 import numpy as np
 
 from ...reference.safetensors_header import TensorLocation
-from .tensor_file import NUMPY_DTYPES, NewTensor, read_tensor, write_tensors
-
-SAFETENSORS_DTYPES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
-Locations = dict[str, dict[str, TensorLocation]]
+from ...runtime.dtypes import PRECISIONS, DType
+from .tensor_file import Locations, NewTensor, read_tensor, write_tensors
 
 
 def materialize(locations: Locations, bundle: Path, precision: str) -> Locations:
-    """Every tensor that isn't stored in `precision` goes into `<part>/<precision>.safetensors`; returns the new places."""
-    dtype = SAFETENSORS_DTYPES[precision]
-    placed = {}
-    for part, tensors in locations.items():
-        placed[part] = {**tensors, **_converted(tensors, bundle / part / f"{precision}.safetensors", dtype)}
-    return placed
+    """Write every tensor that isn't stored in `precision` into `<part>/<precision>.safetensors`; returns the new places."""
+    dtype = PRECISIONS[precision]
+    return {
+        part: {**tensors, **_converted(tensors, bundle / part / f"{precision}.safetensors", dtype)}
+        for part, tensors in locations.items()
+    }
 
 
-def _converted(tensors: dict[str, TensorLocation], target: Path, dtype: str) -> dict[str, TensorLocation]:
-    foreign = {name: found for name, found in tensors.items() if found.dtype != dtype}
-    return write_tensors(target, {name: _new(found, dtype) for name, found in foreign.items()}) if foreign else {}
+def _converted(tensors: dict[str, TensorLocation], target: Path, dtype: DType) -> dict[str, TensorLocation]:
+    new = {name: _new(place, dtype) for name, place in tensors.items() if place.dtype != dtype.safetensors}
+    return write_tensors(target, new) if new else {}
 
 
-def _new(found: TensorLocation, dtype: str) -> NewTensor:
+def _new(place: TensorLocation, dtype: DType) -> NewTensor:
     def values() -> np.ndarray:
-        return read_tensor(found).astype(NUMPY_DTYPES[dtype])
+        return read_tensor(place).astype(dtype.numpy)
 
-    return NewTensor(dtype=dtype, shape=found.shape, values=values)
+    return NewTensor(dtype=dtype.safetensors, shape=place.shape, values=values)

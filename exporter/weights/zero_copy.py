@@ -4,9 +4,9 @@ A graph computes in one precision and its weights may be stored in another. Then
 follows it, so that graphs of every precision share one weight file. A table that is only gathered from is cast after the gather:
 a few rows, not the vocabulary.
 
-The nodes that cast and transpose weights stand first in the graph. ONNX Runtime goes through a graph from its outputs back, and
-before a node it runs the inputs of that node which stand later in the graph, then those which stand earlier; so a weight is cast
-when its product's turn comes. Beside their products, all casts of the layers to come ran before the first layer did.
+The nodes that cast and transpose weights stand first in the graph. ONNX Runtime walks a graph from its outputs back, and before
+a node it runs those of its inputs that stand later in the graph, then those that stand earlier: each weight is cast right before
+its product. With the casts beside their products, all of them ran before the first layer.
 """
 
 from __future__ import annotations
@@ -17,54 +17,51 @@ from pathlib import Path
 import onnx_ir as ir
 
 from ...reference.safetensors_header import TensorLocation
+from ...runtime.dtypes import BY_SAFETENSORS
 from ...runtime.errors import ExportError
+from .tensor_file import WEIGHT_DTYPES
 
-STORED_DTYPES = {"F32": ir.DataType.FLOAT, "F16": ir.DataType.FLOAT16, "BF16": ir.DataType.BFLOAT16}
 
-
-def attach_weights(model: ir.Model, locations: Mapping[str, TensorLocation], bundle: Path, compute: ir.DataType) -> int:
+def attach_weights(model: ir.Model, locations: Mapping[str, TensorLocation], bundle: Path, compute: ir.DataType) -> None:
     """Point every empty initializer of the model at its bytes, and cast where the stored type isn't `compute`.
 
-    locations: by parameter name, with paths inside `bundle`. Returns the bytes of weights that the graph reads.
-    Raises ExportError where a parameter has no bytes, a type that graphs can't read, or another shape.
+    locations: by parameter name, with paths inside `bundle`.
+    Raises ExportError where a parameter has no bytes or a type that graphs can't read.
     """
-    total = 0
     for name, value in list(model.graph.initializers.items()):
         if value.const_value is not None:
             continue
         if name not in locations:
             raise ExportError(f"the checkpoint holds no tensor for {name!r}: is it complete?")
         tensor = _external_tensor(name, locations[name], bundle)
-        total += locations[name].nbytes
         if tensor.dtype == compute:
             value.const_value, value.shape, value.dtype = tensor, tensor.shape, compute
         else:
             _insert_cast(model.graph, value, tensor, compute)
-    put_weights_first(model.graph)
-    return total
+    _put_weights_first(model.graph)
 
 
-def put_weights_first(graph: ir.Graph) -> None:
+def _put_weights_first(graph: ir.Graph) -> None:
     """Move the nodes that cast and transpose weights to the front."""
-    made = set(graph.initializers.values())
+    weights = set(graph.initializers.values())
     moved = []
     for node in graph:
-        if node.op_type in ("Cast", "Transpose") and node.inputs[0] in made:
+        if node.op_type in ("Cast", "Transpose") and node.inputs[0] in weights:
             moved.append(node)
-            made.update(node.outputs)
+            weights.update(node.outputs)
     graph.remove(moved)
     graph.insert_before(graph[0], moved)
 
 
 def _external_tensor(name: str, location: TensorLocation, bundle: Path) -> ir.ExternalTensor:
-    if location.dtype not in STORED_DTYPES:
-        allowed = ", ".join(STORED_DTYPES)
+    if location.dtype not in WEIGHT_DTYPES:
+        allowed = ", ".join(WEIGHT_DTYPES)
         raise ExportError(f"tensor {name!r} is stored as {location.dtype}; allowed are {allowed}: convert the checkpoint first")
     return ir.ExternalTensor(
         location.path.relative_to(bundle).as_posix(),
         location.offset,
         location.nbytes,
-        STORED_DTYPES[location.dtype],
+        ir.DataType(BY_SAFETENSORS[location.dtype].onnx),
         shape=ir.Shape(location.shape),
         name=name,
         base_dir=bundle,

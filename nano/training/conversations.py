@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from ...exporter.checkpoint import PLACEHOLDER, drawing_template, read_json, render_turns
+from ...exporter.chat_template import PLACEHOLDER, read_prompt_templates
+from ...exporter.json_files import read_json
 from ...exporter.processor import IMAGE_TAG
 from ...reference.mllm import MLLMConfig, mrope_tables
 from ...reference.vision import VisionEncoder, Windows
@@ -68,8 +69,8 @@ class Processor:
 
     def __init__(self, checkpoint: Path) -> None:
         self.tokenizer = Tokenizer(checkpoint / "processor" / "tokenizer.json")
-        self.drawing_template = drawing_template(checkpoint)
-        self.chat_template = render_turns(checkpoint, [PLACEHOLDER], answer_next=True)
+        templates = read_prompt_templates(checkpoint)
+        self.drawing_template, self.chat_template = templates.drawing, templates.first_turn
         self.image_token = self.tokenizer.token_id("<|image_pad|>")
         self.config = MLLMConfig.from_json(read_config(checkpoint / "mllm"))
         stored = read_json(checkpoint / "processor" / "preprocessor_config.json")

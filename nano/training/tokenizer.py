@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from ...exporter.checkpoint import SYSTEM_PROMPT
+from ...exporter.chat_template import SYSTEM_PROMPT
 from ..chat_tasks import answer_question, decide, reflect
 from ..drawing_tasks import combine, draw_count, draw_one, draw_two, edit
 from ..world import Sampler

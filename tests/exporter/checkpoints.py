@@ -15,12 +15,13 @@ from safetensors.numpy import load_file, save_file
 
 from omnigen2_rt.exporter import export
 from omnigen2_rt.exporter.components.denoising import timestep_embedding, velocity_head
-from omnigen2_rt.exporter.weights.tensor_file import NUMPY_DTYPES
 from omnigen2_rt.reference.safetensors_header import tensor_locations
+from omnigen2_rt.runtime.dtypes import BY_SAFETENSORS
 from tests.exporting import GOLDENS
 
 A = GOLDENS / "A" / "checkpoint"
 B = GOLDENS / "B" / "checkpoint"
+FEW = (timestep_embedding, velocity_head)
 TRANSFORMER = Path("transformer/diffusion_pytorch_model.safetensors")
 
 
@@ -43,7 +44,7 @@ def scaled_weight(bundle: Path, tmp: Path, name: str, factor: float) -> Path:
     """A copy of a bundle in which one of the transformer's weights is multiplied: same sizes, same headers."""
     copy = Path(shutil.copytree(bundle, tmp / "altered"))
     place = tensor_locations(copy / "transformer")[name]
-    values = np.memmap(place.path, NUMPY_DTYPES[place.dtype], "r+", place.offset, place.shape)
+    values = np.memmap(place.path, BY_SAFETENSORS[place.dtype].numpy, "r+", place.offset, place.shape)
     values *= values.dtype.type(factor)
     values.flush()
     return copy
@@ -66,5 +67,5 @@ def in_hub_layout(source: Path, cache: Path, owner: str, name: str) -> Path:
 
 
 def few_components(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let exports make two small graphs, so that a test of something else takes a second."""
-    monkeypatch.setattr(export, "COMPONENTS", (timestep_embedding, velocity_head))
+    """Let `omnigen2 export` write two small graphs, so that a test of something else takes a second."""
+    monkeypatch.setattr(export, "COMPONENTS", FEW)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import errors
 
-from omnigen2_rt.exporter.checkpoint import Checkpoint, drawing_template
+from omnigen2_rt.exporter.checkpoint import Checkpoint
 from omnigen2_rt.runtime.errors import ExportError
 from tests.exporter.checkpoints import A, B, copied, edit_json
 
@@ -49,7 +49,7 @@ def test_name_that_the_hub_does_not_give_says_why(kind: type[Exception], said: s
 
 
 def test_drawing_template_comes_from_the_checkpoint() -> None:
-    template = drawing_template(A)
+    template = Checkpoint.open(A).manifest.prompts.drawing
     assert template.count("{prompt}") == 1 and template.endswith("{prompt}<|im_end|>\n")
 
 
@@ -58,4 +58,4 @@ def test_checkpoint_without_a_chat_template_is_refused(tmp_path: Path) -> None:
     (checkpoint / "processor/chat_template.json").unlink()
     edit_json(checkpoint / "processor/tokenizer_config.json", chat_template=None)
     with pytest.raises(ExportError, match="has no chat template"):
-        drawing_template(checkpoint)
+        Checkpoint.open(checkpoint)

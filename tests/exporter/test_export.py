@@ -13,35 +13,36 @@ from typing import Any
 
 import pytest
 
-from omnigen2_rt.exporter import export
+from omnigen2_rt.exporter import graphs
+from omnigen2_rt.exporter.components import COMPONENTS
 from omnigen2_rt.exporter.export import export_bundle
 from omnigen2_rt.exporter.weights import placement
 from omnigen2_rt.runtime.bundle import CALIBRATION, Bundle
 from omnigen2_rt.runtime.errors import BundleError, ExportError
-from tests.exporter.checkpoints import TRANSFORMER, A, B, few_components
+from omnigen2_rt.runtime.files import PARTIAL
+from tests.exporter.checkpoints import FEW, TRANSFORMER, A, B
 
 KILLED = """
 import os, signal, sys
 from omnigen2_rt.exporter.export import export_bundle
-def progress(what, done, total):
+def progress(done, total, what):
     if done == 2:
         os.kill(os.getpid(), signal.SIGKILL)
 export_bundle(sys.argv[1], sys.argv[2], precisions=("fp32",), progress=progress)
 """
 
 
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    few_components(monkeypatch)
+def refuse(*_: Any) -> None:
+    raise OSError(errno.EXDEV, "Invalid cross-device link")
 
 
 def test_export_to_an_existing_bundle_needs_force(tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
-    export_bundle(A, bundle, precisions=("fp32",))
+    export_bundle(A, bundle, precisions=("fp32",), components=FEW)
     with pytest.raises(ExportError, match="exists: choose another name, or replace it with --force"):
-        export_bundle(B, bundle, precisions=("fp32",))
+        export_bundle(B, bundle, precisions=("fp32",), components=FEW)
     assert Bundle.open(bundle).manifest.source == A.name
-    export_bundle(B, bundle, precisions=("fp16",), force=True)
+    export_bundle(B, bundle, precisions=("fp16",), force=True, components=FEW)
     assert Bundle.open(bundle).precisions == ("fp16",)
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
@@ -49,12 +50,12 @@ def test_export_to_an_existing_bundle_needs_force(tmp_path: Path) -> None:
 def test_export_never_replaces_a_folder_that_is_no_bundle(tmp_path: Path) -> None:
     (tmp_path / "letters").mkdir()
     with pytest.raises(ExportError, match="is not a bundle, so --force won't replace it"):
-        export_bundle(A, tmp_path / "letters", force=True)
+        export_bundle(A, tmp_path / "letters", force=True, components=FEW)
 
 
 def test_export_to_a_name_with_a_slash_at_its_end_makes_the_bundle(tmp_path: Path) -> None:
     """The staging folder once lay inside the bundle then, and could not become it."""
-    export_bundle(A, f"{tmp_path}/bundle/", precisions=("fp32",))
+    export_bundle(A, f"{tmp_path}/bundle/", precisions=("fp32",), components=FEW)
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
@@ -62,34 +63,31 @@ def test_export_carries_the_checkpoints_own_calibration_prompts(tmp_path: Path) 
     checkpoint = tmp_path / "checkpoint"
     shutil.copytree(B, checkpoint)
     (checkpoint / CALIBRATION).write_text("a red circle\n", encoding="utf-8")
-    export_bundle(checkpoint, tmp_path / "bundle", precisions=("fp32",))
+    export_bundle(checkpoint, tmp_path / "bundle", precisions=("fp32",), components=FEW)
     assert (tmp_path / "bundle" / CALIBRATION).read_text(encoding="utf-8") == "a red circle\n"
 
 
 @pytest.mark.parametrize("precisions", [("fp8",), ()])
 def test_export_of_unknown_precision_names_the_known(precisions: tuple[str, ...], tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="choose from fp32, fp16, bf16"):
-        export_bundle(A, tmp_path / "bundle", precisions=precisions)
+        export_bundle(A, tmp_path / "bundle", precisions=precisions, components=FEW)
 
 
 def test_export_across_filesystems_copies_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any) -> None:
-        raise OSError(errno.EXDEV, "Invalid cross-device link")
-
     monkeypatch.setattr(placement.os, "link", refuse)
-    monkeypatch.setattr(placement, "_reflink", lambda source, target: False)
-    report = export_bundle(A, tmp_path / "bundle", precisions=("fp32",))
+    monkeypatch.setattr(placement.fcntl, "ioctl", refuse)
+    report = export_bundle(A, tmp_path / "bundle", precisions=("fp32",), components=FEW)
     assert TRANSFORMER.as_posix() in report.copied and len(report.copied) == 3
     assert (tmp_path / "bundle" / TRANSFORMER).read_bytes() == (A / TRANSFORMER).read_bytes()
 
 
 def test_export_to_a_full_disk_says_so_and_leaves_no_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, proto: Any) -> None:
+    def full(path: Path, model: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    monkeypatch.setattr(export, "_write", full)
+    monkeypatch.setattr(graphs, "write_graph", full)
     with pytest.raises(ExportError, match="can't write .*: No space left on device"):
-        export_bundle(A, tmp_path / "bundle", precisions=("fp32",))
+        export_bundle(A, tmp_path / "bundle", precisions=("fp32",), components=FEW)
     assert not (tmp_path / "bundle").exists()
 
 
@@ -98,38 +96,33 @@ def test_export_with_no_room_for_a_copy_leaves_nothing_of_it(tmp_path: Path, mon
         Path(target).write_bytes(b"half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(placement.os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EXDEV, "")))
-    monkeypatch.setattr(placement, "_reflink", lambda source, target: False)
+    monkeypatch.setattr(placement.os, "link", refuse)
+    monkeypatch.setattr(placement.fcntl, "ioctl", refuse)
     monkeypatch.setattr(placement.shutil, "copyfile", full)
     with pytest.raises(ExportError, match="No space left on device"):
         placement.place(A / TRANSFORMER, tmp_path / "model.safetensors")
     assert not list(tmp_path.iterdir())
 
 
-def test_killed_export_leaves_nothing_valid_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_export_leaves_nothing_valid_and_resumes(tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     killed = subprocess.run([sys.executable, "-W", "ignore", "-c", KILLED, A, bundle], capture_output=True, timeout=60)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert not bundle.exists()
     with pytest.raises(BundleError):
         Bundle.open(tmp_path / "bundle.partial")
-    monkeypatch.setattr(export, "COMPONENTS", export_components()[:3])
-    report = export_bundle(A, bundle, precisions=("fp32",))
+    (tmp_path / "bundle.partial" / "mllm" / f"{PARTIAL}0123").touch()  # as left by a run that is killed while it writes
+    report = export_bundle(A, bundle, precisions=("fp32",), components=COMPONENTS[:3])
     assert (report.graphs, report.resumed_graphs) == (3, 2)
     Bundle.open(bundle).verify()
     assert not (tmp_path / "bundle.partial").exists()
-
-
-def export_components() -> Any:
-    from omnigen2_rt.exporter.components import COMPONENTS
-
-    return COMPONENTS
+    assert not list(bundle.rglob(f"{PARTIAL}*"))
 
 
 def test_materialized_weights_are_in_the_graphs_own_type(tmp_path: Path) -> None:
     import onnx
 
-    export_bundle(A, tmp_path / "bundle", precisions=("fp16",), materialized=True)
+    export_bundle(A, tmp_path / "bundle", precisions=("fp16",), materialized=True, components=FEW)
     model = onnx.load(tmp_path / "bundle" / "timestep_embedding.fp16.onnx", load_external_data=False)
     external = [t for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
     assert external and {tensor.data_type for tensor in external} == {onnx.TensorProto.FLOAT16}

@@ -1,4 +1,4 @@
-"""What a checkpoint brings for talking: the questions of its own reflection."""
+"""The reflection prompts of a checkpoint."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from omnigen2_rt.exporter.checkpoint import Checkpoint
 from omnigen2_rt.exporter.export import export_bundle
 from omnigen2_rt.exporter.processor import REFLECTION, REFLECTION_FILE, reflection_prompts
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.errors import BundleError, ExportError
-from tests.exporter.checkpoints import A, copied, few_components
+from tests.exporter.checkpoints import FEW, A, copied
 
 OWN = {"critique": "{prompt}: what is wrong?", "edit": "{critique}: mend it", "judge": "{prompt}: grade?", "content": "ok"}
 
@@ -24,16 +23,15 @@ def checkpoint(tmp: Path, text: str) -> Path:
     return folder
 
 
-def test_bundle_has_the_checkpoints_own_reflection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    few_components(monkeypatch)
-    export_bundle(checkpoint(tmp_path, json.dumps(OWN)), tmp_path / "bundle", precisions=("fp32",))
+def test_bundle_has_the_checkpoints_own_reflection(tmp_path: Path) -> None:
+    export_bundle(checkpoint(tmp_path, json.dumps(OWN)), tmp_path / "bundle", precisions=("fp32",), components=FEW)
     chat = Bundle.open(tmp_path / "bundle").manifest.chat
     assert chat is not None and asdict(chat.reflection) == OWN
 
 
 def test_prompts_that_a_checkpoint_lacks_are_ours(tmp_path: Path) -> None:
-    assert reflection_prompts(Checkpoint.open(A)) == REFLECTION
-    own = reflection_prompts(Checkpoint.open(checkpoint(tmp_path, json.dumps({"judge": OWN["judge"]}))))
+    assert reflection_prompts(A) == REFLECTION
+    own = reflection_prompts(checkpoint(tmp_path, json.dumps({"judge": OWN["judge"]})))
     assert asdict(own) == {**asdict(REFLECTION), "judge": OWN["judge"]}
 
 
@@ -52,14 +50,13 @@ def test_prompts_that_a_checkpoint_lacks_are_ours(tmp_path: Path) -> None:
 )
 def test_reflection_that_cannot_serve_is_refused_before_anything_is_exported(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(ExportError) as error:
-        export_bundle(checkpoint(tmp_path, text), tmp_path / "bundle", precisions=("fp32",))
+        export_bundle(checkpoint(tmp_path, text), tmp_path / "bundle", precisions=("fp32",), components=FEW)
     assert said in str(error.value) and REFLECTION_FILE in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 
-def test_bundle_with_a_spoiled_reflection_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    few_components(monkeypatch)
-    export_bundle(A, tmp_path / "bundle", precisions=("fp32",))
+def test_bundle_with_a_spoiled_reflection_is_refused(tmp_path: Path) -> None:
+    export_bundle(A, tmp_path / "bundle", precisions=("fp32",), components=FEW)
     manifest = tmp_path / "bundle" / "bundle.json"
     data = json.loads(manifest.read_text(encoding="utf-8"))
     data["chat"]["reflection"]["content"] = ""

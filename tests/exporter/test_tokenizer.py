@@ -16,8 +16,8 @@ TEXT = "a cat<|im_end|>\n<|img|> äöü 猫"
 
 
 def ids(checkpoint: Path) -> list[int]:
-    found: list[int] = Tokenizer.from_str(tokenizer_json(checkpoint)).encode(TEXT, add_special_tokens=False).ids
-    return found
+    numbers: list[int] = Tokenizer.from_str(tokenizer_json(checkpoint)).encode(TEXT, add_special_tokens=False).ids
+    return numbers
 
 
 def test_tokenizer_that_is_whole_ships_unchanged() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from omnigen2_rt import Request, TaylorSeer, TeaCache, load
-from omnigen2_rt.exporter.export import Lora
+from omnigen2_rt.exporter.weights.lora import Lora
 from omnigen2_rt.runtime.noise import gaussian_noise
 from omnigen2_rt.runtime.pipeline import Pipeline
 from omnigen2_rt.runtime.request import Result

@@ -1,4 +1,4 @@
-"""Looking at activations: the two numbers are those of the values that the graph multiplies, over all runs."""
+"""Calibration: its settings and prompts, and the statistics of the values that Linears multiply."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ import onnx
 import onnxruntime
 import pytest
 
-from omnigen2_rt.exporter.quantize import calibration
-from omnigen2_rt.exporter.quantize.calibration import PROMPTS, Calibration, calibration_of, observe_inputs, read_prompts
+from omnigen2_rt.exporter.quantize.calibration import PROMPTS, Calibration, calibration_of, read_prompts
+from omnigen2_rt.exporter.quantize.input_statistics import (
+    StatisticsCollector,
+    collect_statistics,
+    write_calibration_graph,
+)
 from omnigen2_rt.exporter.weights.placement import place
 from omnigen2_rt.runtime.bundle import CALIBRATION, Bundle
 from omnigen2_rt.runtime.errors import BackendError, ExportError, RequestError
@@ -28,16 +32,16 @@ def linked(bundles: dict[str, Path], tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_looking_graph_gives_the_largest_the_mean_square_and_the_products_of_what_is_multiplied(
+def test_calibration_graph_gives_the_largest_the_mean_square_and_the_products_of_what_is_multiplied(
     bundles: dict[str, Path], linked: Path
 ) -> None:
     spec = Bundle.open(bundles["A"]).graph("context_refiner", "fp32")
-    looking = calibration._write_looking_graph(spec, bundles["A"], linked, with_products=True)
-    model = onnx.load(linked / looking.file, load_external_data=False)
+    file = linked / write_calibration_graph(spec, bundles["A"], linked, with_products=True).file
+    model = onnx.load(file, load_external_data=False)
     product = next(node for node in model.graph.node if node.op_type == "MatMul" and "Add" not in _users(model, node))
     model.graph.output.append(onnx.helper.make_tensor_value_info(product.input[0], onnx.TensorProto.FLOAT, None))
-    onnx.save(model, linked / looking.file)
-    session = onnxruntime.InferenceSession(linked / looking.file, providers=["CPUExecutionProvider"])
+    onnx.save(model, file)
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(0)
     shapes = {"prompt_embeds": (1, 5, spec.inputs["prompt_embeds"].shape[2]), "cos": (5, 12), "sin": (5, 12)}
     feeds = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
@@ -54,27 +58,29 @@ def _users(model: onnx.ModelProto, node: onnx.NodeProto) -> list[str]:
     return [other.op_type for other in model.graph.node if node.output[0] in other.input]
 
 
-def test_every_linear_of_what_draws_is_seen_and_no_graph_is_left(bundles: dict[str, Path], linked: Path) -> None:
+def test_every_linear_of_what_draws_has_statistics_and_no_graph_is_left(bundles: dict[str, Path], linked: Path) -> None:
     bundle = Bundle.open(bundles["A"])
     for spec in bundle.manifest.graphs:
         place(bundle.path / spec.file, linked / spec.file)
-    told: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
     components = ("reference_embedder", "transformer")
-    seen = observe_inputs(bundle, linked, components, SMALL, lambda what, done, total: told.append((done, total)))
-    assert told == [(1, 1)]
-    assert [len(seen[name]) for name in components] == [2 * 4, 3 * 4 + 1]
-    for found in (*seen["transformer"].values(), *seen["reference_embedder"].values()):
-        assert np.all(found.largest > 0) and np.all(found.mean_square <= found.largest**2)
-    assert not [path for path in linked.rglob("*") if path.name.startswith("looking")]
+    statistics = collect_statistics(
+        bundle, linked, components, SMALL, lambda done, total, what: progress.append((done, total))
+    )
+    assert progress == [(1, 1)]
+    assert [len(statistics[name]) for name in components] == [2 * 4, 3 * 4 + 1]
+    for one in (*statistics["transformer"].values(), *statistics["reference_embedder"].values()):
+        assert np.all(one.largest > 0) and np.all(one.mean_square <= one.largest**2)
+    assert not [path for path in linked.rglob("*") if path.name.startswith("calibration")]
 
 
 def test_several_runs_keep_the_largest_and_the_mean() -> None:
-    seen = calibration._Seen()
-    seen.add({"largest:w": np.array([1.0, 5.0], np.float32), "mean_square:w": np.array([1.0, 4.0], np.float32)})
-    seen.add({"largest:w": np.array([2.0, 3.0], np.float32), "mean_square:w": np.array([3.0, 4.0], np.float32)})
-    found = seen.statistics()["w"]
-    assert found.products is None
-    assert (found.largest.tolist(), found.mean_square.tolist()) == ([2, 5], [2, 4])
+    collector = StatisticsCollector()
+    collector.add({"largest:w": np.array([1.0, 5.0], np.float32), "mean_square:w": np.array([1.0, 4.0], np.float32)})
+    collector.add({"largest:w": np.array([2.0, 3.0], np.float32), "mean_square:w": np.array([3.0, 4.0], np.float32)})
+    statistics = collector.statistics()["w"]
+    assert statistics.products is None
+    assert (statistics.largest.tolist(), statistics.mean_square.tolist()) == ([2, 5], [2, 4])
 
 
 def test_prompts_are_a_file_s_lines_that_hold_something(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
-"""Rounding input after input: no output is worse than by the search alone, and inputs that go together lose far less."""
+"""Error compensation: no output is worse than without it, and correlated inputs get far smaller errors."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from omnigen2_rt.exporter.quantize.gptq import rounding_for
+from omnigen2_rt.exporter.quantize.gptq import gptq_rounding
 from omnigen2_rt.exporter.quantize.rounding import Floats, Rounded, round_to_4_bits
 
 BLOCK, INPUTS, OUTPUTS = 32, 96, 20
@@ -26,14 +26,14 @@ def products_of(kind: str) -> Floats:
 
 
 def errors(rounded: Rounded, products: Floats) -> Floats:
-    lost = rounded.values().astype(np.float64) - WEIGHT
-    return (lost * (products @ lost)).sum(axis=0)
+    difference = rounded.values().astype(np.float64) - WEIGHT
+    return (difference * (products @ difference)).sum(axis=0)
 
 
 @pytest.mark.parametrize(("kind", "part"), [("apart", 1.0), ("together", 0.5), ("some never", 1.0), ("none", 1.0)])
 def test_no_output_is_worse_than_by_the_search_and_together_they_lose_less(kind: str, part: float) -> None:
     products = products_of(kind)
-    rounded = rounding_for(products, BLOCK)(WEIGHT)
+    rounded = gptq_rounding(products, BLOCK)(WEIGHT)
     before = errors(round_to_4_bits(WEIGHT, BLOCK, np.diag(products)), products)
     after = errors(rounded, products)
     assert np.all(after <= before * (1 + 1e-4))
@@ -44,6 +44,6 @@ def test_no_output_is_worse_than_by_the_search_and_together_they_lose_less(kind:
 
 def test_inputs_that_have_nothing_in_common_are_rounded_as_by_the_search() -> None:
     products = products_of("apart")
-    rounded = rounding_for(products, BLOCK)(WEIGHT)
+    rounded = gptq_rounding(products, BLOCK)(WEIGHT)
     searched = round_to_4_bits(WEIGHT, BLOCK, np.diag(products))
     assert np.mean(rounded.codes == searched.codes) > 0.99

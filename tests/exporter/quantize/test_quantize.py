@@ -42,10 +42,10 @@ BUNDLES = [(scheme, config) for scheme in SCHEMES for config in ("A", "B")]
 def quantized(bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
     """By scheme and config. A is stored in bfloat16, so a Cast stands before its weights; no block divides the widths of B."""
     folder = tmp_path_factory.mktemp("quantized")
-    made = {(scheme, config): folder / f"{config}-{scheme}" for scheme, config in BUNDLES}
-    for (scheme, config), target in made.items():
+    targets = {(scheme, config): folder / f"{config}-{scheme}" for scheme, config in BUNDLES}
+    for (scheme, config), target in targets.items():
         quantize_bundle(bundles[config], target, scheme, calibration=SMALL)
-    return made
+    return targets
 
 
 def graph(bundle: Path, name: str) -> onnx.ModelProto:
@@ -82,20 +82,20 @@ def test_new_bundle_is_whole_and_the_old_one_as_it_was(
 def test_outputs_are_near_those_before_and_not_the_same(
     quantized: dict[tuple[str, str], Path], scheme: str, config: str
 ) -> None:
-    told = json.loads((quantized[scheme, config] / REPORT).read_text())
-    assert [row["component"] for row in told["components"]] == [*SCHEMES[scheme].components]
-    for row in told["components"]:
+    report = json.loads((quantized[scheme, config] / REPORT).read_text())
+    assert [row["component"] for row in report["components"]] == [*SCHEMES[scheme].components]
+    for row in report["components"]:
         most = MOST[scheme]["drawing" if row["component"] in DRAWING else row["component"]]
         assert 0 < row["relative_error"] < most, row
         assert 0 < row["bytes_after"] and row["bytes_after"] < row["bytes_before"]
-    assert [row["drawing"] for row in told["drawings"]] == ["text to image", "image editing"]
-    assert all(row["psnr_db"] is None or row["psnr_db"] > 20 for row in told["drawings"])
+    assert [row["drawing"] for row in report["drawings"]] == ["text to image", "image editing"]
+    assert all(row["psnr_db"] is None or row["psnr_db"] > 20 for row in report["drawings"])
 
 
 def test_more_bits_are_nearer(quantized: dict[tuple[str, str], Path]) -> None:
     def error(scheme: str) -> float:
-        told = json.loads((quantized[scheme, "B"] / REPORT).read_text())
-        return {row["component"]: row["relative_error"] for row in told["components"]}["transformer"]
+        report = json.loads((quantized[scheme, "B"] / REPORT).read_text())
+        return {row["component"]: row["relative_error"] for row in report["components"]}["transformer"]
 
     assert error("int8-weights") < error("int8") < error("int4-weights")
 
@@ -108,20 +108,20 @@ def test_hidden_states_and_logits_stay_near_the_original(quantized: dict[tuple[s
         model = pipeline.language_model
         hidden, _ = model.read(Tokens.text(pipeline.prompt_encoder.tokenizer.encode(args["text"])))
         logits = model.logits(hidden[-1])
-    for given, wanted in ((hidden, recorded["chat0_hidden_full"][0]), (logits, recorded["chat0_logits_last"][0])):
-        error = float(np.linalg.norm(given - wanted) / np.linalg.norm(wanted))
+    for actual, expected in ((hidden, recorded["chat0_hidden_full"][0]), (logits, recorded["chat0_logits_last"][0])):
+        error = float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
         assert 0 < error < 0.1
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_engines_draw_and_talk_alike(quantized: dict[tuple[str, str], Path], scheme: str) -> None:
     """OpenVINO reads the twins without functions. ONNX Runtime rounds what a weight in blocks is multiplied with as well."""
-    found = []
+    latents = []
     for backend in CPU_BACKENDS:
         with load(quantized[scheme, "B"], backend=backend, precision="fp32", threads=1) as pipeline:
-            found.append(pipeline.generate(Request(prompt="a cat", width_px=32, height_px=32, steps=1)).latents)
+            latents.append(pipeline.generate(Request(prompt="a cat", width_px=32, height_px=32, steps=1)).latents)
             assert pipeline.chat("What is in the picture?", max_new_tokens=2, may_draw=False).token_ids
-    assert np.linalg.norm(found[0] - found[1]) < 0.05 * np.linalg.norm(found[0])
+    assert np.linalg.norm(latents[0] - latents[1]) < 0.05 * np.linalg.norm(latents[0])
 
 
 @pytest.mark.parametrize(("scheme", "config"), BUNDLES)
@@ -176,10 +176,10 @@ def test_widths_that_no_block_divides_get_zeros_at_their_end(quantized: dict[tup
 
 
 def test_linears_that_read_one_rounded_value_become_one_product(quantized: dict[tuple[str, str], Path]) -> None:
-    found = [node.name for node in graph(quantized["int8", "A"], "transformer.fp32.onnx").graph.node]
+    names = [node.name for node in graph(quantized["int8", "A"], "transformer.fp32.onnx").graph.node]
     # Three layers: what q, k and v read, to_out, the two gates, linear_2. The last one's q reads the image's part alone.
-    assert sum(name.endswith(".quantizelinear_input") for name in found) == 3 * 4 + 1
-    assert sum(name.endswith(SPLIT) for name in found) == 3 + 3
+    assert sum(name.endswith(".quantizelinear_input") for name in names) == 3 * 4 + 1
+    assert sum(name.endswith(SPLIT) for name in names) == 3 + 3
 
 
 def test_twins_products_are_apart_and_give_the_same(quantized: dict[tuple[str, str], Path]) -> None:
@@ -189,11 +189,11 @@ def test_twins_products_are_apart_and_give_the_same(quantized: dict[tuple[str, s
     names = [node.name for node in graph(bundle.path, spec.inlined).graph.node]
     assert not any(name.endswith(SPLIT) for name in names)
     rng = np.random.default_rng(0)
-    sizes = {name: [size if isinstance(size, int) else 5 for size in given.shape] for name, given in spec.inputs.items()}
+    sizes = {name: [size if isinstance(size, int) else 5 for size in tensor.shape] for name, tensor in spec.inputs.items()}
     feeds = {name: rng.standard_normal(shape, np.float32) for name, shape in sizes.items()}
     feeds["prompt_embeds"] = feeds["prompt_embeds"][:1]
-    given = [onnxruntime.InferenceSession(bundle.path / file).run(None, feeds)[0] for file in (spec.file, spec.inlined)]
-    assert np.linalg.norm(given[0] - given[1]) < 0.03 * np.linalg.norm(given[0])  # 8 bits there, float here
+    outputs = [onnxruntime.InferenceSession(bundle.path / file).run(None, feeds)[0] for file in (spec.file, spec.inlined)]
+    assert np.linalg.norm(outputs[0] - outputs[1]) < 0.03 * np.linalg.norm(outputs[0])  # 8 bits there, float here
 
 
 @pytest.mark.parametrize(("scheme", "kind"), [("int8", "MatMulIntegerToFloat"), ("int4-weights", "MatMulNBits")])

@@ -50,8 +50,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     shape, folder = SHAPES[request.param], tmp_path_factory.mktemp("mllm")
     oracle = random_oracle(shape)
     oracle.save_pretrained(folder / "mllm")
-    checkpoint, graphs = exported_mllm(folder)
-    numbers = checkpoint.mllm
+    numbers, vision, graphs = exported_mllm(folder)
     manifest: Any = SimpleNamespace(
         graphs=graphs,
         mllm=SimpleNamespace(
@@ -60,7 +59,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         ),
         chat=SimpleNamespace(image_token_id=IMAGE, max_context_tokens=4000),
         vision=SimpleNamespace(
-            processor=PROCESSOR, head_width=checkpoint.vision.head_width, window_px=shape["window_size"]
+            processor=PROCESSOR, head_width=vision.head_width, window_px=shape["window_size"]
         ),
     )  # fmt: skip
     bundle = Bundle(folder, manifest)
