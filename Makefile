@@ -1,6 +1,6 @@
-# A fresh clone needs Python 3.11 or newer and make; the rest is installed at the versions of constraints.txt.
+# A fresh clone needs make and Python 3.11 or newer with pip; the rest is installed at the versions of constraints.txt.
 #   make demo    let the model that ships draw, into demo/; installs what its users install, without PyTorch, into .venv-cpu
-#   make test    lint, type-check and run the tests: what continuous integration runs; installs everything into .venv
+#   make test    lint, type-check and run the tests: what continuous integration runs; installs everything into .venv, and .venv-cpu
 #   make check   lint and type-check only
 #   make clean   remove everything that these leave, environments too
 
@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CPU_VENV := .venv-cpu
 CPU_INSTALLED := $(CPU_VENV)/.installed
-PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+PIP_INSTALL := install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: test check demo clean
 .DELETE_ON_ERROR:
@@ -27,16 +27,24 @@ demo: $(CPU_INSTALLED)
 	mkdir -p demo
 	$(CPU_VENV)/bin/omnigen2 demo --out demo/sheet.png
 
-# The mark says that an environment holds what pyproject.toml and constraints.txt ask for.
+# The mark says that an environment holds what pyproject.toml and constraints.txt ask for. Running one pip for both environments
+# is quicker than letting venv install another into each first.
 $(INSTALLED) $(CPU_INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; name one with make PYTHON=…")'
-	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python $(PIP_INSTALL) '.[$(EXTRAS)]'
+	@$(PYTHON) -c 'import importlib.util, sys; importlib.util.find_spec("pip") or sys.exit("$(PYTHON) has no pip: install it first")'
+	$(PYTHON) -m venv --without-pip $(VENV_OPTIONS) $(@D)
+	$(PYTHON) -m pip --python $(@D)/bin/python $(PIP_INSTALL) $(PIP_OPTIONS) pip --editable '.[$(EXTRAS)]'
 	touch $@
 
 $(INSTALLED): EXTRAS := cpu,export,dev
 $(CPU_INSTALLED): EXTRAS := cpu
+# The tests look at all that lies in it, so nothing of an earlier installation may stay.
+$(CPU_INSTALLED): VENV_OPTIONS := --clear
+# Python compiles the few modules that a demo imports; all of them would take pip longer. In .venv the tests turn the warnings that
+# compiling brings into errors.
+$(CPU_INSTALLED): PIP_OPTIONS := --no-compile
 
 clean:
 	rm -rf $(VENV) $(CPU_VENV) .cache .mypy_cache .pytest_cache .ruff_cache build demo dist omnigen2_rt.egg-info
+	rm -rf nano/checkpoint/compiled nano/checkpoint/engines
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

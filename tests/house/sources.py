@@ -21,7 +21,7 @@ ROOT_MODULES = ("__init__.py", "__main__.py", "cli.py")
 FOLDERS = ("commands", "exporter", "nano", "plugins", "reference", "runtime")
 """The top-level folders that are parts of the package. All others are not in the wheel."""
 
-OTHER_FOLDERS = (".ci", ".typing", "benchmarks", "tests")
+OTHER_FOLDERS = (".ci", ".typing", "benchmarks", "docs", "tests")
 
 EXPORTER_LIBRARIES = frozenset(
     {"diffusers", "huggingface_hub", "onnx", "onnx_ir", "onnxscript", "safetensors", "torch", "transformers"}

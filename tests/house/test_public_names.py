@@ -62,8 +62,8 @@ def test_public_error_messages_share_one_root() -> None:
 
 def test_public_import_loads_no_engine_and_little_else() -> None:
     """Seconds depend on the machine; these are what would cost them."""
-    told = "import sys, omnigen2_rt; print(*sys.modules)"
-    loaded = {*subprocess.run([sys.executable, "-c", told], check=True, capture_output=True, text=True).stdout.split()}
+    program = "import sys, omnigen2_rt; print(*sys.modules)"
+    loaded = {*subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()}
     installed = {name for name in loaded if "." not in name and not name.startswith("_")} - sys.stdlib_module_names
     assert installed == {"PIL", "ml_dtypes", "numpy", "omnigen2_rt", "tokenizers"}
     assert not loaded & {"asyncio", "email", "http", "importlib.metadata", "multiprocessing", "ssl", "unittest"}

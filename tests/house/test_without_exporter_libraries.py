@@ -27,7 +27,7 @@ ENGINES = {"cuda", "onnxruntime", "openvino", "polygraphy", "tensorrt", "triton"
 
 
 def loaded_after_importing(names: list[str], *, blocked: set[str]) -> set[str]:
-    """Import modules in a fresh interpreter without the `blocked` libraries; gives the top-level modules it loaded."""
+    """Import modules in a fresh interpreter without the `blocked` libraries. Returns the top-level modules it loaded."""
     command = [sys.executable, "-W", "error", "-c", BLOCK_AND_IMPORT, ",".join(sorted(blocked)), *names]
     finished = subprocess.run(command, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
