@@ -11,7 +11,6 @@ This file holds the public names and nothing else. Importing it loads neither an
 
 __version__ = "0.1.0"
 
-from .runtime.caches import TaylorSeer, TeaCache
 from .runtime.chat.conversation import Conversation, Turn
 from .runtime.chat.exchange import ChatResult
 from .runtime.chat.settings import ChatSettings
@@ -19,6 +18,7 @@ from .runtime.drawing import Drawing
 from .runtime.errors import BackendError, BundleError, ExportError, OmniGen2Error, RequestError
 from .runtime.pipeline import load
 from .runtime.request import Request, Result, Step
+from .runtime.step_caches import TaylorSeer, TeaCache
 
 __all__ = [
     "BackendError",

@@ -34,8 +34,8 @@ import onnxruntime
 from omnigen2_rt.commands.describe import installed_version
 from omnigen2_rt.runtime.backends import open_backend
 from omnigen2_rt.runtime.backends.openvino import rewrites
-from omnigen2_rt.runtime.backends.openvino.compiled import CompiledModels
-from omnigen2_rt.runtime.backends.openvino.reports import RewriteReport
+from omnigen2_rt.runtime.backends.openvino.compiled_models import CompiledModels
+from omnigen2_rt.runtime.backends.openvino.rewrite_reports import RewriteReport
 from omnigen2_rt.runtime.bundle import Bundle
 
 TEXT_TOKENS = 26

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.caches import CachePolicy
 from ..runtime.errors import RequestError
 from ..runtime.pipeline import Pipeline
 from ..runtime.progress import Progress, no_progress
 from ..runtime.request import Request
+from ..runtime.step_caches import CachePolicy
 from .describe import installed_version
 
 PROMPT = (

@@ -10,7 +10,7 @@ import typer
 from ..runtime.chat.settings import ChatSettings
 from ..runtime.errors import OmniGen2Error
 from ..runtime.request import Request
-from .arguments import picture_names
+from .option_values import picture_names
 from .options import (
     DEFAULTS,
     AsJson,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.backends import BACKENDS, choose_backend, choose_graphs, choose_precision
-from ..runtime.backends.openvino.reports import RewriteReport
+from ..runtime.backends.openvino.rewrite_reports import RewriteReport
 from ..runtime.backends.openvino.rewrites import rewrite_reports
 from ..runtime.backends.tensorrt.library import build_problem
 from ..runtime.bundle import Bundle

@@ -9,18 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..runtime.request import Request
-from .arguments import cache_policy, numbers, picture_names, read_latents
-from .options import (
-    DEFAULTS,
-    Backend,
-    BundleName,
-    Height,
-    MemoryLimit,
-    Precision,
-    Threads,
-    Width,
-    open_pipeline,
-)
+from .option_values import cache_policy, numbers, picture_names, read_latents
+from .options import DEFAULTS, Backend, BundleName, Height, MemoryLimit, Precision, Threads, Width, open_pipeline
 from .terminal import ProgressLine
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..runtime.errors import OmniGen2Error
-from .arguments import memory_bytes
+from .option_values import memory_bytes
 from .options import Threads, needs_extra
 from .terminal import ProgressLine
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .arguments import memory_bytes
+from .option_values import memory_bytes
 from .options import DEFAULTS, AsJson, Backend, MemoryLimit, Precision
 from .terminal import show
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..runtime.errors import OmniGen2Error
-from .arguments import cache_policy
+from .option_values import cache_policy
 from .options import (
     DEFAULTS,
     Backend,
@@ -137,7 +137,7 @@ def _bench_ways(bundle: str, size: int, steps: int, repeat: int, threads: int | 
     from ..nano.evaluation import scoring_for
     from ..runtime.bundle import Bundle
     from ..runtime.pipeline import bundle_path
-    from .bench_ways import measure_ways, ways_json, ways_table
+    from .bench_all import measure_ways, ways_json, ways_table
 
     bar = ProgressLine()
     measured = measure_ways(

@@ -10,7 +10,7 @@ import typer
 
 from ..runtime.errors import OmniGen2Error
 from ..runtime.request import Request
-from .arguments import memory_bytes
+from .option_values import memory_bytes
 
 if TYPE_CHECKING:
     from ..runtime.pipeline import Pipeline

@@ -14,7 +14,7 @@ from ..runtime.chat.conversation import Conversation
 from ..runtime.chat.exchange import ChatResult
 from ..runtime.chat.reflection import Reflection, Round
 from ..runtime.errors import OmniGen2Error
-from ..runtime.images.captions import captioned_row
+from ..runtime.images.captioned_row import captioned_row
 from ..runtime.images.png import save_png
 from ..runtime.request import OnStep, Request
 from .terminal import ProgressLine

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
-from ..runtime.images.captions import captioned_row
+from ..runtime.images.captioned_row import captioned_row
 
 GAP_PX = 12
 ARROW_PX = 22

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Protocol
 
 from ..runtime.bundle import Bundle
-from ..runtime.caches import CachePolicy
 from ..runtime.chat.exchange import ChatResult
 from ..runtime.chat.reflection import Reflection
 from ..runtime.errors import BundleError, RequestError
@@ -17,6 +16,7 @@ from ..runtime.manifest import Manifest
 from ..runtime.pipeline import bundle_path
 from ..runtime.progress import Progress, no_progress
 from ..runtime.request import OnStep, Request, Result
+from ..runtime.step_caches import CachePolicy
 from .abilities import ABILITIES, SEED, Ability, Task, chosen_abilities, sample
 from .chat_tasks import DRAW_TOKEN, ChatTask
 from .drawing_tasks import DrawingTask

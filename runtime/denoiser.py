@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backends import DeviceArray
-from .caches import BranchCache
 from .components import Components, JointTokens
 from .guidance import Plan, combine, has_references
 from .request import Request
 from .rope import RequestRotary, request_rotary
+from .step_caches import BranchCache
 
 Latents = NDArray[np.float32]
 

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .caches import CACHES, CachePolicy
 from .errors import RequestError
 from .images.loading import ImageSource, check_source
 from .schedulers import SCHEDULERS
+from .step_caches import CACHES, CachePolicy
 
 SMALLEST_SIZE_PX = 16
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .autoencoder import vae_decoder, vae_encoder
 from .component import Component, Tensor
-from .denoising import (
+from .diffusion_transformer import (
     blend,
     cache_signal,
     context_refiner,

@@ -8,15 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...runtime.backends.keys import Key
+from ...runtime.backends.cache_keys import Key
 from ...runtime.backends.tensorrt.engines import FOLDER, EngineRecord, engine_name, mismatches
 from ...runtime.bundle import Bundle
 from ...runtime.errors import BundleError, Cancelled, ExportError
 from ...runtime.progress import Progress, no_progress
-from .builder import build_engine
-from .cache import build_lock, list_engines, prune, store_engine, stored_engine
+from .engine_store import build_lock, list_engines, prune, store_engine, stored_engine
 from .options import BuildOptions
 from .plan import BuildPlan, PlannedEngine, local_machine, plan_engines
+from .tensorrt_builder import build_engine
 
 
 @dataclass(frozen=True, kw_only=True)

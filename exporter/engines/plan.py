@@ -8,17 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...runtime.backends.keys import Key
+from ...runtime.backends.cache_keys import Key
 from ...runtime.backends.tensorrt import library as tensorrt_library
 from ...runtime.backends.tensorrt.cuda import Device
 from ...runtime.backends.tensorrt.engines import EngineRecord, Machine, make_key
 from ...runtime.bundle import Bundle
 from ...runtime.errors import BackendError, BundleError, ExportError
 from ...runtime.manifest import GraphSpec
-from .attention import lacks_fused_attention
-from .cache import stored_engine
+from .engine_store import stored_engine
+from .fused_attention import lacks_fused_attention
 from .graph_shapes import load_graph
-from .memory import scratch_bytes, tensor_bytes
+from .memory_estimate import scratch_bytes, tensor_bytes
 from .options import BuildOptions
 from .parser_support import Finding, check_graph
 from .profiles import EngineProfile, ShapeRange, engine_profiles
@@ -34,7 +34,7 @@ class PlannedEngine:
     findings: everything in it that the parser would refuse.
     weight_bytes: the weights on the GPU.
     tensor_bytes: all inputs and outputs at their largest shapes.
-    scratch_bytes: an estimate, see memory.py.
+    scratch_bytes: an estimate, see memory_estimate.py.
     key: None without TensorRT.
     stored: the bundle's engine of this key, or None.
     """

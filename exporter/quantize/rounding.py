@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.backends.machine import usable_cores
+from ...runtime.backends.machine_limits import usable_cores
 
 Floats = NDArray[np.float32]
 Codes = NDArray[np.int8] | NDArray[np.uint8]

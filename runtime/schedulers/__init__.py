@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .dpmsolver import DPMSolverPlusPlus
 from .euler import Euler
-from .schedule import timesteps
+from .timesteps import timesteps
 
 __all__ = ["SCHEDULERS", "DPMSolverPlusPlus", "Euler", "Scheduler", "timesteps"]
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from omnigen2_rt.cli import app
 from omnigen2_rt.exporter.engines.build import build_engines, prune_engines
-from omnigen2_rt.exporter.engines.cache import store_engine
+from omnigen2_rt.exporter.engines.engine_store import store_engine
 from omnigen2_rt.exporter.engines.options import BuildOptions, EngineOptions
 from omnigen2_rt.runtime.backends.tensorrt import library as tensorrt_library
 from omnigen2_rt.runtime.errors import ExportError

@@ -13,12 +13,12 @@ from PIL import Image
 
 from omnigen2_rt import Request, __version__, load
 from omnigen2_rt.commands import draw, export
-from omnigen2_rt.commands.bench_ways import Way, measure_ways, ways_table
+from omnigen2_rt.commands.bench_all import Way, measure_ways, ways_table
 from omnigen2_rt.exporter.quantize.schemes import SCHEMES
 from omnigen2_rt.runtime.backends import BACKENDS
-from omnigen2_rt.runtime.caches import CachePolicy
 from omnigen2_rt.runtime.images.png import read_parameters
 from omnigen2_rt.runtime.pipeline import Pipeline
+from omnigen2_rt.runtime.step_caches import CachePolicy
 from tests.commands.command import Command
 from tests.exporter.checkpoints import scaled_weight
 from tests.exporting import GOLDENS
@@ -153,7 +153,7 @@ def half(pipeline: Pipeline, cache: CachePolicy | None) -> float:
 
 def test_bench_all_lets_a_judge_see_every_way(bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     every = [Way(backend="ort-cpu", precision="fp32", cache=cache) for cache in (None, "taylorseer")]
-    monkeypatch.setattr("omnigen2_rt.commands.bench_ways.ways", lambda bundle, threads: every)
+    monkeypatch.setattr("omnigen2_rt.commands.bench_all.ways", lambda bundle, threads: every)
     measured = measure_ways(bundles["B"], size_px=32, steps=1, threads=1, score=half)
     assert [found.score for found in measured] == [0.5, 0.25]
     assert [line.split()[-1] for line in ways_table(measured).splitlines()] == ["%", "50", "25"]

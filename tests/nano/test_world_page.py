@@ -7,14 +7,7 @@ import re
 import pytest
 
 from omnigen2_rt.nano import chat_tasks, drawing_tasks, judge, picture_reader
-from omnigen2_rt.nano.chat_tasks import (
-    CRITIQUE_TEMPLATE,
-    EDIT_TEMPLATE,
-    GRADE_TEMPLATE,
-    GRADES,
-    QUESTIONS,
-    SMALL_TALK,
-)
+from omnigen2_rt.nano.chat_tasks import CRITIQUE_TEMPLATE, EDIT_TEMPLATE, GRADE_TEMPLATE, GRADES, QUESTIONS, SMALL_TALK
 from omnigen2_rt.nano.world import (
     BETWEEN_SIZES_PX,
     COLOURS,

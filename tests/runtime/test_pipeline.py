@@ -21,7 +21,7 @@ from omnigen2_rt.runtime.images.pixels import Size
 from omnigen2_rt.runtime.pipeline import Pipeline
 from tests.exporting import GOLDENS
 from tests.pictures import CAT, CUP, KINDS, over_white
-from tests.rounding import add_rounding_backend
+from tests.rounding_backend import add_rounding_backend
 
 SMALL: dict[str, Any] = {"prompt": "a cat", "height_px": 32, "width_px": 48, "steps": 3}
 ONE_BRANCH: dict[str, Any] = {**SMALL, "text_guidance": 1.0}

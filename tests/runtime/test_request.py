@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from omnigen2_rt.runtime.caches import CACHES
 from omnigen2_rt.runtime.errors import RequestError
 from omnigen2_rt.runtime.request import Request
 from omnigen2_rt.runtime.schedulers import SCHEDULERS
+from omnigen2_rt.runtime.step_caches import CACHES
 
 NOISE = np.zeros((1, 16, 8, 8), np.float32)
 

@@ -17,11 +17,11 @@ from ...dtypes import BFLOAT16, DTYPES, PRECISIONS
 from ...errors import BackendError
 from ...manifest import GraphSpec
 from ..backend import DeviceArray, check_names
-from ..machine import usable_cores
-from .compiled import CompiledModels, make_key
+from ..machine_limits import usable_cores
+from .compiled_models import CompiledModels, make_key
 from .library import DEVICE, cpu_identity, import_openvino, last_line, openvino_core, problem
 from .mapped_pages import release_pages
-from .reports import RewriteReport
+from .rewrite_reports import RewriteReport
 from .rewrites import changes_products, read_rewritten
 
 GRAPHS = {"bf16": ("fp32", "bf16")}
@@ -159,7 +159,7 @@ def _large_constants(model: Any) -> list[int]:
 
 
 def _changes_in_export(compiled: Any) -> bool:
-    """Whether a compiled model would compute something else when it is read again: see rotation.py."""
+    """Whether a compiled model would compute something else when it is read again: see rewrite_rope.py."""
     layers = (node.get_rt_info()["layerType"] for node in compiled.get_runtime_model().get_ops())
     return any((layer if isinstance(layer, str) else layer.value) == "RoPE" for layer in layers)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import BackendError
-from ..machine import usable_cores
+from ..machine_limits import usable_cores
 
 DEVICE = "CPU"
 

@@ -11,10 +11,10 @@ from ...bundle import Bundle
 from ...errors import BackendError
 from ...manifest import GraphSpec
 from .library import last_line, openvino_core
-from .products import align_products, split_feed_forward
-from .reports import RewriteReport
-from .rotation import rotate_by_products
-from .weights import keep_stored_weights
+from .rewrite_products import align_products, split_feed_forward
+from .rewrite_reports import RewriteReport
+from .rewrite_rope import rotate_by_products
+from .rewrite_weights import keep_stored_weights
 
 
 class RewrittenModel(NamedTuple):

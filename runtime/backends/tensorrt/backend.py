@@ -16,8 +16,8 @@ from ...bundle import Bundle
 from ...errors import BackendError
 from ...manifest import GraphSpec
 from ..backend import DeviceArray
-from .captures import Scratch
 from .cuda import Device
+from .cuda_graphs import Scratch
 from .engines import FOLDER, EngineRecord, find_engine
 from .library import (
     import_tensorrt,

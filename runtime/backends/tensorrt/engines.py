@@ -18,7 +18,7 @@ from ...bundle import Bundle
 from ...errors import BackendError
 from ...files import file_hash
 from ...manifest import GraphSpec
-from ..keys import Key, digest, weight_identity
+from ..cache_keys import Key, digest, weight_identity
 
 FOLDER = "engines"
 FORMAT_VERSION = 1

@@ -16,8 +16,8 @@ from ...dtypes import DTYPES
 from ...errors import BackendError
 from ...manifest import GraphSpec
 from ..backend import DeviceArray, check_names
-from .captures import Scratch, Shapes
 from .cuda import DeviceTensor
+from .cuda_graphs import Scratch, Shapes
 from .library import take_errors
 
 

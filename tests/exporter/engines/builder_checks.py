@@ -12,10 +12,10 @@ from unittest import mock
 import tensorrt as trt
 
 from omnigen2_rt.exporter.engines.build import build_engines, engine_list
-from omnigen2_rt.exporter.engines.builder import build_engine, make_config
-from omnigen2_rt.exporter.engines.monitor import make_monitor
 from omnigen2_rt.exporter.engines.options import BuildOptions, EngineOptions, Limits
 from omnigen2_rt.exporter.engines.profiles import engine_profiles
+from omnigen2_rt.exporter.engines.progress_monitor import make_monitor
+from omnigen2_rt.exporter.engines.tensorrt_builder import build_engine, make_config
 from omnigen2_rt.runtime.errors import Cancelled
 from omnigen2_rt.runtime.progress import no_progress
 from tests.exporter.engines.fake_builder import Builder, failure, options, patched, temporary_bundle

@@ -19,7 +19,7 @@ from unittest import mock
 
 import tensorrt as trt
 
-from omnigen2_rt.exporter.engines import builder as engine_builder
+from omnigen2_rt.exporter.engines import tensorrt_builder as engine_builder
 from omnigen2_rt.exporter.engines.build import build_engines, engine_list
 from omnigen2_rt.exporter.engines.options import BuildOptions, Limits
 from omnigen2_rt.runtime.backends.tensorrt import library as tensorrt_library

@@ -15,7 +15,7 @@ from unittest import mock
 import numpy as np
 import tensorrt as trt
 
-from omnigen2_rt.exporter.engines.cache import store_engine
+from omnigen2_rt.exporter.engines.engine_store import store_engine
 from omnigen2_rt.runtime.backends.tensorrt import backend as tensorrt
 from omnigen2_rt.runtime.backends.tensorrt import library as tensorrt_library
 from omnigen2_rt.runtime.backends.tensorrt.engines import make_key

@@ -11,14 +11,14 @@ import tensorrt as trt
 
 ROOT = Path(__file__).resolve().parents[3]
 LIBRARY, BACKEND = "runtime/backends/tensorrt/library.py", "runtime/backends/tensorrt/backend.py"
-CUDA, MONITOR = "runtime/backends/tensorrt/cuda.py", "exporter/engines/monitor.py"
+CUDA, MONITOR = "runtime/backends/tensorrt/cuda.py", "exporter/engines/progress_monitor.py"
 FILES = (
     LIBRARY,
     BACKEND,
     MONITOR,
     "runtime/backends/tensorrt/session.py",
-    "exporter/engines/builder.py",
-    "exporter/engines/network.py",
+    "exporter/engines/tensorrt_builder.py",
+    "exporter/engines/tensorrt_network.py",
     "plugins/omni_rope/plugin.py",
 )
 RECEIVERS = {

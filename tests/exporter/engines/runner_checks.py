@@ -126,7 +126,7 @@ def components_that_run_rarely_are_not_captured() -> None:
 def captures_beyond_the_limit_are_dropped() -> None:
     with engine_setup() as setup:
         session = setup.backend.open("transformer")
-        with mock.patch("omnigen2_rt.runtime.backends.tensorrt.captures.MOST_CAPTURES", 2):
+        with mock.patch("omnigen2_rt.runtime.backends.tensorrt.cuda_graphs.MOST_CAPTURES", 2):
             for tokens in (4, 5, 6):
                 assert [setup.run(session, tokens=tokens) for _ in range(2)] == [3.0, 3.0]
         assert setup.cuda.calls.count("cudaGraphExecDestroy") == 2

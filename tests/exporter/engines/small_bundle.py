@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from omnigen2_rt.runtime.backends.keys import Key
+from omnigen2_rt.runtime.backends.cache_keys import Key
 from omnigen2_rt.runtime.backends.tensorrt.engines import Machine, make_key
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.manifest import (

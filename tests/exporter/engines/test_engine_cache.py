@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from omnigen2_rt.exporter.engines.cache import build_lock, list_engines, prune, store_engine, stored_engine
+from omnigen2_rt.exporter.engines.engine_store import build_lock, list_engines, prune, store_engine, stored_engine
 from omnigen2_rt.plugins import omni_rope
-from omnigen2_rt.runtime.backends.keys import digest
+from omnigen2_rt.runtime.backends.cache_keys import digest
 from omnigen2_rt.runtime.backends.tensorrt.engines import (
     FOLDER,
     PLUGIN_FILES,

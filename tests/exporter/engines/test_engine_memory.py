@@ -9,7 +9,7 @@ import pytest
 from onnx import NodeProto, TensorProto, helper
 
 from omnigen2_rt.exporter.components import COMPONENTS, Component
-from omnigen2_rt.exporter.engines.memory import scratch_bytes, tensor_bytes
+from omnigen2_rt.exporter.engines.memory_estimate import scratch_bytes, tensor_bytes
 from omnigen2_rt.exporter.engines.options import Limits
 from omnigen2_rt.exporter.engines.profiles import engine_profiles
 from omnigen2_rt.runtime.bundle import Bundle

@@ -9,14 +9,9 @@ import onnx
 import pytest
 from onnx import NodeProto, TensorProto, helper
 
-from omnigen2_rt.exporter.engines.attention import FUSED_WIDTHS, lacks_fused_attention
+from omnigen2_rt.exporter.engines.fused_attention import FUSED_WIDTHS, lacks_fused_attention
 from omnigen2_rt.exporter.engines.graph_shapes import Types, load_graph, tensor_types
-from omnigen2_rt.exporter.engines.parser_support import (
-    EXTERNAL_DATA_KEYS,
-    SUPPORTED,
-    check_graph,
-    check_node,
-)
+from omnigen2_rt.exporter.engines.parser_support import EXTERNAL_DATA_KEYS, SUPPORTED, check_graph, check_node
 from omnigen2_rt.plugins.omni_rope import DOMAIN, OP_TYPE, PLUGIN_ATTRIBUTES
 from omnigen2_rt.runtime.bundle import Bundle
 

@@ -15,7 +15,7 @@ from omnigen2_rt.exporter.verify.compare import Report, compare
 from omnigen2_rt.exporter.verify.difference import difference
 from omnigen2_rt.runtime.errors import BackendError, Cancelled
 from tests.exporter.checkpoints import TRANSFORMER, A, copied, edit_tensors, scaled_weight
-from tests.rounding import add_rounding_backend
+from tests.rounding_backend import add_rounding_backend
 
 ALTERED = {"fp32": 1.01, "fp16": 1.1, "bf16": 1.5}
 """The factor on the last weight, by precision."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from omnigen2_rt.runtime.backends.openvino.compiled import FOLDER
+from omnigen2_rt.runtime.backends.openvino.compiled_models import FOLDER
 from omnigen2_rt.runtime.bundle import Bundle
 
 

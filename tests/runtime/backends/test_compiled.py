@@ -10,8 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from omnigen2_rt.runtime.backends.openvino import compiled
-from omnigen2_rt.runtime.backends.openvino.compiled import FOLDER, HEADER_BYTES, LEFTOVER_S, CompiledModels, make_key
+from omnigen2_rt.runtime.backends.openvino import compiled_models as compiled
+from omnigen2_rt.runtime.backends.openvino.compiled_models import (
+    FOLDER,
+    HEADER_BYTES,
+    LEFTOVER_S,
+    CompiledModels,
+    make_key,
+)
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.files import PARTIAL
 

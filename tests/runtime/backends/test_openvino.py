@@ -14,12 +14,13 @@ import pytest
 from omnigen2_rt import load
 from omnigen2_rt.exporter.components import COMPONENTS
 from omnigen2_rt.runtime.backends import open_backend
-from omnigen2_rt.runtime.backends.openvino import compiled, rewrites
+from omnigen2_rt.runtime.backends.openvino import compiled_models as compiled
+from omnigen2_rt.runtime.backends.openvino import rewrites
 from omnigen2_rt.runtime.backends.openvino.backend import OpenVINOBackend, OpenVINOSession
 from omnigen2_rt.runtime.backends.openvino.library import openvino_core
-from omnigen2_rt.runtime.backends.openvino.reports import RewriteReport
-from omnigen2_rt.runtime.backends.openvino.rotation import rotate_by_products
-from omnigen2_rt.runtime.backends.openvino.weights import MARK, keep_stored_weights
+from omnigen2_rt.runtime.backends.openvino.rewrite_reports import RewriteReport
+from omnigen2_rt.runtime.backends.openvino.rewrite_rope import rotate_by_products
+from omnigen2_rt.runtime.backends.openvino.rewrite_weights import MARK, keep_stored_weights
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.errors import BackendError
 from omnigen2_rt.runtime.request import Request

@@ -14,12 +14,12 @@ import pytest
 from omnigen2_rt import load
 from omnigen2_rt.exporter.components import COMPONENTS
 from omnigen2_rt.runtime.backends import open_backend
-from omnigen2_rt.runtime.backends.openvino import compiled
-from omnigen2_rt.runtime.backends.openvino import products as openvino_products
+from omnigen2_rt.runtime.backends.openvino import compiled_models as compiled
+from omnigen2_rt.runtime.backends.openvino import rewrite_products as openvino_products
 from omnigen2_rt.runtime.backends.openvino.backend import OpenVINOBackend
 from omnigen2_rt.runtime.backends.openvino.library import openvino_core
-from omnigen2_rt.runtime.backends.openvino.products import SLICE_COLUMNS, align_products, split_feed_forward
-from omnigen2_rt.runtime.backends.openvino.reports import Refusal, RewriteReport
+from omnigen2_rt.runtime.backends.openvino.rewrite_products import SLICE_COLUMNS, align_products, split_feed_forward
+from omnigen2_rt.runtime.backends.openvino.rewrite_reports import Refusal, RewriteReport
 from omnigen2_rt.runtime.backends.openvino.rewrites import read_rewritten
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.manifest import MANIFEST

@@ -11,10 +11,10 @@ import pytest
 
 from omnigen2_rt.runtime.backends import open_backend
 from omnigen2_rt.runtime.backends.openvino.backend import OpenVINOBackend
-from omnigen2_rt.runtime.backends.openvino.reports import RewriteReport
+from omnigen2_rt.runtime.backends.openvino.rewrite_reports import RewriteReport
+from omnigen2_rt.runtime.backends.openvino.rewrite_rope import rotate_by_products
+from omnigen2_rt.runtime.backends.openvino.rewrite_weights import keep_stored_weights
 from omnigen2_rt.runtime.backends.openvino.rewrites import rewrite_reports
-from omnigen2_rt.runtime.backends.openvino.rotation import rotate_by_products
-from omnigen2_rt.runtime.backends.openvino.weights import keep_stored_weights
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.errors import BackendError
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.house.sources import ROOT, tracked_files
+from tests.repository.sources import ROOT, tracked_files
 
 README = Path("README.md")
 PAGES = (README, *(path for path in tracked_files() if path.parts[0] == "docs" and path.suffix == ".md"))

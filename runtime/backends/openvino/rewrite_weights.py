@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from .nodes import LAST_TWO_SWAPPED, inputs, kind, kinds, readers, replace, transposes_by
-from .reports import RewriteReport, match_all, require
+from .rewrite_reports import RewriteReport, match_all, require
 
 MARK = "decompression_0"
 """The name of OpenVINO 2026.4's own mark in a node's runtime information."""

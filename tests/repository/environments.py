@@ -13,8 +13,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from tests.house.pages import Block
-from tests.house.sources import ROOT
+from tests.repository.pages import Block
+from tests.repository.sources import ROOT
 
 CPU_ENVIRONMENT = ROOT / ".venv-cpu"
 """What `make demo` installs: [cpu] and what it brings along, and the working tree as an editable package."""

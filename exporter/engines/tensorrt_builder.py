@@ -17,12 +17,12 @@ from ...runtime.backends.tensorrt.library import import_tensorrt, make_error_rec
 from ...runtime.errors import Cancelled, ExportError
 from ...runtime.files import write_whole
 from ...runtime.progress import Progress, no_progress
-from .attention import has_attention, lacks_fused_attention
+from .fused_attention import has_attention, lacks_fused_attention
 from .graph_shapes import load_graph
-from .monitor import make_monitor
-from .network import ParseError, read_network
 from .options import EngineOptions
 from .profiles import EngineProfile
+from .progress_monitor import make_monitor
+from .tensorrt_network import ParseError, read_network
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from omnigen2_rt.runtime.backends import machine
+from omnigen2_rt.runtime.backends import machine_limits as machine
 
 
 def test_cores_are_those_that_the_process_is_bound_to(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tests.house.environments import new_environment, run_block
-from tests.house.pages import README, RUN_IN_CLONE, blocks
-from tests.house.sources import ROOT, package_files
+from tests.repository.environments import new_environment, run_block
+from tests.repository.pages import README, RUN_IN_CLONE, blocks
+from tests.repository.sources import ROOT, package_files
 
 BUILD_INPUTS = ("CHANGELOG.md", "LICENSE", "README.md", "pyproject.toml")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from tests.house.sources import EXPORTER_LIBRARIES, PACKAGE, modules
+from tests.repository.sources import EXPORTER_LIBRARIES, PACKAGE, modules
 
 BLOCK_AND_IMPORT = """
 import importlib, sys

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.house.environments import CPU_ENVIRONMENT, packages_of, run
-from tests.house.sources import PACKAGE
+from tests.repository.environments import CPU_ENVIRONMENT, packages_of, run
+from tests.repository.sources import PACKAGE
 
 LARGEST_BYTES = 300 * 1000**2
 COMPILED_TO_SOURCE = 1.25

@@ -19,7 +19,7 @@ import numpy as np
 from ...bundle import Bundle
 from ...files import PARTIAL, atomic_file
 from ...manifest import GraphSpec
-from ..keys import Key, digest, weight_identity
+from ..cache_keys import Key, digest, weight_identity
 
 FOLDER = "compiled"
 FORMAT_VERSION = 5

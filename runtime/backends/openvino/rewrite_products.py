@@ -27,7 +27,7 @@ import numpy as np
 
 from ...dtypes import PRECISIONS
 from .nodes import LAST_TWO_SWAPPED, inputs, is_same_output, kind, output_name, replace, transposes_by
-from .reports import Refusal, RewriteReport, match_all, require
+from .rewrite_reports import Refusal, RewriteReport, match_all, require
 
 SLICE_COLUMNS = 512
 ALIGNED_VALUES = 32

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import omnigen2_rt
-from tests.house.sources import ROOT
+from tests.repository.sources import ROOT
 
 
 def test_changelog_top_entry_is_the_packages_version() -> None:

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from ..runtime.backends import BACKENDS
 from ..runtime.bundle import Bundle
-from ..runtime.caches import CACHES, CachePolicy
 from ..runtime.errors import BackendError, OmniGen2Error, RequestError
 from ..runtime.pipeline import Pipeline, bundle_path, load
 from ..runtime.progress import Progress, no_progress
+from ..runtime.step_caches import CACHES, CachePolicy
 from .bench import machine_facts, peak_bytes, request_of
 
 Pixels = NDArray[np.uint8]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.house.environments import new_environment, run_block
-from tests.house.pages import PAGES, README, RUN_IN_CLONE, blocks, links, named_paths, prose
-from tests.house.sources import FOLDERS, OTHER_FOLDERS, ROOT, tracked_files
+from tests.repository.environments import new_environment, run_block
+from tests.repository.pages import PAGES, README, RUN_IN_CLONE, blocks, links, named_paths, prose
+from tests.repository.sources import FOLDERS, OTHER_FOLDERS, ROOT, tracked_files
 
 LONGEST_README = 150
 

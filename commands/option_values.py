@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.caches import CACHES, CachePolicy, TeaCache
 from ..runtime.errors import RequestError
+from ..runtime.step_caches import CACHES, CachePolicy, TeaCache
 
 
 def cache_policy(name: str | None, threshold: float | None) -> CachePolicy | None:

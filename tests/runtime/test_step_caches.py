@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from omnigen2_rt.runtime.caches import CACHES, BranchCache, TaylorSeer, TeaCache
 from omnigen2_rt.runtime.errors import RequestError
+from omnigen2_rt.runtime.step_caches import CACHES, BranchCache, TaylorSeer, TeaCache
 from tests.runtime.goldens import arguments, arrays, calls_by_step, recordings
 
 COEFFICIENTS = (-5.48259225, 11.48772289, -4.47407401, 2.47730926, -0.03316487)

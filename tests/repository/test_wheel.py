@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 from omnigen2_rt import __version__
-from tests.house.sources import PACKAGE, package_files
+from tests.repository.sources import PACKAGE, package_files
 
 
 def contents(wheel: Path) -> set[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.house.sources import EXPORTER_LIBRARIES, FOLDERS, PACKAGE, Import, imports_of, module_name, modules
+from tests.repository.sources import EXPORTER_LIBRARIES, FOLDERS, PACKAGE, Import, imports_of, module_name, modules
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "": ("runtime",),

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .nodes import inputs, is_same_output, kind, kinds, output_name, readers, replace, transposes_by
-from .reports import RewriteReport, match_all, require
+from .rewrite_reports import RewriteReport, match_all, require
 
 HALVING = ["Reshape", "Transpose", "Reshape"]
 """The nodes that put the first of all pairs before the second of all pairs; the same three put them back."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.house.sources import FOLDERS, OTHER_FOLDERS, PACKAGE, ROOT, ROOT_MODULES, modules, tracked_files
+from tests.repository.sources import FOLDERS, OTHER_FOLDERS, PACKAGE, ROOT, ROOT_MODULES, modules, tracked_files
 
 
 def test_root_python_files_are_the_package_modules_and_no_others() -> None:
@@ -12,7 +12,7 @@ def test_root_python_files_are_the_package_modules_and_no_others() -> None:
 
 def test_root_folders_are_known() -> None:
     unknown = {path.parts[0] for path in tracked_files() if len(path.parts) > 1} - {*FOLDERS, *OTHER_FOLDERS}
-    assert not unknown, f"{sorted(unknown)}: name each in tests/house/sources.py, as part of the package or not"
+    assert not unknown, f"{sorted(unknown)}: name each in tests/repository/sources.py, as part of the package or not"
 
 
 def test_package_folders_all_have_an_init() -> None:

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ...runtime.backends.keys import Key
+from ...runtime.backends.cache_keys import Key
 from ...runtime.backends.tensorrt.engines import (
     FOLDER,
     EngineRecord,
