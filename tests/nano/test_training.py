@@ -1,7 +1,10 @@
 """Nano's training: that it reads as the runtime reads, saves and resumes, and learns. The networks start from nothing here."""
 
+import itertools
 import json
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ from torch import nn
 
 from omnigen2_rt.nano.render import render
 from omnigen2_rt.nano.talking_tasks import CONTENT, CRITIQUE, JUDGE, MEND
-from omnigen2_rt.nano.training import checkpoint, conversations, pool
+from omnigen2_rt.nano.training import checkpoint, conversations, loop, pool
 from omnigen2_rt.nano.training.conversations import Reader
 from omnigen2_rt.nano.training.loop import Schedule, Training
 from omnigen2_rt.nano.training.mllm import Pupil, Questions, losses
@@ -58,13 +61,19 @@ def test_every_word_of_the_world_is_one_token(reader: Reader) -> None:
     assert len(reader.tokenizer.encode("draw a large red circle to the left of a small purple triangle on blue")) == 15
 
 
-def test_training_resumed_goes_on_where_it_ended(tmp_path: Path) -> None:
+@pytest.fixture
+def counting_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that moves on by a second whenever training looks at it, twice a step."""
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=partial(next, itertools.count(0.0))))
+
+
+def test_training_resumed_goes_on_where_it_ended(counting_clock: None, tmp_path: Path) -> None:
     def sitting() -> Training:
         torch.manual_seed(0)
         training = Training(nn.Linear(4, 1), Schedule(learning_rate=1e-2, with_muon=True), tmp_path / "state.pt")
         inputs = torch.randn(64, 4)
         wanted = inputs.sum(1, keepdim=True)
-        training.run(lambda: (((training.network(inputs).float() - wanted) ** 2).mean(), {}), 0.5)
+        training.run(lambda: (((training.network(inputs).float() - wanted) ** 2).mean(), {}), 30)
         return training
 
     first = sitting()
@@ -76,11 +85,11 @@ def test_training_resumed_goes_on_where_it_ended(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_training_leaves_out_a_step_that_is_not_finite(tmp_path: Path) -> None:
+def test_training_leaves_out_a_step_that_is_not_finite(counting_clock: None, tmp_path: Path) -> None:
     network = nn.Linear(2, 1)
     before = network.weight.detach().clone()
     training = Training(network, Schedule(learning_rate=1.0), tmp_path / "state.pt")
-    training.run(lambda: (network(torch.ones(1, 2)).sum() * float("nan"), {}), 0.05)
+    training.run(lambda: (network(torch.ones(1, 2)).sum() * float("nan"), {}), 5)
     assert training.step == 0 and torch.equal(network.weight, before)
 
 
