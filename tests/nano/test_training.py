@@ -101,7 +101,7 @@ def test_pupil_learns_a_batch_by_heart(reader: Reader) -> None:
     _, batch, seen = questions.take(np.arange(8), reader)
     optimizer = torch.optim.AdamW(pupil.parameters(), lr=2e-3)
     course = []
-    for _ in range(40):
+    for _ in range(20):
         optimizer.zero_grad()
         loss, right, _ = losses(pupil, batch, seen, reader)
         loss.backward()
@@ -152,7 +152,7 @@ def test_transformer_learns_a_batch_by_heart() -> None:
     latents, references, states = torch.randn(4, 32, 8, 8), [torch.randn(4, 32, 8, 8)], torch.randn(4, 5, 128)
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
     seen = []
-    for _ in range(30):
+    for _ in range(20):
         optimizer.zero_grad()
         loss = velocity_error(network, latents, references, states, torch.full((4,), 0.5))
         loss.backward()
