@@ -48,20 +48,26 @@ def trace(component: Component, config: Any, build: Callable[[], torch.nn.Module
         with _default_dtype(TORCH_DTYPES[precision]):  # fake parameters can't be converted once they exist
             network = build().eval()
         inputs = _fake_inputs(component, config, precision)
+    model = optimized_graph(_Traced(network, component.forward), inputs, _dynamic_shapes(component.inputs(config)), fake)
+    _attach_function(model)
+    _name_everything(model, component, config, precision)
+    return model
+
+
+def optimized_graph(
+    network: torch.nn.Module,
+    inputs: tuple[torch.Tensor, ...],
+    dynamic_shapes: tuple[dict[int, Any], ...],
+    fake: FakeTensorMode,
+) -> ir.Model:
+    """Returns the graph of the network's forward with torch's names. `network` and `inputs` live under `fake`."""
     with fake, torch.no_grad(), _quiet():
-        program = torch.export.export(
-            _Traced(network, component.forward),
-            inputs,
-            dynamic_shapes=(_dynamic_shapes(component.inputs(config)),),
-            strict=False,
-        )
+        program = torch.export.export(network, inputs, dynamic_shapes=(dynamic_shapes,), strict=False)
         exported = torch.onnx.export(program, opset_version=OPSET, dynamo=True, optimize=False, verbose=False)
         assert exported is not None
         model = exported.model
         _empty_weights(model)
         onnxscript.optimizer.optimize_ir(model)
-    _attach_function(model)
-    _name_everything(model, component, config, precision)
     return model
 
 

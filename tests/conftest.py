@@ -1,4 +1,4 @@
-"""Fixtures that several folders share: the exported golden checkpoints."""
+"""Fixtures that several folders share: graphs that are traced once, and the exported golden checkpoints."""
 
 from __future__ import annotations
 
@@ -6,23 +6,42 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock
 
-from tests.exporting import golden_bundles
+from tests.traced_graphs import forget_old_graphs, share_graphs, trace_beside_others
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_graphs() -> None:
+    """Exports in this process trace no graph that any process has traced before."""
+    forget_old_graphs()
+    share_graphs()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread_each() -> None:
+    """PyTorch takes one thread in each of several test processes, which otherwise wait for each other's threads."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The bundles of golden checkpoints A and B by name: A in fp32, fp16 and bf16, B in fp32.
 
-    Whoever of several test processes needs them first exports them for all.
+    Several test processes trace their graphs side by side; the first that is done exports the bundles for all.
     """
+    from tests.exporting import golden_bundles, golden_traces
+
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "bundles"
-    made = folder / "made"
+    complete = folder / "complete"
+    if not complete.exists():
+        trace_beside_others(golden_traces())
     with FileLock(f"{folder}.lock"):
-        if not made.exists():
+        if not complete.exists():
             folder.mkdir(exist_ok=True)
             golden_bundles(folder)
-            made.touch()
+            complete.touch()
     return {name: folder / f"bundle-{name}" for name in ("A", "B")}

@@ -2,46 +2,44 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
 from pathlib import Path
 
-from omnigen2_rt.exporter.checkpoint import mllm_locations
+from omnigen2_rt.exporter.checkpoint import Checkpoint, mllm_locations
 from omnigen2_rt.exporter.components import COMPONENTS
 from omnigen2_rt.exporter.export import export_bundle
 from omnigen2_rt.exporter.graphs import component_spec, write_component
-from omnigen2_rt.exporter.weights.lora import Lora
+from omnigen2_rt.exporter.trace import trace
+from omnigen2_rt.plugins.omni_rope.torch_export import emit
 from omnigen2_rt.reference.mllm import MLLM, MLLMConfig
 from omnigen2_rt.reference.vision import VisionConfig
 from omnigen2_rt.reference.weights import read_config
-from omnigen2_rt.runtime.bundle import Bundle
-from omnigen2_rt.runtime.manifest import MANIFEST, GraphSpec
+from omnigen2_rt.runtime.manifest import GraphSpec
 
 GOLDENS = Path(__file__).resolve().parent / "data" / "goldens"
 
 
-def exported_bundle(checkpoint: Path, tmp: Path, lora: Lora | None = None) -> Path:
-    """Export `checkpoint` in fp32 to a new folder under `tmp`; returns the bundle."""
-    bundle = tmp / f"bundle-{checkpoint.parent.name}{'-lora' if lora else ''}"
-    export_bundle(checkpoint, bundle, precisions=("fp32",), lora=lora)
-    return bundle
+PRECISIONS = {"A": ("fp32", "fp16", "bf16"), "B": ("fp32",)}
+"""What the golden checkpoints are exported in."""
 
 
-def golden_bundles(tmp: Path) -> dict[str, Path]:
-    """Config A in fp32, fp16 and bf16, B in fp32. Exporting keeps one core busy, so a second process takes half of it."""
-    checkpoint, halves = GOLDENS / "A" / "checkpoint", tmp / "halves"
-    command = [sys.executable, "-m", "omnigen2_rt", "export", checkpoint, halves, "--precision", "fp16", "--precision", "bf16"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as beside:
-        bundles = {name: exported_bundle(GOLDENS / name / "checkpoint", tmp) for name in ("A", "B")}
-    assert beside.returncode == 0
-    manifests = [Bundle.open(bundle).manifest for bundle in (bundles["A"], halves)]
-    for graph in halves.glob("*.onnx"):
-        graph.rename(bundles["A"] / graph.name)
-    joined = replace(manifests[0], graphs=(*manifests[0].graphs, *manifests[1].graphs))
-    (bundles["A"] / MANIFEST).write_text(joined.to_json(), encoding="utf-8")
-    return bundles
+def golden_bundles(folder: Path) -> None:
+    """Export each golden checkpoint into `folder`/bundle-NAME."""
+    for name, precisions in PRECISIONS.items():
+        export_bundle(GOLDENS / name / "checkpoint", folder / f"bundle-{name}", precisions=precisions)
+
+
+def golden_traces() -> Iterator[Callable[[], object]]:
+    """A call for each graph of the golden bundles, which traces it; the VAE's come first, as they take longest."""
+    for name, precisions in PRECISIONS.items():
+        checkpoint = Checkpoint.open(GOLDENS / name / "checkpoint")
+        for component, precision in product(reversed(COMPONENTS), precisions):
+            if (component.part, precision) == ("vae", "fp16"):
+                continue  # computes in fp32
+            build = partial(checkpoint.build, component.part, emit)
+            yield partial(trace, component, checkpoint.config_of(component), build, precision)
 
 
 def exported_mllm(

@@ -14,14 +14,24 @@ from pathlib import Path
 import pytest
 
 COMMAND = (sys.executable, "-m", "omnigen2_rt")
+ROOT = Path(__file__).parents[2]
 TWO_GRAPHS = """
 from omnigen2_rt.exporter import export
-from omnigen2_rt.exporter.components.denoising import timestep_embedding, velocity_head
+from omnigen2_rt.exporter.components.diffusion_transformer import timestep_embedding, velocity_head
 export.COMPONENTS = (timestep_embedding, velocity_head)
 from omnigen2_rt.cli import main
 main()
 """
 EXPORT = (sys.executable, "-c", TWO_GRAPHS, "export")
+SHARED_GRAPHS = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from tests.traced_graphs import share_graphs
+sys.path.pop(0)
+share_graphs()
+"""
+EXPORT_OF_SHARED_GRAPHS = (sys.executable, "-c", SHARED_GRAPHS + TWO_GRAPHS, "export")
+"""The same, and takes the graphs that the tests have traced before."""
 
 # A filesystem of $2 bytes on the folder $1. What was left by the run that fails for want of room may not hinder the next one.
 ON_A_SMALL_DISK = """

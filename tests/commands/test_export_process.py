@@ -6,17 +6,29 @@ import os
 import resource
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
+from omnigen2_rt.exporter.checkpoint import Checkpoint
+from omnigen2_rt.exporter.components.diffusion_transformer import timestep_embedding, velocity_head
+from omnigen2_rt.exporter.trace import trace
+from omnigen2_rt.plugins.omni_rope.torch_export import emit
 from omnigen2_rt.runtime.bundle import Bundle
 from tests.commands.command import Command
-from tests.commands.processes import COMMAND, EXPORT, run, run_on_a_small_disk, start
+from tests.commands.processes import COMMAND, EXPORT, EXPORT_OF_SHARED_GRAPHS, run, run_on_a_small_disk, start
 from tests.exporter.checkpoints import TRANSFORMER, A, few_components, in_hub_layout
 
 WORDS = ("--precision", "fp32")
+
+
+def trace_two_graphs() -> None:
+    """Trace what EXPORT_OF_SHARED_GRAPHS exports, for a process that may not write the files of new graphs."""
+    checkpoint = Checkpoint.open(A)
+    for component in (timestep_embedding, velocity_head):
+        trace(component, checkpoint.transformer, partial(checkpoint.build, component.part, emit), "fp32")
 
 
 def assert_export_finishes(command: Command, monkeypatch: pytest.MonkeyPatch, bundle: Path, resumed: int) -> None:
@@ -51,8 +63,9 @@ def test_export_of_a_file_too_large_to_write_says_so_and_the_next_one_finishes(
 ) -> None:
     """Links to weights and small graphs can be written; the tokenizer is too large."""
     bundle = tmp_path / "bundle"
+    trace_two_graphs()
     limit = (20_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
-    finished = run(*EXPORT, A, bundle, *WORDS, before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
+    finished = run(*EXPORT_OF_SHARED_GRAPHS, A, bundle, *WORDS, before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
     assert (finished.returncode, finished.stdout) == (1, "")
     assert finished.stderr.splitlines()[-1].startswith("error: can't write ")
     assert "File too large" in finished.stderr and "Traceback" not in finished.stderr
@@ -63,7 +76,7 @@ def test_export_of_a_file_too_large_to_write_says_so_and_the_next_one_finishes(
 def test_export_to_a_full_disk_says_so_and_the_next_one_finishes(tmp_path: Path) -> None:
     """The copy of the transformer's weights finds no room."""
     disk = tmp_path / "disk"
-    finished = run_on_a_small_disk(disk, 2_000_000, "bundle", *EXPORT, A, disk / "bundle", *WORDS)
+    finished = run_on_a_small_disk(disk, 2_000_000, "bundle", *EXPORT_OF_SHARED_GRAPHS, A, disk / "bundle", *WORDS)
     first, second = finished.stderr.split("No space left on device\n")
     assert (finished.returncode, finished.stdout) == (1, "")
     assert first.splitlines()[-1].startswith("error: can't write ") and TRANSFORMER.name in first and "Traceback" not in first
@@ -105,7 +118,8 @@ def hub_settings(home: Path) -> dict[str, str | None]:
 def test_export_of_a_hub_name_finds_it_in_the_cache_and_links_its_blobs(tmp_path: Path) -> None:
     snapshot = in_hub_layout(A, tmp_path / "hf" / "hub", "OmniGen2", "OmniGen2")
     bundle = tmp_path / "bundle"
-    finished = run(*EXPORT, "OmniGen2/OmniGen2", bundle, *WORDS, environment=hub_settings(tmp_path / "hf"))
+    words = ("OmniGen2/OmniGen2", bundle, *WORDS)
+    finished = run(*EXPORT_OF_SHARED_GRAPHS, *words, environment=hub_settings(tmp_path / "hf"))
     assert finished.returncode == 0, finished.stderr
     assert "copied" not in finished.stdout
     placed = bundle / TRANSFORMER

@@ -20,9 +20,10 @@ from omnigen2_rt.exporter.weights import placement
 from omnigen2_rt.runtime.bundle import CALIBRATION, Bundle
 from omnigen2_rt.runtime.errors import BundleError, ExportError
 from omnigen2_rt.runtime.files import PARTIAL
+from tests.commands.processes import SHARED_GRAPHS
 from tests.exporter.checkpoints import FEW, TRANSFORMER, A, B
 
-KILLED = """
+KILLED = SHARED_GRAPHS + """
 import os, signal, sys
 from omnigen2_rt.exporter.export import export_bundle
 def progress(done, total, what):
@@ -106,7 +107,7 @@ def test_export_with_no_room_for_a_copy_leaves_nothing_of_it(tmp_path: Path, mon
 
 def test_killed_export_leaves_nothing_valid_and_resumes(tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
-    killed = subprocess.run([sys.executable, "-W", "ignore", "-c", KILLED, A, bundle], capture_output=True, timeout=60)
+    killed = subprocess.run([sys.executable, "-W", "ignore", "-c", KILLED, A, bundle], capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert not bundle.exists()
     with pytest.raises(BundleError):

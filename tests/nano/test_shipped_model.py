@@ -37,7 +37,7 @@ MAX_BYTES = 30 * 1000**2
 
 @pytest.fixture(scope="module")
 def nano() -> Iterator[Pipeline]:
-    with load(backend="ort-cpu", precision="fp32") as pipeline:
+    with load(backend="ort-cpu", precision="fp32", threads=1) as pipeline:
         yield pipeline
 
 

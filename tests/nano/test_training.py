@@ -1,7 +1,10 @@
 """Nano's training encodes inputs like the runtime, saves, resumes and learns. The networks start from random weights here."""
 
+import itertools
 import json
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ from torch import nn
 
 from omnigen2_rt.nano.chat_tasks import CRITIQUE_TEMPLATE, EDIT_TEMPLATE, GRADE_TEMPLATE, NO_MISTAKE
 from omnigen2_rt.nano.render import render
-from omnigen2_rt.nano.training import checkpoint, conversations, pool
+from omnigen2_rt.nano.training import checkpoint, conversations, loop, pool
 from omnigen2_rt.nano.training.conversations import Processor
 from omnigen2_rt.nano.training.loop import Schedule, Training
 from omnigen2_rt.nano.training.mllm import MLLMWithProbes, Questions, losses
@@ -60,13 +63,19 @@ def test_every_word_of_the_world_is_one_token(processor: Processor) -> None:
     assert len(ids) == 15
 
 
-def test_training_resumes_from_its_state(tmp_path: Path) -> None:
+@pytest.fixture
+def counting_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that advances by a second whenever training reads it, twice a step."""
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=partial(next, itertools.count(0.0))))
+
+
+def test_training_resumes_from_its_state(counting_clock: None, tmp_path: Path) -> None:
     def session() -> Training:
         torch.manual_seed(0)
         training = Training(nn.Linear(4, 1), Schedule(learning_rate=1e-2, with_muon=True), tmp_path / "state.pt")
         inputs = torch.randn(64, 4)
         targets = inputs.sum(1, keepdim=True)
-        training.run(lambda: (((training.network(inputs).float() - targets) ** 2).mean(), {}), 0.5)
+        training.run(lambda: (((training.network(inputs).float() - targets) ** 2).mean(), {}), 30)
         return training
 
     first = session()
@@ -78,11 +87,11 @@ def test_training_resumes_from_its_state(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(f"{PARTIAL}*"))
 
 
-def test_training_skips_a_step_that_is_not_finite(tmp_path: Path) -> None:
+def test_training_skips_a_step_that_is_not_finite(counting_clock: None, tmp_path: Path) -> None:
     network = nn.Linear(2, 1)
     before = network.weight.detach().clone()
     training = Training(network, Schedule(learning_rate=1.0), tmp_path / "state.pt")
-    training.run(lambda: (network(torch.ones(1, 2)).sum() * float("nan"), {}), 0.05)
+    training.run(lambda: (network(torch.ones(1, 2)).sum() * float("nan"), {}), 5)
     assert training.step == 0 and torch.equal(network.weight, before)
 
 
@@ -94,7 +103,7 @@ def test_mllm_overfits_a_batch(processor: Processor) -> None:
     _, batch, labels = questions.take(np.arange(8), processor)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     history = []
-    for _ in range(40):
+    for _ in range(20):
         optimizer.zero_grad()
         loss, right, _ = losses(model, batch, labels, processor)
         loss.backward()
@@ -145,7 +154,7 @@ def test_transformer_overfits_a_batch() -> None:
     latents, references, states = torch.randn(4, 32, 8, 8), [torch.randn(4, 32, 8, 8)], torch.randn(4, 5, 128)
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
     history = []
-    for _ in range(30):
+    for _ in range(20):
         optimizer.zero_grad()
         loss = velocity_error(network, latents, references, states, torch.full((4,), 0.5))
         loss.backward()

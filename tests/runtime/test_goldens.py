@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from omnigen2_rt import Request, TaylorSeer, TeaCache, load
+from omnigen2_rt.exporter.export import export_bundle
 from omnigen2_rt.exporter.weights.lora import Lora
 from omnigen2_rt.runtime.noise import gaussian_noise
 from omnigen2_rt.runtime.pipeline import Pipeline
 from omnigen2_rt.runtime.request import Result
-from tests.exporting import exported_bundle
 from tests.runtime.goldens import CONFIGS, CPU_BACKENDS, GOLDENS, arguments, arrays, calls_by_step, recordings
 
 LATENTS = 1e-3
@@ -158,7 +158,8 @@ def test_prompts_of_one_call_drawn_one_by_one_equal_the_original(
 @pytest.mark.parametrize("config", [config for config, name in recordings("pipe_lora")])
 def test_drawing_with_a_merged_lora_equals_the_original(config: str, tmp_path: Path) -> None:
     lora = Lora(path=GOLDENS / config / "golden" / "inputs" / "lora")
-    bundle = exported_bundle(GOLDENS / config / "checkpoint", tmp_path, lora=lora)
+    bundle = tmp_path / "bundle"
+    export_bundle(GOLDENS / config / "checkpoint", bundle, precisions=("fp32",), lora=lora)
     with load(bundle, precision="fp32", threads=1) as pipeline:
         assert_latents_match(pipeline.generate(request_of(config, "pipe_lora")), config, "pipe_lora")
 
