@@ -7,6 +7,7 @@ to nano/checkpoint.
 from __future__ import annotations
 
 import argparse
+from importlib import import_module
 from pathlib import Path
 
 from . import checkpoint
@@ -18,29 +19,14 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--work", type=Path, default=Path("nano-training"))
     arguments = parser.parse_args()
-    seconds = 60 * arguments.minutes
-    if arguments.part == "tokenizer":
-        from . import tokenizer
-
-        tokenizer.train(checkpoint.CHECKPOINT)
-    elif arguments.part == "graphs":
+    if arguments.part == "graphs":
         checkpoint.write_graphs()
-    elif arguments.part == "vae":
-        from . import vae
-
-        vae.train(arguments.work, seconds)
-    elif arguments.part == "vision_encoder":
-        from . import vision_encoder
-
-        vision_encoder.train(arguments.work, seconds)
-    elif arguments.part == "mllm":
-        from . import mllm
-
-        mllm.train(arguments.work, seconds)
+        return
+    part = import_module(f".{arguments.part}", __package__)  # only this part's libraries
+    if arguments.part == "tokenizer":
+        part.train(checkpoint.CHECKPOINT)
     else:
-        from . import transformer
-
-        transformer.train(arguments.work, seconds)
+        part.train(arguments.work, 60 * arguments.minutes)
 
 
 if __name__ == "__main__":
