@@ -17,5 +17,5 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 @pytest.fixture
 def draw(bundles: dict[str, Path]) -> tuple[object, ...]:
     """`generate` with its bundle and a size and steps that take a moment."""
-    small = ("--height", 32, "--width", 32, "--steps", 2, "--precision", "fp32")
+    small = ("--height", 32, "--width", 32, "--steps", 2, "--precision", "fp32", "--threads", 1)
     return ("generate", "a red square", "--bundle", bundles["A"], *small)

@@ -17,7 +17,7 @@ from tests.commands.processes import COMMAND, run, run_on_a_small_disk, start
 def drawing(bundles: dict[str, Path]) -> tuple[object, ...]:
     """`generate` of a picture of more than 8 kB."""
     size = ("--height", 64, "--width", 64)
-    return (*COMMAND, "generate", "x", "--bundle", bundles["A"], *size, "--precision", "fp32")
+    return (*COMMAND, "generate", "x", "--bundle", bundles["A"], *size, "--precision", "fp32", "--threads", 1)
 
 
 def test_process_that_fails_prints_one_line_and_exits_1() -> None:

@@ -125,7 +125,7 @@ def test_json_of_scores_holds_settings_kinds_and_mistakes() -> None:
 
 def test_evaluation_of_random_weights_runs_through_and_finds_nothing_right(bundles: dict[str, Path]) -> None:
     settings = Settings(samples=1, steps=1)
-    with og.load(bundles["A"], precision="fp32") as pipeline:
+    with og.load(bundles["A"], precision="fp32", threads=1) as pipeline:
         scores = evaluate(pipeline, settings, chosen_abilities(["one-object", "edit", "look", "decide"]))
         facts = pipeline_facts(pipeline)
     assert [score.right for score in scores[:3]] == [0, 0, 0]
