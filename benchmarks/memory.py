@@ -1,4 +1,4 @@
-"""What a bundle takes of memory on a CPU: whole drawings, and what a step of the transformer needs beside its weights.
+"""Memory that a bundle takes on a CPU: by whole drawings, and by a step of the transformer beside its weights.
 
     python benchmarks/memory.py BUNDLE [--backend openvino] [--precision bf16] [--memory-limit-gb 6] [--sizes 256 512]
         [--forward 1024] [--json FILE]

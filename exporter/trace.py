@@ -28,7 +28,7 @@ ONNX_DTYPES = {name: ir.DataType(row.onnx) for name, row in {**PRECISIONS, **DTY
 
 
 class _Traced(torch.nn.Module):
-    """What torch.export sees: the network as a submodule, the component's function as forward."""
+    """Module for torch.export: the network as a submodule, the component's function as forward."""
 
     def __init__(self, network: torch.nn.Module, forward: Callable[..., Any]) -> None:
         super().__init__()

@@ -25,7 +25,7 @@ Latents = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """What guides a drawing, all float32.
+    """Hidden states and latents that guide a drawing, all float32.
 
     prompts: hidden states (T, Dt) by guidance branch.
     references: latents (1, C, h, w) of each input image.

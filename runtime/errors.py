@@ -22,7 +22,7 @@ class BundleError(OmniGen2Error):
 
 
 class RequestError(OmniGen2Error):
-    """What the caller asked for cannot be done."""
+    """A request, setting or file of the caller is not allowed or cannot be carried out."""
 
 
 class BackendError(OmniGen2Error):

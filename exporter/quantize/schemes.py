@@ -16,7 +16,7 @@ MOST_PADDING = 1 / 32
 
 @dataclass(frozen=True, kw_only=True)
 class Storage:
-    """How a weight is stored.
+    """Form in which weights are stored.
 
     bits: 8 (signed) or 4 (unsigned, with zero points).
     blocks: the numbers of inputs that may share a scale, largest first; none: an output's whole column shares one.

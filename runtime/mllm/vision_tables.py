@@ -1,4 +1,4 @@
-"""What the vision encoder needs to know of an image's grid: angles and windows. Qwen2.5-VL's (transformers/models/qwen2_5_vl).
+"""Angles and windows of an image's grid for the vision encoder. Qwen2.5-VL's (transformers/models/qwen2_5_vl).
 
 Knows grids and no pixels; every number comes from the caller.
 """

@@ -152,7 +152,7 @@ def test_engine_with_an_edited_record_is_never_found(bundle: Bundle) -> None:
 KILLED = """
 import os, sys
 from pathlib import Path
-from omnigen2_rt.exporter.engines.cache import store_engine
+from omnigen2_rt.exporter.engines.engine_store import store_engine
 from tests.exporter.engines.small_bundle import make_test_key
 from omnigen2_rt.runtime.bundle import Bundle
 bundle = Bundle.open(sys.argv[1])
