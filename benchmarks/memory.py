@@ -107,31 +107,31 @@ def main() -> None:
     parser.add_argument("--forward", type=int, nargs="*", default=[1024])
     parser.add_argument("--references", type=int, nargs="*", default=[0, 1], help="of the forward's size")
     parser.add_argument("--json", type=Path, help="also write everything here, after each figure")
-    given = parser.parse_args()
-    if given.steps < 2:
+    options = parser.parse_args()
+    if options.steps < 2:
         parser.error("--steps below 2 has no step after the first")
-    limit = None if given.memory_limit_gb is None else int(given.memory_limit_gb * 1e9)
-    settings = {"bundle": str(given.bundle), "backend": given.backend, "precision": given.precision, "threads": given.threads}
-    settings["memory_limit_bytes"] = limit
+    limit = None if options.memory_limit_gb is None else int(options.memory_limit_gb * 1e9)
+    settings = {name: getattr(options, name) for name in ("backend", "precision", "threads")}
+    settings |= {"bundle": str(options.bundle), "memory_limit_bytes": limit}
     report: dict[str, Any] = {
         "benchmark": "memory",
         "machine": {"system": platform.platform(), "cores": os.cpu_count()},
         "versions": {name: installed_version(name) for name in PACKAGES},
         "load_averages": {"before": os.getloadavg()},
-        "settings": {**settings, "bundle": given.bundle.name, "steps": given.steps},
+        "settings": {**settings, "bundle": options.bundle.name, "steps": options.steps},
     }
-    jobs = {f"drawing {size}": {"what": "draw", "size_px": size, "steps": given.steps} for size in given.sizes}
+    jobs = {f"drawing {size}": {"what": "draw", "size_px": size, "steps": options.steps} for size in options.sizes}
     jobs |= {
         f"step {size} with {count} references": {"what": "step", "size_px": size, "references": count}
-        for size in given.forward
-        for count in given.references
+        for size in options.forward
+        for count in options.references
     }
     for name, job in jobs.items():
         report[name] = in_own_process({**job, "settings": settings})
         print(name, json.dumps(report[name]), flush=True)
         report["load_averages"][f"after {name}"] = os.getloadavg()
-        if given.json:
-            given.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        if options.json:
+            options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -220,23 +220,23 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    named = {"bundle": given.bundle, "int8": given.int8, "int8_weights": given.int8_weights}
+    arguments = parser.parse_args()
+    named = {"bundle": arguments.bundle, "int8": arguments.int8, "int8_weights": arguments.int8_weights}
     bundles = {name: path for name, path in named.items() if path is not None}
     load_before = os.getloadavg()
-    found = measure(bundles, given.size, given.threads, given.rounds)
-    for name, row in found.items():
+    measured = measure(bundles, arguments.size, arguments.threads, arguments.rounds)
+    for name, row in measured.items():
         print(f"{name:<46}{row['median_s']:>8.3f} s{row['over_first']:>8.2f} x{row['relative_difference']:>10.1e}")
-    if given.json:
+    if arguments.json:
         report = {
             "benchmark": "transformer_ways",
             "machine": {"system": platform.platform(), "cores": os.cpu_count()},
             "versions": {name: installed_version(name) for name in PACKAGES},
             "load_averages": {"before": load_before, "after": os.getloadavg()},
-            "settings": {"size_px": given.size, "threads": given.threads, "rounds": given.rounds},
-            "ways": found,
+            "settings": {"size_px": arguments.size, "threads": arguments.threads, "rounds": arguments.rounds},
+            "ways": measured,
         }
-        given.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        arguments.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

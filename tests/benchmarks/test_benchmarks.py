@@ -167,12 +167,12 @@ def test_transformer_ways_run_what_they_name(
 
     monkeypatch.setattr("omnigen2_rt.runtime.backends.openvino.backend.read_rewritten", noted_read)
     monkeypatch.setattr(program, "session_options", noted_options)
-    found = program.measure(made, size_px=32, threads=2, rounds=1)
+    measured = program.measure(made, size_px=32, threads=2, rounds=1)
     assert compiled == [(False,), *((False, name) for name in rewrites), (False,), (True,)]
     assert entries == [{}, {}, {}, {}, {"session.qdq_matmulnbits_accuracy_level": "1"}]
-    assert list(found) == list(program.WAYS)
-    assert all(row["median_s"] > 0 for row in found.values())
-    away = {name: row["relative_difference"] for name, row in found.items() if not name.endswith(("int8", "joined", "token"))}
+    assert list(measured) == list(program.WAYS)
+    assert all(row["median_s"] > 0 for row in measured.values())
+    away = {name: row["relative_difference"] for name, row in measured.items() if not name.endswith(("int8", "joined", "token"))}
     assert all(error < 0.2 for error in away.values()), away  # int8 was calibrated on other inputs than random ones
     assert not list(made["int8"].glob("*.tmp.onnx"))
 
@@ -185,8 +185,8 @@ def test_memory_measures_a_drawing_and_a_step(
     arguments = ["--precision", "fp32", "--sizes", "32", "--steps", "2", "--forward", "64", "--references", "1"]
     monkeypatch.setattr("sys.argv", ["memory", str(bundles["A"]), *arguments, "--json", str(report)])
     _program("memory").main()
-    found = json.loads(report.read_text())
-    drawing, step = found["drawing 32"], found["step 64 with 1 references"]
+    report_read = json.loads(report.read_text())
+    drawing, step = report_read["drawing 32"], report_read["step 64 with 1 references"]
     assert drawing["finite"] and drawing["step_s"] > 0
     assert drawing["peak_resident_bytes"] > step["resident_bytes_before"] / 2 > 0
     tokens = 2 * (64 // 8 // 2) ** 2

@@ -39,10 +39,10 @@ def test_chat_with_a_prompt_prints_the_answer(command: Command, bundles: dict[st
 
 
 def test_chat_as_json_names_text_tokens_and_pictures(command: Command, bundles: dict[str, Path], tmp_path: Path) -> None:
-    told = json.loads(command("chat", ASK, "--bundle", bundles["A"], "--json", "--max-new-tokens", 2, *SMALL).out)
-    assert told["text"] and len(told["token_ids"]) == 2 and told["images"] == []
-    told = json.loads(command("chat", DRAW, "--bundle", bundles["A"], "--json", "--out", tmp_path, *SMALL).out)
-    assert (told["text"], told["images"]) == ("", [str(tmp_path / "picture-1.png")])
+    printed = json.loads(command("chat", ASK, "--bundle", bundles["A"], "--json", "--max-new-tokens", 2, *SMALL).out)
+    assert printed["text"] and len(printed["token_ids"]) == 2 and printed["images"] == []
+    printed = json.loads(command("chat", DRAW, "--bundle", bundles["A"], "--json", "--out", tmp_path, *SMALL).out)
+    assert (printed["text"], printed["images"]) == ("", [str(tmp_path / "picture-1.png")])
     with Image.open(tmp_path / "picture-1.png") as picture:
         assert picture.size == (64, 64)
 
@@ -72,12 +72,13 @@ def test_chat_with_a_bad_value_says_so(
 
 def test_reflect_writes_the_pictures_and_a_sheet(command: Command, bundles: dict[str, Path], tmp_path: Path) -> None:
     words = ("reflect", "two birds", "--bundle", bundles["A"], "--rounds", 1, "--out", tmp_path / "x.png", *SMALL)
-    told = json.loads(command(*words, "--json").out)
+    printed = json.loads(command(*words, "--json").out)
     names = sorted(path.name for path in tmp_path.iterdir())
-    rounds = len(told["rounds"])
+    rounds = len(printed["rounds"])
     assert names == sorted(["x.png", "x-sheet.png", *(f"x-{k}.png" for k in range(rounds))]) and 1 <= rounds <= 2
-    assert sorted(told["files"]) == [str(tmp_path / name) for name in names]
-    assert sum(said["best"] for said in told["rounds"]) == 1 and set(told["rounds"][0]) == {"grade", "critique", "edit", "best"}
+    assert sorted(printed["files"]) == [str(tmp_path / name) for name in names]
+    assert sum(tried["best"] for tried in printed["rounds"]) == 1
+    assert set(printed["rounds"][0]) == {"grade", "critique", "edit", "best"}
 
 
 def test_reflect_with_no_rounds_says_so(command: Command, bundles: dict[str, Path], tmp_path: Path) -> None:

@@ -59,10 +59,11 @@ def test_generate_leaves_its_parameters_in_the_picture(
     picture = tmp_path / "a.png"
     settings = ("--cache", "teacache", "--tea-threshold", 0.1, "--cfg-range", 0, 0.6, "--backend", "ort-cpu")
     command(*draw, *settings, "--out", picture)
-    told = read_parameters(picture)
-    assert (told["prompt"], told["steps"], told["cfg_range"]) == ("a red square", 2, [0.0, 0.6])
-    assert (told["backend"], told["precision"], told["cache"]) == ("ort-cpu", "fp32", "TeaCache(threshold=0.1)")
-    assert json.loads(command("info", picture, "--json").out) == told
+    parameters = read_parameters(picture)
+    assert (parameters["prompt"], parameters["steps"], parameters["cfg_range"]) == ("a red square", 2, [0.0, 0.6])
+    engine = (parameters["backend"], parameters["precision"], parameters["cache"])
+    assert engine == ("ort-cpu", "fp32", "TeaCache(threshold=0.1)")
+    assert json.loads(command("info", picture, "--json").out) == parameters
     assert "prompt: a red square\n" in command("info", picture).out
 
 
@@ -109,19 +110,19 @@ def test_generate_at_given_times_draws(command: Command, draw: tuple[object, ...
 
 
 def test_info_of_a_bundle_verifies_every_byte(command: Command, bundles: dict[str, Path]) -> None:
-    told = json.loads(command("info", bundles["A"], "--verify", "--json").out)
-    assert (told["kind"], told["precisions"], told["checked"]) == ("bundle", "fp32, fp16, bf16", "every byte")
+    printed = json.loads(command("info", bundles["A"], "--verify", "--json").out)
+    assert (printed["kind"], printed["precisions"], printed["checked"]) == ("bundle", "fp32, fp16, bf16", "every byte")
 
 
 def test_info_of_a_checkpoint_counts_parameters(command: Command) -> None:
-    told = json.loads(command("info", CHECKPOINT, "--json").out)
-    assert told["transformer"] == "1,577,552 parameters in 147 tensors, BF16, 1 files"
+    printed = json.loads(command("info", CHECKPOINT, "--json").out)
+    assert printed["transformer"] == "1,577,552 parameters in 147 tensors, BF16, 1 files"
 
 
 def test_doctor_lists_every_backend(command: Command) -> None:
-    told = json.loads(command("doctor", "--json").out)
-    assert list(told["backends"]) == list(BACKENDS)
-    assert told["backends"]["ort-cpu"] == "works" and told["packages"]["numpy"] == np.__version__
+    printed = json.loads(command("doctor", "--json").out)
+    assert list(printed["backends"]) == list(BACKENDS)
+    assert printed["backends"]["ort-cpu"] == "works" and printed["packages"]["numpy"] == np.__version__
 
 
 def test_doctor_of_a_bundle_says_what_a_memory_limit_costs(command: Command, bundles: dict[str, Path]) -> None:
@@ -169,14 +170,14 @@ def test_bench_measures_every_case(command: Command, bundles: dict[str, Path], t
     finished = command("bench", bundles["A"], *words)
     assert finished.code == 0 and len(finished.out.splitlines()) == 6
     assert finished.out.splitlines()[-1].startswith("opened: token_embedding 1 x ")
-    told = json.loads(figures.read_text(encoding="utf-8"))
-    assert [(case["references"], case["cfg_range"]) for case in told["cases"]] == [
+    printed = json.loads(figures.read_text(encoding="utf-8"))
+    assert [(case["references"], case["cfg_range"]) for case in printed["cases"]] == [
         (0, [0, 1]), (0, [0, 0.6]), (1, [0, 1]), (1, [0, 0.6])
     ]  # fmt: skip
-    for case in told["cases"]:
+    for case in printed["cases"]:
         assert case["seconds"] == pytest.approx(sum(case["stages"].values())) and case["peak_bytes"] > 10**7
-    assert told["versions"]["numpy"] == np.__version__ and told["machine"]["python"]
-    assert told["components"]["in order"]["transformer"]["opened"] == 1 and told["components"]["most open bytes"] > 10**6
+    assert printed["versions"]["numpy"] == np.__version__ and printed["machine"]["python"]
+    assert printed["components"]["in order"]["transformer"]["opened"] == 1 and printed["components"]["most open bytes"] > 10**6
 
 
 def test_compare_of_an_exported_bundle_is_within_tolerance(
@@ -221,5 +222,5 @@ def test_quantize_makes_a_bundle_that_draws_and_says_what_it_costs(
 
 
 def test_quantize_names_every_scheme() -> None:
-    told = inspect.signature(export.quantize, eval_str=True).parameters["scheme"].annotation.__metadata__[0].help
-    assert all(name in told for name in SCHEMES)
+    help_text = inspect.signature(export.quantize, eval_str=True).parameters["scheme"].annotation.__metadata__[0].help
+    assert all(name in help_text for name in SCHEMES)

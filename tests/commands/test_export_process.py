@@ -35,8 +35,8 @@ def assert_export_finishes(command: Command, monkeypatch: pytest.MonkeyPatch, bu
     """The next export of the same job makes the whole bundle and takes over the graphs that were done."""
     few_components(monkeypatch)
     finished = command("export", A, bundle, *WORDS)
-    told = f"2 graphs, {resumed} of them from an earlier run" if resumed else "2 graphs,"
-    assert finished.code == 0 and told in finished.out, finished
+    summary = f"2 graphs, {resumed} of them from an earlier run" if resumed else "2 graphs,"
+    assert finished.code == 0 and summary in finished.out, finished
     Bundle.open(bundle).verify()
     assert [path.name for path in bundle.parent.iterdir()] == [bundle.name]
 

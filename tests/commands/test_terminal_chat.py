@@ -99,5 +99,5 @@ def test_rounds_are_saved_with_a_sheet_and_the_best_under_the_name(tmp_path: Pat
         assert best.getpixel((0, 0)) == (0, 0, 255)
         assert sheet.width == 2 * 220 + 8 and sheet.height > 24 + 3 * 14
         assert [sheet.getpixel(at) for at in ((0, 0), (228, 0), (100, 0))] == [(255, 0, 0), (0, 0, 255), (255, 255, 255)]
-        told = np.asarray(sheet.convert("L"))[32:]
-        assert (told[:, :220] < 128).any() and (told[:, 228:] < 128).any()  # the captions
+        captions = np.asarray(sheet.convert("L"))[32:]
+        assert (captions[:, :220] < 128).any() and (captions[:, 228:] < 128).any()

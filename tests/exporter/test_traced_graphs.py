@@ -60,7 +60,7 @@ def described(network: Callable[[], torch.nn.Module], dtype: torch.dtype = torch
 
 def test_description_differs_where_a_graph_may() -> None:
     config = Checkpoint.open(A).transformer
-    told = [
+    descriptions = [
         described(network, dtype, size)
         for network, dtype, size in (
             (partial(torch.nn.Linear, 4, 4), torch.float32, 4),
@@ -75,8 +75,8 @@ def test_description_differs_where_a_graph_may() -> None:
             (partial(Transformer, replace(config, timestep_scale=1.0), emit), torch.float32, 4),
         )
     ]
-    assert all(one != other for k, one in enumerate(told) for other in told[:k])
-    assert described(partial(Transformer, config, emit)) == told[7]
+    assert all(one != other for k, one in enumerate(descriptions) for other in descriptions[:k])
+    assert described(partial(Transformer, config, emit)) == descriptions[7]
 
 
 def test_network_that_cannot_be_described_has_no_key() -> None:

@@ -49,14 +49,14 @@ def covers(part: str, module: str) -> bool:
     return module == part or module.startswith(f"{part}.")
 
 
-def target_of(found: Import) -> str:
+def target_of(statement: Import) -> str:
     """The module that an import loads: `from ..runtime import errors` loads `runtime.errors` if that is a module."""
-    inner = f"{found.module}.{found.name}"
-    return inner if inner in modules() else found.module
+    inner = f"{statement.module}.{statement.name}"
+    return inner if inner in modules() else statement.module
 
 
-def is_ours(found: Import) -> bool:
-    return covers(PACKAGE, found.module)
+def is_ours(statement: Import) -> bool:
+    return covers(PACKAGE, statement.module)
 
 
 def allowed_for(path: Path) -> tuple[str, ...]:
@@ -71,15 +71,15 @@ def is_of_the_command_line(path: Path) -> bool:
 
 @pytest.mark.parametrize("path", PATHS, ids=str)
 def test_import_of_our_own_is_relative(path: Path) -> None:
-    absolute = [f"{path}:{found.line}" for found in imports_of(path) if is_ours(found) and not found.is_relative]
+    absolute = [f"{path}:{statement.line}" for statement in imports_of(path) if is_ours(statement) and not statement.is_relative]
     assert not absolute, f"inside the package imports are relative: {absolute}"
 
 
 @pytest.mark.parametrize("path", PATHS, ids=str)
 def test_import_of_our_own_finds_a_tracked_file(path: Path) -> None:
     """A file that .gitignore hides works here and is missing from every clone."""
-    ours = [found for found in imports_of(path) if is_ours(found)]
-    lost = [f"{path}:{found.line} imports {found.module}" for found in ours if found.module not in modules()]
+    ours = [statement for statement in imports_of(path) if is_ours(statement)]
+    lost = [f"{path}:{statement.line} imports {statement.module}" for statement in ours if statement.module not in modules()]
     assert not lost, f"{lost}: git does not hold such a file"
 
 
@@ -87,11 +87,11 @@ def test_import_of_our_own_finds_a_tracked_file(path: Path) -> None:
 def test_import_follows_the_direction_of_the_design(path: Path) -> None:
     allowed = allowed_for(path)
     wrong = [
-        f"{path}:{found.line} imports {target_of(found)}"
-        for found in imports_of(path)
-        if is_ours(found)
-        and not (target_of(found) == PACKAGE and found.name == "__version__")
-        and not any(covers(part, part_of(target_of(found))) for part in allowed)
+        f"{path}:{statement.line} imports {target_of(statement)}"
+        for statement in imports_of(path)
+        if is_ours(statement)
+        and not (target_of(statement) == PACKAGE and statement.name == "__version__")
+        and not any(covers(part, part_of(target_of(statement))) for part in allowed)
     ]
     assert not wrong, f"{wrong}; allowed here: {', '.join(allowed)}"
 
@@ -99,13 +99,13 @@ def test_import_follows_the_direction_of_the_design(path: Path) -> None:
 @pytest.mark.parametrize("path", [path for path in PATHS if is_of_the_command_line(path)], ids=str)
 def test_import_in_cli_is_made_by_the_command_that_needs_it(path: Path) -> None:
     early = [
-        f"{path}:{found.line} imports {target_of(found)}"
-        for found in imports_of(path)
-        if is_ours(found)
-        and found.when_imported
-        and not found.is_for_types_only
-        and target_of(found) != PACKAGE
-        and not any(covers(part, part_of(target_of(found))) for part in LIGHT_IN_COMMANDS)
+        f"{path}:{statement.line} imports {target_of(statement)}"
+        for statement in imports_of(path)
+        if is_ours(statement)
+        and statement.when_imported
+        and not statement.is_for_types_only
+        and target_of(statement) != PACKAGE
+        and not any(covers(part, part_of(target_of(statement))) for part in LIGHT_IN_COMMANDS)
     ]
     assert not early, f"{early}: import it inside the command, so that --help needs only the base"
 
@@ -120,24 +120,24 @@ def test_import_in_runtime_or_nano_is_of_the_base_or_of_an_engine_in_its_backend
     is_backend = path.parts[:2] == ("runtime", "backends")
     allowed = {*sys.stdlib_module_names, *RUNTIME_NEEDS, *(BACKEND_NEEDS if is_backend else ())}
     foreign = [
-        f"{path}:{found.line} imports {found.module}"
-        for found in imports_of(path)
-        if not is_ours(found) and found.module.partition(".")[0] not in allowed
+        f"{path}:{statement.line} imports {statement.module}"
+        for statement in imports_of(path)
+        if not is_ours(statement) and statement.module.partition(".")[0] not in allowed
     ]
     assert not foreign, f"{foreign}; besides the standard library: {sorted(allowed - sys.stdlib_module_names)}"
 
 
 @pytest.mark.parametrize(("engine", "files"), [("onnxruntime", "ort"), ("openvino", "openvino"), ("tensorrt", "tensorrt")])
 def test_import_of_an_engine_is_made_late_and_by_its_own_backend(engine: str, files: str) -> None:
-    found = [
+    written = [
         (path, statement)
         for path in PATHS
         if path.parts[0] == "runtime"
         for statement in imports_of(path)
         if statement.module.partition(".")[0] == engine
     ]
-    assert found
-    wrong = [f"{path}:{it.line}" for path, it in found if it.when_imported or not path.parts[2].startswith(files)]
+    assert written
+    wrong = [f"{path}:{it.line}" for path, it in written if it.when_imported or not path.parts[2].startswith(files)]
     assert not wrong, f"{wrong} import {engine}: only runtime/backends/{files} may, inside its functions"
 
 
@@ -146,11 +146,11 @@ def loaded_by(module: str, *, also_inside_functions: bool) -> set[str]:
     parts = module.split(".")
     packages = {".".join(parts[:end]) for end in range(1, len(parts))}
     statements = [
-        found
-        for found in imports_of(modules()[module])
-        if not found.is_for_types_only and (found.when_imported or also_inside_functions)
+        statement
+        for statement in imports_of(modules()[module])
+        if not statement.is_for_types_only and (statement.when_imported or also_inside_functions)
     ]
-    return packages | {found.module for found in statements} | {target_of(found) for found in statements}
+    return packages | {statement.module for statement in statements} | {target_of(statement) for statement in statements}
 
 
 def heavy_reached_from(start: str) -> dict[str, str]:
@@ -202,7 +202,7 @@ def test_imports_form_no_circle(place_of: Callable[[str], str]) -> None:
     """Not between modules, late imports included, and not between rooms."""
     graph: dict[str, set[str]] = {}
     for module, path in modules().items():
-        targets = {target_of(found) for found in imports_of(path) if is_ours(found)}
+        targets = {target_of(statement) for statement in imports_of(path) if is_ours(statement)}
         places = {place_of(target) for target in targets if target in modules() and target != PACKAGE}
         graph.setdefault(place_of(module), set()).update(places - {place_of(module)})
     try:

@@ -113,8 +113,8 @@ def test_drawing_equals_the_original(pipelines: dict[str, Pipeline], config: str
 @pytest.mark.parametrize(("config", "name"), [case for case in DRAWINGS if "image_u8" in arrays(*case)])
 def test_pictures_equal_the_original_to_a_grey_level(pipelines: dict[str, Pipeline], config: str, name: str) -> None:
     images = _result(pipelines[config], config, name).images
-    given = np.stack([np.asarray(image, np.int16) for image in images])
-    assert np.abs(given - arrays(config, name)["image_u8"].astype(np.int16)).max() <= 1
+    drawn = np.stack([np.asarray(image, np.int16) for image in images])
+    assert np.abs(drawn - arrays(config, name)["image_u8"].astype(np.int16)).max() <= 1
 
 
 @pytest.mark.parametrize(("config", "name"), [case for case in DRAWINGS if "image_np_tl" in arrays(*case)])

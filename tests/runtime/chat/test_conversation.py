@@ -248,15 +248,15 @@ def test_stream_that_is_left_early_keeps_what_was_said(talkers: dict[str, Pipeli
     second = chat.ask("And now?", max_new_tokens=1, may_draw=False)
     assert stream.finish().text == said and list(stream) == []
     templates, tokenizer = pipeline.language_model.chat, pipeline.prompt_encoder.tokenizer
-    told = [
+    token_ids = [
         *tokenizer.encode(templates.first_turn.replace("{prompt}", "What is in the picture?")),
         *stream.finish().token_ids,
         *tokenizer.encode(templates.next_turn.replace("{prompt}", "And now?")),
     ]
-    assert list(chat.token_ids) == told
-    hidden, _ = pipeline.language_model.read(Tokens.text(told))
+    assert list(chat.token_ids) == token_ids
+    hidden, _ = pipeline.language_model.read(Tokens.text(token_ids))
     logits = pipeline.language_model.logits(hidden[-1])
-    assert second.token_ids == (in_words(templates).sample(logits, told),)
+    assert second.token_ids == (in_words(templates).sample(logits, token_ids),)
 
 
 @pytest.mark.parametrize("prompt", ["What is in the picture?", "Draw a red cube on a wooden table."])
@@ -302,11 +302,11 @@ def test_questions_answered_together_get_the_answers_of_each_alone(talkers: dict
         ("Please describe this image briefly.", [picture.with_name("chat_desc.png")]),
         ("Change the background to a classroom.", [picture]),
     ]
-    prompts, images = [prompt for prompt, _ in asked], [given for _, given in asked]
+    prompts, images = [prompt for prompt, _ in asked], [shown for _, shown in asked]
     request = replace(SMALL, image_guidance=2.0)
     together = talkers["A"].chat_batch(prompts, images, request=request, max_new_tokens=20)
-    for (prompt, given), answer in zip(asked, together, strict=True):
-        alone = talkers["A"].chat(prompt, given, request=request, max_new_tokens=20)
+    for (prompt, shown), answer in zip(asked, together, strict=True):
+        alone = talkers["A"].chat(prompt, shown, request=request, max_new_tokens=20)
         assert (answer.text, answer.token_ids, len(answer.images)) == (alone.text, alone.token_ids, len(alone.images))
         if alone.result is not None and answer.result is not None:
             np.testing.assert_allclose(answer.result.latents, alone.result.latents, rtol=0, atol=1e-5)
