@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,15 @@ class Terminal:
         shown, _, self._seen = self._seen.partition(text)
         return shown + text
 
+    def interrupt_until(self, text: str) -> None:
+        """Press Ctrl-C until `text` is shown: Python's readline misses a signal that comes just before it waits for a key."""
+        for _ in range(60):
+            self.type("\x03")
+            with suppress(AssertionError):
+                self.until(text, timeout_s=1)
+                return
+        raise AssertionError(f"no Ctrl-C brought {text!r}: {self._seen!r}")
+
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
@@ -192,8 +202,6 @@ def test_ctrl_c_at_the_prompt_leaves_the_line(terminal: Callable[..., Terminal])
     screen = terminal("--max-new-tokens", 1)
     screen.type("never mind")
     screen.until("never mind")
-    time.sleep(0.3)  # Python's readline misses a signal that comes just before it waits for a key
-    screen.type("\x03")
-    screen.until("> ")
+    screen.interrupt_until("> ")
     screen.type("/quit\n")
     assert screen.process.wait(timeout=30) == 0
