@@ -15,9 +15,10 @@ PIP_INSTALL := install --quiet --disable-pip-version-check --constraint constrai
 .PHONY: test check demo clean
 .DELETE_ON_ERROR:
 
-# Two processes: most tests keep one core busy. A file's tests stay together and share what they set up.
+# Two processes: most tests keep one core busy. A file's tests stay together and share what they set up; files go in their order, because
+# the longest of them have few tests and would otherwise come last, on one core.
 test: check
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

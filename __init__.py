@@ -11,16 +11,18 @@ This file holds the public names and nothing else. Importing it loads neither an
 
 __version__ = "0.1.0"
 
-from .runtime.chat.conversation import Conversation, Turn
+from .runtime.chat.conversation import AnswerStream, Conversation, Turn
 from .runtime.chat.exchange import ChatResult
+from .runtime.chat.reflection import Reflection
 from .runtime.chat.settings import ChatSettings
 from .runtime.drawing import Drawing
 from .runtime.errors import BackendError, BundleError, ExportError, OmniGen2Error, RequestError
-from .runtime.pipeline import load
+from .runtime.pipeline import Pipeline, load
 from .runtime.request import Request, Result, Step
 from .runtime.step_caches import TaylorSeer, TeaCache
 
 __all__ = [
+    "AnswerStream",
     "BackendError",
     "BundleError",
     "ChatResult",
@@ -29,6 +31,8 @@ __all__ = [
     "Drawing",
     "ExportError",
     "OmniGen2Error",
+    "Pipeline",
+    "Reflection",
     "Request",
     "RequestError",
     "Result",

@@ -19,6 +19,7 @@ from ..runtime.bundle import Bundle
 from ..runtime.errors import BundleError, RequestError
 from ..runtime.images.png import read_parameters
 from ..runtime.manifest import MANIFEST
+from ..runtime.pipeline import bundle_path
 from .memory_plan import memory_plan
 
 PACKAGES = (
@@ -36,8 +37,9 @@ def describe(path: Path, verify: bool = False) -> dict[str, Any]:
 
     verify: hash every byte of a bundle.
     """
-    if (path / MANIFEST).is_file():
-        return _bundle(path, verify)
+    folder = bundle_path(str(path))
+    if (folder / MANIFEST).is_file():
+        return _bundle(folder, verify)
     if (path / "model_index.json").is_file():
         return _checkpoint(path)
     if path.is_dir():
@@ -126,14 +128,15 @@ def _automatic_choice(working: list[str]) -> str:
 def diagnose_drawing(
     path: Path, backend: str, precision: str, memory_limit_bytes: int | None, steps: int
 ) -> dict[str, Any]:
-    """The memory plan of a drawing with a bundle; on OpenVINO, also the rewrites of its graphs. Raises as `load` does."""
+    """Backend, precision and memory plan of a drawing with a bundle; on OpenVINO, also the rewrites. Raises as `load` does."""
     if steps < 1:
         raise RequestError(f"steps={steps} is below the fewest, 1")
-    bundle = Bundle.open(path)
+    bundle = Bundle.open(bundle_path(str(path)))
     name = choose_backend(backend, bundle)
     chosen = choose_precision(bundle, name, precision)
     graphs = choose_graphs(bundle, name, chosen)
-    report = {"memory": memory_plan(bundle, chosen, graphs, memory_limit_bytes, steps)}
+    plan = memory_plan(bundle, chosen, graphs, memory_limit_bytes, steps)
+    report = {"this bundle takes": f"{name} in {chosen}", "memory": plan}
     if name == "openvino":
         report |= _rewrites(rewrite_reports(bundle, chosen, graphs, pads=memory_limit_bytes is None))
     return report

@@ -13,7 +13,7 @@ from .terminal import show
 
 
 def info(
-    file: Annotated[Path, typer.Argument(help="A picture made here, a bundle or a checkpoint.")],
+    file: Annotated[Path, typer.Argument(help="A picture made here, a bundle (nano is the one that ships) or a checkpoint.")],
     verify: Annotated[bool, typer.Option(help="Bundle: hash every byte of its weights.")] = False,
     as_json: AsJson = False,
 ) -> None:

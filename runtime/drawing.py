@@ -35,7 +35,8 @@ EncodeBranch = Callable[[str], NDArray[np.float32]]
 class Drawing:
     """One request on its way from noise to pictures. Made by `Pipeline.start`.
 
-    Not for several threads at once. It needs the pipeline's memory until it is finished or cancelled.
+    Not for several threads at once. It needs the pipeline's memory until it is finished or cancelled. A step that fails or is
+    interrupted cancels it: a guidance branch may have moved on without the others.
     """
 
     def __init__(
@@ -79,16 +80,20 @@ class Drawing:
             raise RequestError("this drawing has no step left: start another")
         index, before = len(self._steps), self._latents
         timestep = self._schedule[index]
-        with self._clock.measure("denoising"):
-            velocity, computed = self._denoiser.velocity(index, float(timestep), before)
-            estimate: Latents = before + (np.float32(1) - timestep) * velocity
-            latents = self._scheduler.step(index, velocity, before)
-        if not np.isfinite(latents).all():
-            backend = self._components.backend
-            raise BackendError(
-                f"step {index} gave values that are not finite in {backend.precision} on {backend.name}: "
-                "try precision fp32, or check the checkpoint"
-            )
+        try:
+            with self._clock.measure("denoising"):
+                velocity, computed = self._denoiser.velocity(index, float(timestep), before)
+                estimate: Latents = before + (np.float32(1) - timestep) * velocity
+                latents = self._scheduler.step(index, velocity, before)
+            if not np.isfinite(latents).all():
+                backend = self._components.backend
+                raise BackendError(
+                    f"step {index} gave values that are not finite in {backend.precision} on {backend.name}: "
+                    "try precision fp32, or check the checkpoint"
+                )
+        except BaseException:
+            self.cancel()
+            raise
         self._latents = latents
         step = Step(index=index, timestep=float(timestep), latents=latents, estimate=estimate, computed=computed)
         self._steps.append(step)
@@ -99,7 +104,8 @@ class Drawing:
     def finish(self, on_step: OnStep | None = None) -> Result:
         """Take the steps that are left and decode. `on_step(step)` is called after each; if it returns False, drawing stops.
 
-        A drawing that was stopped or cancelled has its latents and steps, and no pictures. Later calls return the same result.
+        A drawing that was stopped or cancelled before its last step has its latents and steps, and no pictures. Later calls
+        return the same result.
         """
         while not self.done:
             step = self.step()
@@ -120,7 +126,7 @@ class Drawing:
         return self._result
 
     def cancel(self) -> None:
-        """Give up the steps that are left, and free what they would have needed."""
+        """Give up the steps that are left, and free what they would have needed. After the last step it changes nothing."""
         self._denoiser = None
 
 
@@ -129,6 +135,8 @@ def start_drawing(components: Components, request: Request, encode_branch: Encod
 
     Raises RequestError where the request doesn't fit the bundle, BackendError where the engine fails.
     """
+    if not isinstance(request, Request):
+        raise RequestError(f"request must be a Request, not {type(request).__name__}")
     manifest, clock = components.bundle.manifest, Clock()
     images = [load_image(source) for source in request.images]
     size, final = picture_sizes(manifest, request, images)

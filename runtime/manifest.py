@@ -266,8 +266,10 @@ class Manifest:
         except json.JSONDecodeError as error:
             raise BundleError(f"{where} is not JSON ({error}): export the bundle again") from None
         version = data.get("format_version") if isinstance(data, dict) else None
-        if not isinstance(version, int):
+        if version is None:
             raise BundleError(f"{where} has no format_version: it is not a bundle's manifest")
+        if type(version) is not int or version < 1:
+            raise BundleError(f"{where} has format_version {version!r}, not a whole number of 1 or more: export the bundle again")
         if version > FORMAT_VERSION:
             raise BundleError(
                 f"{where} has format version {version}; this release reads up to {FORMAT_VERSION}: upgrade omnigen2-rt"

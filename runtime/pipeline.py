@@ -124,7 +124,7 @@ class Pipeline:
         **changes: Any,
     ) -> list[ChatResult]:
         """Several questions answered together, each as `chat` answers it alone. images: each question's, or empty."""
-        chosen = (settings or ChatSettings()).changed(changes)
+        chosen = ChatSettings.chosen(settings, changes)
         return answer_together(self.prompt_encoder, prompts, images, chosen, on_step)
 
     def start_chat(self, turns: Sequence[Turn] = ()) -> Conversation:

@@ -7,7 +7,6 @@ references it takes, the shape of its latents) is checked by the pipeline, which
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .errors import RequestError
-from .images.loading import ImageSource, check_source
+from .images.loading import ImageSource, image_sources
 from .schedulers import SCHEDULERS
 from .step_caches import CACHES, CachePolicy
 
@@ -91,7 +90,7 @@ class Request:
                 self._keep(name, check_integer(name, getattr(self, name), SMALLEST_SIZE_PX, "the smallest size"))
         for name in ("text_guidance", "image_guidance"):
             self._keep(name, _scale(name, getattr(self, name)))
-        self._keep("images", _images(self.images))
+        self._keep("images", image_sources("images", self.images))
         self._keep("cfg_range", _cfg_range(self.cfg_range))
         self._keep("timesteps", None if self.timesteps is None else _timesteps(self.timesteps))
         self._keep("latents", None if self.latents is None else _latents(self.latents, self.images_per_prompt))
@@ -222,16 +221,6 @@ def _timesteps(values: object) -> tuple[float, ...]:
     if rounded[0] < 0 or rounded[-1] >= 1 or np.any(np.diff(rounded) <= 0):
         raise RequestError("timesteps must increase from step to step and lie in [0, 1), 0 being noise (in float32)")
     return numbers
-
-
-def _images(sources: object) -> tuple[ImageSource, ...]:
-    if isinstance(sources, (str, os.PathLike, Image.Image, np.ndarray)):
-        sources = (sources,)
-    if not isinstance(sources, Sequence):
-        raise RequestError(f"images must be a sequence of images, not {type(sources).__name__}")
-    for i, source in enumerate(sources):
-        check_source(source, f"images[{i}]")
-    return tuple(sources)
 
 
 def _latents(values: object, images_per_prompt: int) -> NDArray[np.float32]:

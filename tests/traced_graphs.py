@@ -8,6 +8,7 @@ dynamic sizes), the package's sources and the versions of the tools. A network t
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib
 import os
@@ -23,6 +24,7 @@ import onnx
 import onnx_ir as ir
 import torch
 from filelock import FileLock, Timeout
+from torch.onnx._internal._lazy_import import onnxscript_apis
 
 ROOT = Path(__file__).resolve().parents[1]
 GRAPHS = ROOT / ".cache" / "graphs"
@@ -56,8 +58,12 @@ class Indescribable(Exception):
 
 
 def share_graphs() -> None:
-    """Let the exports of this process take their graphs from the folder, and put there those that it lacks."""
+    """Let the exports of this process take their graphs from the folder, and put there those that it lacks.
+
+    torch asks onnxscript for its operators anew for every graph, which takes half a second; here it asks once.
+    """
     trace.optimized_graph = shared_graph
+    onnxscript_apis.get_torchlib_ops = functools.cache(onnxscript_apis.get_torchlib_ops)
 
 
 def shared_graph(network: torch.nn.Module, inputs: Any, dynamic_shapes: Any, fake: Any) -> ir.Model:

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from ..errors import RequestError
-from ..images.loading import ImageSource, load_image
+from ..images.loading import ImageSource, image_sources, load_image
 from ..mllm.language_model import KVCache
 from ..mllm.prompt_encoder import PromptEncoder
-from ..request import OnStep
+from ..request import OnStep, check_integer
 from .exchange import ChatResult, Exchange, Question, Segment, question_ids
 from .settings import ChatSettings
 
@@ -25,7 +26,7 @@ OnToken = Callable[[str], object]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Turn:
-    """A past turn of a conversation. Raises RequestError for a prompt or an answer that is no text.
+    """A past turn of a conversation. Raises RequestError for a field of another type, and for words and pictures at once.
 
     prompt: the question's text.
     images: the pictures that were given with it, as for `Request.images`.
@@ -44,6 +45,14 @@ class Turn:
         for name in ("prompt", "answer"):
             if not isinstance(getattr(self, name), str):
                 raise RequestError(f"{name} must be text (str), not {type(getattr(self, name)).__name__}")
+        for name in ("images", "answer_images"):
+            object.__setattr__(self, name, image_sources(name, getattr(self, name)))
+        if isinstance(self.token_ids, str | bytes) or not isinstance(self.token_ids, Sequence | np.ndarray):
+            raise RequestError(f"token_ids must be a sequence of token ids, not {type(self.token_ids).__name__}")
+        ids = tuple(check_integer(f"token_ids[{i}]", token, 0, "the first id") for i, token in enumerate(self.token_ids))
+        object.__setattr__(self, "token_ids", ids)
+        if self.answer and self.answer_images:
+            raise RequestError("a turn was answered in words (answer) or with pictures (answer_images), not both")
 
 
 class AnswerStream(Iterator[str]):
@@ -80,6 +89,10 @@ class AnswerStream(Iterator[str]):
         if not self._failed and self._result is None:
             self._result = self._finish(False)
 
+    def discard(self) -> None:
+        """Give up the answer: unless it is finished or closed, the conversation stays as it was before the question."""
+        self._failed = self._failed or self._result is None
+
     def finish(self) -> ChatResult:
         """The whole answer, generated to its end; as far as it came if it was cancelled. Raises RequestError if it failed."""
         for _ in self:
@@ -105,6 +118,8 @@ class Conversation:
         self._turns: list[Turn] = []
         self._stream: AnswerStream | None = None
         self.images: list[Image.Image] = []
+        if not isinstance(turns, Sequence) or not all(isinstance(turn, Turn) for turn in turns):
+            raise RequestError("turns must be a sequence of Turn, as Conversation.turns gives them")
         for turn in turns:
             self._resume(turn)
 
@@ -135,9 +150,16 @@ class Conversation:
         BundleError.
         """
         answer = self.stream(prompt, images, settings, on_step=on_step, **changes)
-        for piece in answer:
-            if on_token is not None and on_token(piece) is False:
-                answer.close()
+        try:
+            for piece in answer:
+                if on_token is not None and on_token(piece) is False:
+                    answer.close()
+        except KeyboardInterrupt:
+            answer.close()
+            raise
+        except Exception:
+            answer.discard()
+            raise
         return answer.finish()
 
     def stream(
@@ -150,10 +172,10 @@ class Conversation:
         **changes: Any,
     ) -> AnswerStream:
         """One turn whose text comes out of an iterator. See `ask`. The next turn closes it."""
-        chosen = (settings or ChatSettings()).changed(changes)
+        chosen = ChatSettings.chosen(settings, changes)
         if self._stream is not None:
             self._stream.close()
-        pictures = [load_image(image) for image in images]
+        pictures = [load_image(image) for image in image_sources("images", images)]
         question = self._question(prompt, pictures)
         exchange = Exchange(self._encoder, [question], chosen, self._cache)
 
@@ -183,6 +205,9 @@ class Conversation:
         pictures = [load_image(image) for image in turn.images]
         question = self._question(turn.prompt, pictures)
         answer = list(turn.token_ids) or self._answer_ids(turn)
+        vocabulary = self._encoder.tokenizer.vocabulary_size
+        if max(answer, default=0) >= vocabulary:
+            raise RequestError(f"a turn has token id {max(answer)}; this model's vocabulary has {vocabulary} tokens")
         result = ChatResult(
             text=turn.answer,
             token_ids=tuple(answer),

@@ -16,7 +16,7 @@ from PIL import Image
 from ..drawing import start_drawing
 from ..errors import RequestError
 from ..guidance import has_negative_prompt
-from ..images.loading import ImageSource, load_image
+from ..images.loading import ImageSource, image_sources, load_image
 from ..mllm.language_model import ImageFeatures, KVCache, States, Tokens
 from ..mllm.prompt_encoder import PromptEncoder
 from ..request import OnStep, Request, Result
@@ -157,8 +157,10 @@ def draw_from_states(
 def question_ids(encoder: PromptEncoder, template: str, prompt: str, image_numbers: Sequence[int]) -> list[int]:
     """The ids of a turn, an image token for each picture before its text.
 
-    Raises RequestError for image tokens in the text itself.
+    Raises RequestError for a prompt that is no text, and for image tokens in the text itself.
     """
+    if not isinstance(prompt, str):
+        raise RequestError(f"prompt must be text (str), not {type(prompt).__name__}")
     chat = encoder.model.chat
     tags = "".join(chat.image_tag.replace("{number}", str(number)) for number in image_numbers)
     ids = encoder.tokenizer.encode(template.replace("{prompt}", tags + prompt))
@@ -170,7 +172,7 @@ def question_ids(encoder: PromptEncoder, template: str, prompt: str, image_numbe
 
 def first_question(encoder: PromptEncoder, prompt: str, images: Sequence[ImageSource]) -> Question:
     """The question that begins a conversation."""
-    pictures = [load_image(image) for image in images]
+    pictures = [load_image(image) for image in image_sources("images", images)]
     ids = question_ids(encoder, encoder.model.chat.first_turn, prompt, range(1, len(pictures) + 1))
     return Question(prompt=prompt, images=pictures, segments=[Segment(ids, pictures)])
 
@@ -186,7 +188,9 @@ def answer_together(
 
     images: each question's, or empty. Raises RequestError or BundleError, for all of them at once.
     """
-    if isinstance(questions, str) or (images and len(images) != len(questions)):
+    if isinstance(questions, str) or not isinstance(questions, Sequence):
+        raise RequestError(f"prompts must be a sequence of texts, not {type(questions).__name__}")
+    if (images and len(images) != len(questions)):
         raise RequestError(
             f"{len(images)} lists of images were given for {len(questions)} prompts: give a list for each, or none"
         )

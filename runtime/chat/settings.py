@@ -48,22 +48,26 @@ class ChatSettings:
         for name in ("temperature", "top_p", "repetition_penalty"):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name))
-        for name in ("top_k", "seed"):
-            if getattr(self, name) is not None:
-                check_integer(name, getattr(self, name))
+        check_integer("seed", self.seed)
+        if self.top_k is not None:
+            check_integer("top_k", self.top_k)
         if not isinstance(self.may_draw, bool):
             raise RequestError(f"may_draw={self.may_draw!r} is not True or False")
         is_list = isinstance(self.stop, Sequence) and not isinstance(self.stop, str)
         if not is_list or not all(isinstance(text, str) and text for text in self.stop):
             raise RequestError(f"stop={self.stop!r} is not a list of texts, each of at least a character")
+        object.__setattr__(self, "stop", tuple(self.stop))
         Sampling(**self._sampling())
 
-    def changed(self, changes: Mapping[str, Any]) -> ChatSettings:
-        """A copy with some fields changed. Raises RequestError for a name that is no field."""
-        names = [field.name for field in dataclasses.fields(self)]
+    @classmethod
+    def chosen(cls, settings: ChatSettings | None, changes: Mapping[str, Any]) -> ChatSettings:
+        """The settings, or the defaults for None, with some fields changed. Raises RequestError for a name that is no field."""
+        if settings is not None and not isinstance(settings, ChatSettings):
+            raise RequestError(f"settings must be ChatSettings or None, not {type(settings).__name__}")
+        names = [field.name for field in dataclasses.fields(cls)]
         if unknown := changes.keys() - names:
             raise RequestError(f"a chat has no setting {min(unknown)!r}; it has {', '.join(names)}")
-        return dataclasses.replace(self, **changes)
+        return dataclasses.replace(settings or cls(), **changes)
 
     def sampler(self, chat: ChatParameters) -> Sampler:
         """A sampler for one answer, with the bundle's own parameters where these are None."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias
 
@@ -29,6 +29,17 @@ def check_source(source: object, name: str) -> None:
         raise RequestError(f"{name} is a {source.dtype} array; image arrays are uint8")
     if source.ndim not in (2, 3) or (source.ndim == 3 and source.shape[2] not in (1, 3, 4)):
         raise RequestError(f"{name} has shape {source.shape}; image arrays are (H, W), (H, W, 3) or (H, W, 4)")
+
+
+def image_sources(name: str, sources: object) -> tuple[ImageSource, ...]:
+    """The sources as a tuple; a single one need not be wrapped. Raises RequestError for anything else. Opens no file."""
+    if isinstance(sources, (str, os.PathLike, Image.Image, np.ndarray)):
+        sources = (sources,)
+    if not isinstance(sources, Sequence):
+        raise RequestError(f"{name} must be a sequence of images, not {type(sources).__name__}")
+    for i, source in enumerate(sources):
+        check_source(source, f"{name}[{i}]")
+    return tuple(sources)
 
 
 def load_image(source: ImageSource) -> Image.Image:

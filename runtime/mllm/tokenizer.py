@@ -28,6 +28,11 @@ class Tokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
 
+    @property
+    def vocabulary_size(self) -> int:
+        """The number of tokens, special ones included."""
+        return self._tokenizer.get_vocab_size()
+
     def encode(self, text: str) -> list[int]:
         """The ids of a text. Special tokens written out in it count as such; none are added."""
         try:

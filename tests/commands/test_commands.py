@@ -119,6 +119,12 @@ def test_info_of_a_checkpoint_counts_parameters(command: Command) -> None:
     assert printed["transformer"] == "1,577,552 parameters in 147 tensors, BF16, 1 files"
 
 
+def test_info_and_doctor_take_the_model_that_ships_by_its_name(command: Command) -> None:
+    assert json.loads(command("info", "nano", "--json").out)["kind"] == "bundle"
+    printed = json.loads(command("doctor", "nano", "--backend", "ort-cpu", "--json").out)
+    assert printed["this bundle takes"] == "ort-cpu in fp32" and printed["memory"]["streamed"] == "no"
+
+
 def test_doctor_lists_every_backend(command: Command) -> None:
     printed = json.loads(command("doctor", "--json").out)
     assert list(printed["backends"]) == list(BACKENDS)

@@ -12,6 +12,7 @@ import pytest
 import omnigen2_rt
 
 PUBLIC = [
+    "AnswerStream",
     "BackendError",
     "BundleError",
     "ChatResult",
@@ -20,6 +21,8 @@ PUBLIC = [
     "Drawing",
     "ExportError",
     "OmniGen2Error",
+    "Pipeline",
+    "Reflection",
     "Request",
     "RequestError",
     "Result",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,14 @@ def test_bundle_of_format_1_opens_with_the_traits_that_it_left_out(bundle: Path)
     older = {**newest, "format_version": 1, "graphs": graphs}
     (bundle / MANIFEST).write_text(json.dumps(older), encoding="utf-8")
     assert Bundle.open(bundle).manifest == Manifest.from_json(json.dumps(newest), "here")
+
+
+@pytest.mark.parametrize("version", [0, -1, True, "2", 2.0], ids=repr)
+def test_format_version_that_never_was_is_refused(bundle: Path, version: object) -> None:
+    older = {**json.loads((bundle / MANIFEST).read_text(encoding="utf-8")), "format_version": version}
+    (bundle / MANIFEST).write_text(json.dumps(older), encoding="utf-8")
+    with pytest.raises(BundleError, match=re.escape(f"has format_version {version!r}, not a whole number of 1 or more")):
+        Bundle.open(bundle)
 
 
 def test_graph_that_the_bundle_lacks_says_what_it_holds(bundles: dict[str, Path]) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from omnigen2_rt import Drawing, Request, RequestError, Result, TaylorSeer, TeaCache, load
+from omnigen2_rt import BackendError, Drawing, Request, RequestError, Result, TaylorSeer, TeaCache, load
 from omnigen2_rt.runtime.backends.fake import FakeBackend
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.pipeline import Pipeline
@@ -74,6 +75,31 @@ def test_cancelled_drawing_has_its_steps_and_no_pictures(pipe: Pipeline) -> None
     assert (drawing.done, result.images, result.steps) == (True, [], (step,))
     with pytest.raises(RequestError, match="this drawing has no step left: start another"):
         drawing.step()
+
+
+@pytest.mark.parametrize("failure", [BackendError("out of memory"), KeyboardInterrupt()], ids=["failed", "interrupted"])
+def test_step_that_fails_cancels_the_drawing(
+    pipe: Pipeline, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    """Taking it again drew another picture with TaylorSeer: the branch before had counted the step already."""
+    drawing = pipe.start(REQUESTS["taylorseer"])
+    step = drawing.step()
+    with monkeypatch.context() as patch, pytest.raises(type(failure)):
+        patch.setattr(pipe.components, "predict_velocity", Mock(side_effect=failure))
+        drawing.step()
+    assert drawing.done and drawing.finish().images == [] and drawing.finish().steps == (step,)
+    with pytest.raises(RequestError, match="this drawing has no step left"):
+        drawing.step()
+
+
+def test_cancelling_after_the_last_step_keeps_the_pictures(pipe: Pipeline) -> None:
+    assert len(pipe.generate(SMALL, lambda step: step.index < 2).images) == 1
+
+
+@pytest.mark.parametrize("request_", [None, "a cat", {"prompt": "a cat"}], ids=["none", "text", "dictionary"])
+def test_drawing_of_anything_but_a_request_is_refused(pipe: Pipeline, request_: object) -> None:
+    with pytest.raises(RequestError, match="request must be a Request, not "):
+        pipe.start(request_)  # type: ignore[arg-type]
 
 
 def test_cancelling_one_drawing_leaves_another_as_it_is(pipe: Pipeline) -> None:

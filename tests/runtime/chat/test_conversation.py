@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -183,9 +184,59 @@ def test_conversation_resumed_from_texts_and_files_goes_on(talkers: dict[str, Pi
     assert [turn.prompt for turn in chat.turns] == ["What is in the picture?", DRAW, "And now?"]
 
 
-def test_turn_whose_prompt_is_no_text_is_refused() -> None:
-    with pytest.raises(RequestError, match=r"prompt must be text \(str\), not NoneType"):
-        Turn(prompt=None)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"prompt": None}, r"prompt must be text \(str\), not NoneType"),
+        ({"answer": 5}, r"answer must be text \(str\), not int"),
+        ({"images": None}, "images must be a sequence of images, not NoneType"),
+        ({"answer_images": [3]}, r"answer_images\[0\] is a int"),
+        ({"token_ids": None}, "token_ids must be a sequence of token ids, not NoneType"),
+        ({"token_ids": b"ab"}, "token_ids must be a sequence of token ids, not bytes"),
+        ({"token_ids": [-1]}, r"token_ids\[0\]=-1 is below the first id, 0"),
+        ({"token_ids": [1.5]}, r"token_ids\[0\]=1.5 is not a whole number"),
+        ({"token_ids": [True]}, r"token_ids\[0\]=True is not a whole number"),
+        ({"answer": "blue", "answer_images": ["x.png"]}, "in words .* or with pictures .*, not both"),
+    ],
+)
+def test_turn_with_a_wrong_field_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        Turn(**{"prompt": "x", **fields})
+
+
+def test_turn_keeps_a_single_picture_and_ids_of_an_array_in_their_normal_form() -> None:
+    """An array's rows were once taken for pictures; numpy's integers are none of JSON's."""
+    picture = np.zeros((8, 8, 3), np.uint8)
+    turn = Turn(prompt="x", images=picture, answer="y", token_ids=np.array([64, 602]))  # type: ignore[arg-type]
+    assert len(turn.images) == 1 and turn.images[0] is picture
+    assert json.loads(json.dumps(turn.token_ids)) == [64, 602]
+
+
+@pytest.mark.parametrize("turns", [None, "hi", [("q", "a")], Turn(prompt="x")], ids=["none", "text", "pairs", "turn"])
+def test_conversation_resumes_from_turns_alone(talkers: dict[str, Pipeline], turns: Any) -> None:
+    with pytest.raises(RequestError, match="turns must be a sequence of Turn"):
+        talkers["A"].start_chat(turns)
+
+
+def test_token_id_beyond_the_vocabulary_is_refused_when_resuming(talkers: dict[str, Pipeline]) -> None:
+    with pytest.raises(RequestError, match=r"a turn has token id 1000000; this model's vocabulary has \d+ tokens"):
+        talkers["A"].start_chat([Turn(prompt="x", answer="y", token_ids=[10**6, 602])])
+
+
+def test_single_picture_need_not_be_wrapped(talkers: dict[str, Pipeline]) -> None:
+    picture = np.full((32, 32, 3), 200, np.uint8)
+    asked = "What is in the picture?"
+    wrapped = talkers["A"].chat(asked, [picture], max_new_tokens=2, may_draw=False)
+    assert talkers["A"].chat(asked, picture, max_new_tokens=2, may_draw=False).token_ids == wrapped.token_ids  # type: ignore[arg-type]
+
+
+def test_turn_whose_caller_fails_is_not_kept(talkers: dict[str, Pipeline]) -> None:
+    """It once joined the conversation with the next question."""
+    chat = talkers["A"].start_chat()
+    with pytest.raises(ZeroDivisionError):
+        chat.ask("What is in the picture?", [Image.new("RGB", (32, 32))], on_token=lambda text: 1 / 0, may_draw=False)
+    chat.ask("And now?", max_new_tokens=1, may_draw=False)
+    assert [turn.prompt for turn in chat.turns] == ["And now?"] and chat.images == []
 
 
 def test_image_token_that_the_model_generates_stands_for_no_picture(
