@@ -10,15 +10,19 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CPU_VENV := .venv-cpu
 CPU_INSTALLED := $(CPU_VENV)/.installed
-PIP_INSTALL := install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP_INSTALL := install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
 .PHONY: test check demo clean
 .DELETE_ON_ERROR:
 
 # Two processes: most tests keep one core busy. A file's tests stay together and share what they set up; files go in their order, because
 # the longest of them have few tests and would otherwise come last, on one core.
-test: check
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+# mypy runs beside them, which keeps the other core busy for its first half minute.
+test: $(INSTALLED)
+	$(BIN)/ruff check .
+	@$(BIN)/mypy & types=$$!; \
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder; tests=$$?; \
+	wait $$types && exit $$tests
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -29,22 +33,19 @@ demo: $(CPU_INSTALLED)
 	$(CPU_VENV)/bin/omnigen2 demo --out demo/sheet.png
 
 # The mark says that an environment holds what pyproject.toml and constraints.txt ask for. Running one pip for both environments
-# is quicker than letting venv install another into each first.
+# is quicker than letting venv install another into each first, and Python compiles the modules that are imported quicker than pip
+# compiles all of them.
 $(INSTALLED) $(CPU_INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; name one with make PYTHON=…")'
 	@$(PYTHON) -c 'import importlib.util, sys; importlib.util.find_spec("pip") or sys.exit("$(PYTHON) has no pip: install it first")'
 	$(PYTHON) -m venv --without-pip $(VENV_OPTIONS) $(@D)
-	$(PYTHON) -m pip --python $(@D)/bin/python $(PIP_INSTALL) $(PIP_OPTIONS) pip --editable '.[$(EXTRAS)]'
+	$(PYTHON) -m pip --python $(@D)/bin/python $(PIP_INSTALL) pip --editable '.[$(EXTRAS)]'
 	touch $@
 
 $(INSTALLED): EXTRAS := cpu,export,dev
 $(CPU_INSTALLED): EXTRAS := cpu
 # The tests look at all that lies in it, so nothing of an earlier installation may stay.
 $(CPU_INSTALLED): VENV_OPTIONS := --clear
-# Python compiles the few modules that a demo imports; all of them would take pip longer. In .venv the tests turn the warnings that
-# compiling brings into errors.
-$(CPU_INSTALLED): PIP_OPTIONS := --no-compile
-
 clean:
 	rm -rf $(VENV) $(CPU_VENV) .cache .mypy_cache .pytest_cache .ruff_cache build demo dist omnigen2_rt.egg-info
 	rm -rf nano/checkpoint/compiled nano/checkpoint/engines
