@@ -46,6 +46,7 @@ $(INSTALLED): EXTRAS := cpu,export,dev
 $(CPU_INSTALLED): EXTRAS := cpu
 # The tests look at all that lies in it, so nothing of an earlier installation may stay.
 $(CPU_INSTALLED): VENV_OPTIONS := --clear
+
 clean:
 	rm -rf $(VENV) $(CPU_VENV) .cache .mypy_cache .pytest_cache .ruff_cache build demo dist omnigen2_rt.egg-info
 	rm -rf nano/checkpoint/compiled nano/checkpoint/engines

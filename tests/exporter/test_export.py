@@ -107,7 +107,7 @@ def test_export_with_no_room_for_a_copy_leaves_nothing_of_it(tmp_path: Path, mon
 
 def test_killed_export_leaves_nothing_valid_and_resumes(tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
-    killed = subprocess.run([sys.executable, "-W", "ignore", "-c", KILLED, A, bundle], capture_output=True)
+    killed = subprocess.run([sys.executable, "-W", "ignore", "-c", KILLED, A, bundle], capture_output=True, timeout=600)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert not bundle.exists()
     with pytest.raises(BundleError):
