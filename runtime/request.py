@@ -82,7 +82,7 @@ class Request:
 
     def __post_init__(self) -> None:
         for name in ("prompt", "negative_prompt"):
-            _check_text(name, getattr(self, name))
+            check_text(name, getattr(self, name))
         for name, least, noun in _INTEGERS:
             self._keep(name, check_integer(name, getattr(self, name), least, noun))
         for name in ("height_px", "width_px"):
@@ -162,7 +162,8 @@ _INTEGERS = (
 )
 
 
-def _check_text(name: str, value: object) -> None:
+def check_text(name: str, value: object) -> None:
+    """Raises RequestError for anything but valid Unicode text."""
     if not isinstance(value, str):
         raise RequestError(f"{name} must be text (str), not {type(value).__name__}")
     try:

@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image
 
 from ..errors import RequestError
-from ..images.loading import ImageSource, image_sources, load_image
+from ..images.loading import ImageSource, image_sources, load_image, load_images
 from ..mllm.language_model import KVCache
 from ..mllm.prompt_encoder import PromptEncoder
-from ..request import OnStep, check_integer
+from ..request import OnStep, check_integer, check_text
 from .exchange import ChatResult, Exchange, Question, Segment, question_ids
 from .settings import ChatSettings
 
@@ -43,8 +43,7 @@ class Turn:
 
     def __post_init__(self) -> None:
         for name in ("prompt", "answer"):
-            if not isinstance(getattr(self, name), str):
-                raise RequestError(f"{name} must be text (str), not {type(getattr(self, name)).__name__}")
+            check_text(name, getattr(self, name))
         for name in ("images", "answer_images"):
             object.__setattr__(self, name, image_sources(name, getattr(self, name)))
         if isinstance(self.token_ids, str | bytes) or not isinstance(self.token_ids, Sequence | np.ndarray):
@@ -175,7 +174,7 @@ class Conversation:
         chosen = ChatSettings.chosen(settings, changes)
         if self._stream is not None:
             self._stream.close()
-        pictures = [load_image(image) for image in image_sources("images", images)]
+        pictures = load_images("images", images)
         question = self._question(prompt, pictures)
         exchange = Exchange(self._encoder, [question], chosen, self._cache)
 

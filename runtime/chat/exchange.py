@@ -16,10 +16,10 @@ from PIL import Image
 from ..drawing import start_drawing
 from ..errors import RequestError
 from ..guidance import has_negative_prompt
-from ..images.loading import ImageSource, image_sources, load_image
+from ..images.loading import ImageSource, load_images
 from ..mllm.language_model import ImageFeatures, KVCache, States, Tokens
 from ..mllm.prompt_encoder import PromptEncoder
-from ..request import OnStep, Request, Result
+from ..request import OnStep, Request, Result, check_text
 from .detokenizer import Detokenizer
 from .settings import ChatSettings
 from .token_generation import GenerationState, generate_tokens
@@ -157,10 +157,9 @@ def draw_from_states(
 def question_ids(encoder: PromptEncoder, template: str, prompt: str, image_numbers: Sequence[int]) -> list[int]:
     """The ids of a turn, an image token for each picture before its text.
 
-    Raises RequestError for a prompt that is no text, and for image tokens in the text itself.
+    Raises RequestError for a prompt that is no valid text, and for image tokens in the text itself.
     """
-    if not isinstance(prompt, str):
-        raise RequestError(f"prompt must be text (str), not {type(prompt).__name__}")
+    check_text("prompt", prompt)
     chat = encoder.model.chat
     tags = "".join(chat.image_tag.replace("{number}", str(number)) for number in image_numbers)
     ids = encoder.tokenizer.encode(template.replace("{prompt}", tags + prompt))
@@ -172,7 +171,7 @@ def question_ids(encoder: PromptEncoder, template: str, prompt: str, image_numbe
 
 def first_question(encoder: PromptEncoder, prompt: str, images: Sequence[ImageSource]) -> Question:
     """The question that begins a conversation."""
-    pictures = [load_image(image) for image in image_sources("images", images)]
+    pictures = load_images("images", images)
     ids = question_ids(encoder, encoder.model.chat.first_turn, prompt, range(1, len(pictures) + 1))
     return Question(prompt=prompt, images=pictures, segments=[Segment(ids, pictures)])
 

@@ -59,6 +59,11 @@ def load_image(source: ImageSource) -> Image.Image:
         return _to_rgb(image)
 
 
+def load_images(name: str, sources: object) -> list[Image.Image]:
+    """What `image_sources` takes, each loaded by `load_image`."""
+    return [load_image(source) for source in image_sources(name, sources)]
+
+
 @contextmanager
 def _reporting(name: str) -> Iterator[None]:
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -72,10 +71,6 @@ def worst_error(config: str, bundle: Path, precision: str, component: Component,
     pairs = [(reference(config).to_host(expected[name]), engine.to_host(actual[name])) for name in expected]
     assert all(a.shape == b.shape for a, b in pairs)
     return max(difference("", "", a, b, 0.0).relative_error for a, b in pairs)
-
-
-def nodes_of(model: onnx.ModelProto) -> list[Any]:
-    return [*model.graph.node, *(node for function in model.functions for node in function.node)]
 
 
 def with_weights_as_inputs(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -138,6 +138,15 @@ def conversation(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Convers
     return chat
 
 
+def assert_draw_alike(
+    living: Conversation, resumed: Conversation, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    always_draws(pipeline, monkeypatch)
+    drawn = [chat.ask("Make it blue.", request=SMALL).result for chat in (living, resumed)]
+    assert drawn[0] is not None and drawn[1] is not None
+    np.testing.assert_allclose(drawn[0].latents, drawn[1].latents, rtol=0, atol=1e-4)
+
+
 def test_conversation_resumed_from_its_turns_answers_as_the_living_one(
     talkers: dict[str, Pipeline], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,10 +159,7 @@ def test_conversation_resumed_from_its_turns_answers_as_the_living_one(
     for chat in (living, resumed):
         chat.ask("What else?", max_new_tokens=12, may_draw=False)
     assert living.turns[-1].token_ids == resumed.turns[-1].token_ids and living.token_ids == resumed.token_ids
-    always_draws(pipeline, monkeypatch)
-    drawn = [chat.ask("Make it blue.", request=SMALL).result for chat in (living, resumed)]
-    assert drawn[0] is not None and drawn[1] is not None
-    np.testing.assert_allclose(drawn[0].latents, drawn[1].latents, rtol=0, atol=1e-4)
+    assert_draw_alike(living, resumed, pipeline, monkeypatch)
 
 
 def test_picture_right_after_resuming_is_guided_as_in_the_living_conversation(
@@ -163,10 +169,7 @@ def test_picture_right_after_resuming_is_guided_as_in_the_living_conversation(
     pipeline = talkers["A"]
     living = conversation(pipeline, monkeypatch)
     resumed = pipeline.start_chat(living.turns)
-    always_draws(pipeline, monkeypatch)
-    drawn = [chat.ask("Make it blue.", request=SMALL).result for chat in (living, resumed)]
-    assert drawn[0] is not None and drawn[1] is not None
-    np.testing.assert_allclose(drawn[0].latents, drawn[1].latents, rtol=0, atol=1e-4)
+    assert_draw_alike(living, resumed, pipeline, monkeypatch)
 
 
 def test_conversation_resumed_from_texts_and_files_goes_on(talkers: dict[str, Pipeline]) -> None:
