@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import typer
 
 from ..runtime.errors import RequestError
-from ..runtime.files import write_whole
+from ..runtime.files.writing import write_whole
 
 
 def say(text: str) -> None:

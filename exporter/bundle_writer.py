@@ -19,7 +19,8 @@ import onnx_ir as ir
 
 from ..runtime.dtypes import PRECISIONS
 from ..runtime.errors import ExportError
-from ..runtime.files import PARTIAL, file_hash, header_hash, write_whole
+from ..runtime.files.hashes import file_hash, header_hash
+from ..runtime.files.writing import PARTIAL, write_whole
 from ..runtime.manifest import MANIFEST, FileSpec, GraphSpec, Manifest
 
 

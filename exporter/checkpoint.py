@@ -14,12 +14,12 @@ import torch
 
 from ..reference.mllm import MLLM, MLLMConfig
 from ..reference.rope import Rope, omni_rope
-from ..reference.safetensors_header import TensorLocation
 from ..reference.transformer import Transformer, TransformerConfig
 from ..reference.vae import VAE, VAEConfig
 from ..reference.vision import VisionConfig
 from ..reference.weights import mllm_parameter_name, read_config, tensor_locations
 from ..runtime.errors import BundleError, ExportError
+from ..runtime.files.safetensors_header import TensorLocation
 from ..runtime.manifest import MANIFEST, Manifest, SchedulerParameters
 from .components import Component
 from .json_files import read_json

@@ -18,7 +18,8 @@ from ..plugins.omni_rope.torch_export import emit
 from ..runtime.bundle import CALIBRATION
 from ..runtime.dtypes import PRECISIONS
 from ..runtime.errors import ExportError
-from ..runtime.files import file_hash, header_hash, write_whole
+from ..runtime.files.hashes import file_hash, header_hash
+from ..runtime.files.writing import write_whole
 from ..runtime.manifest import MANIFEST, FileSpec, GraphSpec
 from ..runtime.progress import Progress, no_progress
 from .bundle_writer import disk_errors, file_spec, publish, remove_temporary_files, staging_folder, write_manifest

@@ -9,8 +9,8 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
-from ..reference.safetensors_header import TensorLocation
 from ..runtime.dtypes import PRECISIONS
+from ..runtime.files.safetensors_header import TensorLocation
 from ..runtime.manifest import GraphSpec, TensorSpec
 from .bundle_writer import complete_graph_spec, write_graph, write_inlined_graph
 from .components import Component, Tensor

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ..runtime.errors import ExportError
+from ..runtime.files.json_text import parse_object, read_object
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object that a file holds. Raises ExportError where the file is missing or holds something else."""
     try:
-        return parse_json(path.read_text(encoding="utf-8"), path)
+        return read_object(path)
     except FileNotFoundError:
         raise ExportError(f"{path} is missing: the checkpoint is incomplete") from None
-    except UnicodeDecodeError as error:
-        raise ExportError(f"{path} is not JSON: {error}") from error
+    except OSError as error:
+        raise ExportError(f"{path} can't be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ExportError(f"{path} {error}") from error
 
 
 def read_optional_json(path: Path) -> dict[str, Any]:
@@ -27,9 +29,6 @@ def read_optional_json(path: Path) -> dict[str, Any]:
 def parse_json(text: str, path: Path) -> dict[str, Any]:
     """The object in `text`, which was read from `path`. Raises ExportError where it is something else."""
     try:
-        data = json.loads(text)
+        return parse_object(text)
     except ValueError as error:
-        raise ExportError(f"{path} is not JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise ExportError(f"{path} is not a JSON object")
-    return data
+        raise ExportError(f"{path} {error}") from error

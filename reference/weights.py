@@ -6,7 +6,6 @@ transformers has used for the MLLM's tensors. Knows nothing of exported bundles.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,9 +14,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from ..runtime.files.json_text import read_object
+from ..runtime.files.safetensors_header import TensorLocation, tensor_locations
 from .mllm import MLLM, MLLMConfig
 from .rope import Rope, omni_rope
-from .safetensors_header import TensorLocation, tensor_locations
 from .transformer import Transformer, TransformerConfig
 from .vae import VAE, VAEConfig
 from .vision import VisionConfig
@@ -34,14 +34,13 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     """The folder's config.json. Raises ValueError, naming the file, where it is missing or no JSON object."""
     path = Path(folder) / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        return read_object(path)
     except FileNotFoundError as error:
         raise ValueError(f"{path} is missing") from error
+    except OSError as error:
+        raise ValueError(f"{path} can't be read: {error.strerror or error}") from error
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} is not a JSON object")
-    return config
+        raise ValueError(f"{path} {error}") from error
 
 
 def load_transformer(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .dtypes import PRECISIONS
 from .errors import BundleError
-from .files import file_hash, header_hash
+from .files.hashes import file_hash, header_hash
 from .manifest import MANIFEST, FileSpec, GraphSpec, Manifest
 
 CALIBRATION = "calibration.txt"

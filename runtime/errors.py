@@ -7,14 +7,29 @@
      ├─ ExportError            a checkpoint cannot be exported, or an engine cannot be built
      └─ Cancelled              a callback (`on_step`, `on_token`) returned False
 
-A message is one line: what was given, what is allowed, what to do next.
+A message is one line of at most 300 characters: what was given, what is allowed, what to do next.
 """
 
 from __future__ import annotations
 
+LONGEST_MESSAGE = 300
+
 
 class OmniGen2Error(Exception):
-    """The root of this package's errors."""
+    """The root of this package's errors. The message becomes one printable line of at most 300 characters."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+
+def one_line(text: str, longest: int = LONGEST_MESSAGE) -> str:
+    """The text as one printable line: what a terminal would execute is shown as an escape, too much is left out of the middle."""
+    end = longest // 3
+    words = " ".join(text.split())
+    if len(words) > longest:
+        words = f"{words[: longest - end - 3]} … {words[-end:]}"
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in words)
+    return shown if len(shown) <= longest else f"{shown[: longest - end - 3]} … {shown[-end:]}"
 
 
 class BundleError(OmniGen2Error):

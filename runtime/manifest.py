@@ -12,6 +12,7 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from .errors import BundleError
+from .files.json_text import parse_json
 
 MANIFEST = "bundle.json"
 FORMAT_VERSION = 2
@@ -262,9 +263,9 @@ class Manifest:
     def from_json(cls, text: str, where: str) -> Manifest:
         """Parse and check. Raises BundleError for anything that isn't a manifest of this version."""
         try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise BundleError(f"{where} is not JSON ({error}): export the bundle again") from None
+            data = parse_json(text)
+        except ValueError as error:
+            raise BundleError(f"{where} {error}: export the bundle again") from None
         version = data.get("format_version") if isinstance(data, dict) else None
         if version is None:
             raise BundleError(f"{where} has no format_version: it is not a bundle's manifest")

@@ -24,7 +24,7 @@ from ...runtime.backends.tensorrt.engines import (
     read_records,
 )
 from ...runtime.errors import ExportError
-from ...runtime.files import PARTIAL, write_whole
+from ...runtime.files.writing import PARTIAL, write_whole
 
 try:
     import fcntl

@@ -15,7 +15,7 @@ from typing import Any
 
 from ...runtime.backends.tensorrt.library import import_tensorrt, make_error_recorder
 from ...runtime.errors import Cancelled, ExportError
-from ...runtime.files import write_whole
+from ...runtime.files.writing import write_whole
 from ...runtime.progress import Progress, no_progress
 from .fused_attention import has_attention, lacks_fused_attention
 from .graph_shapes import load_graph

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from ...runtime.bundle import Bundle
 from ...runtime.errors import ExportError
-from ...runtime.files import write_whole
+from ...runtime.files.writing import write_whole
 from ...runtime.manifest import GraphSpec, Manifest
 from ...runtime.progress import Progress, no_progress
 from ..bundle_writer import (

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...runtime.bundle import Bundle
-from ...runtime.files import file_hash
+from ...runtime.files.hashes import file_hash
 from ...runtime.manifest import GraphSpec, TensorSpec
 from ...runtime.pipeline import Pipeline
 from ...runtime.progress import Progress, no_progress

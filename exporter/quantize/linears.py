@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from ...reference.safetensors_header import TensorLocation
 from ...runtime.dtypes import PRECISIONS
+from ...runtime.files.safetensors_header import TensorLocation
 from ..weights.tensor_file import read_tensor
 from .rounding import Floats
 from .schemes import ROUNDED

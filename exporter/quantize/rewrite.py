@@ -19,7 +19,7 @@ import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from ...reference.safetensors_header import TensorLocation
+from ...runtime.files.safetensors_header import TensorLocation
 from .groups import Group
 from .linears import Linear
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from ...reference.safetensors_header import TensorLocation, read_header
 from ...runtime.errors import ExportError
+from ...runtime.files.safetensors_header import TensorLocation, read_header
 from .tensor_file import WEIGHT_DTYPES, NewTensor, read_tensor, write_tensors
 
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"

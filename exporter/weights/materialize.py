@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...reference.safetensors_header import TensorLocation
 from ...runtime.dtypes import PRECISIONS, DType
+from ...runtime.files.safetensors_header import TensorLocation
 from .tensor_file import Locations, NewTensor, read_tensor, write_tensors
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ...reference.safetensors_header import TensorLocation
 from ...runtime.dtypes import BY_SAFETENSORS, PRECISIONS
-from ...runtime.files import atomic_file
+from ...runtime.files.safetensors_header import TensorLocation
+from ...runtime.files.writing import atomic_file
 
 WEIGHT_DTYPES = tuple(row.safetensors for row in PRECISIONS.values())
 """The types of a checkpoint's weights, as safetensors names them."""

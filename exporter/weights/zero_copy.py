@@ -16,9 +16,9 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from ...reference.safetensors_header import TensorLocation
 from ...runtime.dtypes import BY_SAFETENSORS
 from ...runtime.errors import ExportError
+from ...runtime.files.safetensors_header import TensorLocation
 from .tensor_file import WEIGHT_DTYPES
 
 

@@ -18,7 +18,7 @@ from ...reference.transformer import Transformer, TransformerConfig
 from ...reference.vae import VAE, VAEConfig
 from ...reference.vision import VisionConfig
 from ...reference.weights import load_mllm, load_transformer, load_vae, read_config, stored_mllm_name
-from ...runtime.files import write_whole
+from ...runtime.files.writing import write_whole
 
 CHECKPOINT = Path(__file__).parent.parent / "checkpoint"
 LOADERS: dict[str, Callable[[Path], Any]] = {"transformer": load_transformer, "vae": load_vae, "mllm": load_mllm}

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...runtime.files import atomic_file
+from ...runtime.files.writing import atomic_file
 from .muon import Muon
 
 WARM_UP_STEPS = 100

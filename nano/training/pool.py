@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...reference.mllm import MLLM
 from ...reference.vae import VAE
-from ...runtime.files import atomic_file
+from ...runtime.files.writing import atomic_file
 from ..drawing_tasks import DrawingTask, combine, draw_count, draw_one, draw_two, edit, redraw
 from ..world import Sampler
 from .conversations import Processor

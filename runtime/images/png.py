@@ -15,7 +15,8 @@ from typing import Any
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from ..errors import RequestError
-from ..files import atomic_file
+from ..files.json_text import parse_object
+from ..files.writing import atomic_file
 
 JSON_CHUNK = "omnigen2"
 TEXT_CHUNK = "parameters"
@@ -65,9 +66,6 @@ def read_parameters(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _parse(text: str, name: str) -> dict[str, Any]:
     try:
-        parameters = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise RequestError(f"{name} carries damaged parameters: {error}") from error
-    if not isinstance(parameters, dict):
-        raise RequestError(f"{name} carries damaged parameters: not a JSON object")
-    return parameters
+        return parse_object(text)
+    except ValueError as error:
+        raise RequestError(f"{name} carries damaged parameters: the text {error}") from error

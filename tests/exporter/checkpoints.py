@@ -15,8 +15,8 @@ from safetensors.numpy import load_file, save_file
 
 from omnigen2_rt.exporter import export
 from omnigen2_rt.exporter.components.diffusion_transformer import timestep_embedding, velocity_head
-from omnigen2_rt.reference.safetensors_header import tensor_locations
 from omnigen2_rt.runtime.dtypes import BY_SAFETENSORS
+from omnigen2_rt.runtime.files.safetensors_header import tensor_locations
 from tests.exporting import GOLDENS
 
 A = GOLDENS / "A" / "checkpoint"

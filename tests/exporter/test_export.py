@@ -19,7 +19,7 @@ from omnigen2_rt.exporter.export import export_bundle
 from omnigen2_rt.exporter.weights import placement
 from omnigen2_rt.runtime.bundle import CALIBRATION, Bundle
 from omnigen2_rt.runtime.errors import BundleError, ExportError
-from omnigen2_rt.runtime.files import PARTIAL
+from omnigen2_rt.runtime.files.writing import PARTIAL
 from tests.commands.processes import SHARED_GRAPHS
 from tests.exporter.checkpoints import FEW, TRANSFORMER, A, B
 

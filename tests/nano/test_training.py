@@ -20,7 +20,7 @@ from omnigen2_rt.nano.training.mllm import MLLMWithProbes, Questions, losses
 from omnigen2_rt.nano.training.transformer import Batches, sample_times, velocity_error
 from omnigen2_rt.nano.world import Sampler
 from omnigen2_rt.reference.transformer import initialize
-from omnigen2_rt.runtime.files import PARTIAL
+from omnigen2_rt.runtime.files.writing import PARTIAL
 from omnigen2_rt.runtime.mllm.image_processor import vision_patches
 from omnigen2_rt.runtime.mllm.vision_tables import vision_tables
 

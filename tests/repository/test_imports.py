@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "nano": ("nano", "runtime"),
     "nano.training": ("exporter", "nano", "reference", "runtime"),
     "plugins": ("plugins",),
-    "reference": ("reference",),
+    "reference": ("reference", "runtime.files"),
     "runtime": ("plugins", "runtime"),
 }
 """For each part of the package, the parts it may import. The longest entry that fits counts. "" is the public API."""

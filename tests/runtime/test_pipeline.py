@@ -151,7 +151,7 @@ def test_latents_of_another_shape_are_refused(pipe: Pipeline) -> None:
 
 
 def test_weights_that_are_not_finite_give_one_line(bundles: dict[str, Path], tmp_path: Path) -> None:
-    from omnigen2_rt.reference.safetensors_header import tensor_locations
+    from omnigen2_rt.runtime.files.safetensors_header import tensor_locations
 
     bundle = Path(shutil.copytree(bundles["A"], tmp_path / "bundle"))
     place = tensor_locations(bundle / "transformer")["norm_out.linear_2.bias"]

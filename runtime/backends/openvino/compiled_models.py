@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ...bundle import Bundle
-from ...files import PARTIAL, atomic_file
+from ...files.writing import PARTIAL, atomic_file
 from ...manifest import GraphSpec
 from ..cache_keys import Key, digest, weight_identity
 

@@ -16,7 +16,7 @@ from typing import Any
 from .... import plugins
 from ...bundle import Bundle
 from ...errors import BackendError
-from ...files import file_hash
+from ...files.hashes import file_hash
 from ...manifest import GraphSpec
 from ..cache_keys import Key, digest, weight_identity
 

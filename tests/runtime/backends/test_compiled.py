@@ -19,7 +19,7 @@ from omnigen2_rt.runtime.backends.openvino.compiled_models import (
     make_key,
 )
 from omnigen2_rt.runtime.bundle import Bundle
-from omnigen2_rt.runtime.files import PARTIAL
+from omnigen2_rt.runtime.files.writing import PARTIAL
 
 MODEL = bytes(range(256)) * 20
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"

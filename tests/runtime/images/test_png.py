@@ -93,8 +93,8 @@ def test_read_parameters_of_a_bad_file_says_what_is_wrong(tmp_path: Path) -> Non
         (tmp_path / "none.png", "does not exist"),
         (tmp_path / "photo.jpg", "is not a PNG file"),
         (with_chunk(tmp_path / "plain.png", None), "carries no parameters of a drawing; was it made or re-saved by "),
-        (with_chunk(tmp_path / "damaged.png", "{"), "carries damaged parameters: Expecting property name"),
-        (with_chunk(tmp_path / "list.png", "[]"), "carries damaged parameters: not a JSON object"),
+        (with_chunk(tmp_path / "damaged.png", "{"), "carries damaged parameters: the text is not JSON: Expecting property name"),
+        (with_chunk(tmp_path / "list.png", "[]"), "carries damaged parameters: the text is not a JSON object"),
         (tmp_path / "cut.png", ""),
         (tmp_path, "cannot be read: Is a directory"),
     ]

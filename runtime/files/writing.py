@@ -1,8 +1,7 @@
-"""Files that are written whole or not at all, and their hashes. Knows nothing of what they hold."""
+"""Files that are written whole or not at all."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -37,16 +36,3 @@ def write_whole(path: Path, content: bytes | memoryview | str) -> None:
     """Write a file, text as UTF-8, through `atomic_file`. Raises OSError."""
     with atomic_file(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def header_hash(path: Path) -> str:
-    """SHA-256 of a safetensors file's header (its 8-byte length and the JSON after it), hexadecimal."""
-    with path.open("rb") as file:
-        length = file.read(8)
-        return hashlib.sha256(length + file.read(int.from_bytes(length, "little"))).hexdigest()

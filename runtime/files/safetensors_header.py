@@ -6,14 +6,15 @@ Knows nothing of torch or networks, and reads no tensor.
 
 from __future__ import annotations
 
-import json
 import math
 import struct
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from .json_text import parse_object
+from .reading import open_regular
 
 DTYPE_BYTES: Mapping[str, int] = {
     "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
@@ -63,7 +64,7 @@ def weight_file(folder: Path) -> Path:
 def read_header(path: Path) -> dict[str, TensorLocation]:
     """The tensors of one file, in the header's order. Raises ValueError, naming the file, where it is malformed."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = file.seek(0, 2)
             file.seek(0)
             prefix = file.read(8)
@@ -82,19 +83,10 @@ def read_header(path: Path) -> dict[str, TensorLocation]:
 
 
 def _parse(text: bytes, path: Path) -> dict[str, Any]:
-    def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len(unique := dict(pairs)) < len(pairs):
-            twice = sorted(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-            raise ValueError(f"{path} names {_list(twice)} twice")
-        return unique
-
     try:
-        header = json.loads(text, object_pairs_hook=without_duplicates)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} has a header that is not JSON: {error}") from error
-    if not isinstance(header, dict):
-        raise ValueError(f"{path} has a header that is not a JSON object")
-    return header
+        return parse_object(text)
+    except ValueError as error:
+        raise ValueError(f"{path} has a header that {error}") from error
 
 
 def _location(name: str, entry: Any, path: Path, data_start: int, size: int) -> TensorLocation:

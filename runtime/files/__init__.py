@@ -1,0 +1,1 @@
+"""Files as bytes: written whole or not at all, read within bounds, hashed. Knows nothing of what they are for."""
