@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
+import os
 import platform
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,6 +16,8 @@ from ..runtime.backends.openvino.rewrites import rewrite_reports
 from ..runtime.backends.tensorrt.library import build_problem
 from ..runtime.bundle import Bundle
 from ..runtime.errors import BundleError, RequestError
+from ..runtime.files.reading import open_regular
+from ..runtime.files.safetensors_header import read_header
 from ..runtime.images.png import read_parameters
 from ..runtime.manifest import MANIFEST
 from ..runtime.pipeline import bundle_path
@@ -35,15 +36,27 @@ def describe(path: Path, verify: bool = False) -> dict[str, Any]:
 
     Raises RequestError or BundleError for anything else.
 
-    verify: hash every byte of a bundle.
+    verify: hash every byte of every file that a bundle lists.
     """
     folder = bundle_path(str(path))
-    if (folder / MANIFEST).is_file():
+    if os.path.lexists(folder / MANIFEST):
         return _bundle(folder, verify)
-    if (path / "model_index.json").is_file():
+    if os.path.isfile(path / "model_index.json"):
         return _checkpoint(path)
-    if path.is_dir():
-        raise RequestError(f"{str(path)!r} is neither a bundle ({MANIFEST}) nor a checkpoint (model_index.json)")
+    if os.path.isdir(path):
+        reason = "" if os.access(path, os.R_OK | os.X_OK) else ": it may not be read"
+        raise RequestError(f"{str(path)!r} is neither a bundle ({MANIFEST}) nor a checkpoint (model_index.json){reason}")
+    return _picture(path)
+
+
+def _picture(path: Path) -> dict[str, Any]:
+    """The parameters of a picture. A FIFO or a device is refused before anything waits for it."""
+    try:
+        open_regular(path).close()
+    except FileNotFoundError as error:
+        raise RequestError(f"{str(path)!r} does not exist") from error
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{str(path)!r} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     return read_parameters(path)
 
 
@@ -70,27 +83,21 @@ def _bundle(path: Path, verify: bool) -> dict[str, Any]:
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
-    parts = {}
-    for part in ("transformer", "vae", "mllm"):
-        headers = [_header(file) for file in sorted((path / part).glob("*.safetensors"))]
-        if not headers:
-            raise BundleError(f"{str(path / part)!r} holds no safetensors file: the checkpoint is incomplete")
-        tensors = [entry for header in headers for name, entry in header.items() if name != "__metadata__"]
-        parameters = sum(math.prod(entry["shape"]) for entry in tensors)
-        dtypes = ", ".join(sorted(Counter(entry["dtype"] for entry in tensors)))
-        parts[part] = f"{parameters:,} parameters in {len(tensors)} tensors, {dtypes}, {len(headers)} files"
-    return {"kind": "checkpoint", **parts}
+    return {"kind": "checkpoint", **{part: _network(path / part) for part in ("transformer", "vae", "mllm")}}
 
 
-def _header(path: Path) -> dict[str, Any]:
+def _network(folder: Path) -> str:
+    """The size of a network's weights in words. Raises BundleError for a file that isn't whole."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise BundleError(f"{str(folder)!r} holds no safetensors file: the checkpoint is incomplete")
     try:
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        if not isinstance(header, dict):
-            raise ValueError("its header is not a JSON object")
-        return header
-    except (OSError, ValueError, OverflowError, MemoryError) as error:
-        raise BundleError(f"{str(path)!r} is not a whole safetensors file: {error}") from error
+        tensors = [tensor for file in files for tensor in read_header(file).values()]
+    except ValueError as error:
+        raise BundleError(str(error)) from error
+    parameters = sum(math.prod(tensor.shape) for tensor in tensors)
+    dtypes = ", ".join(sorted({tensor.dtype for tensor in tensors}))
+    return f"{parameters:,} parameters in {len(tensors)} tensors, {dtypes}, {len(files)} files"
 
 
 def diagnose() -> dict[str, Any]:

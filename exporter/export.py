@@ -210,7 +210,7 @@ def _compute_precision(checkpoint: Checkpoint, component: Component, precision: 
 
 
 def _write_other_files(job: _Job) -> tuple[FileSpec, ...]:
-    """Write the tokenizer and the calibration prompts; returns the entries of the tokenizer and the weight files."""
+    """Write the tokenizer and the calibration prompts; returns the entries of these and the weight files."""
     folder, prompts = job.staging, job.checkpoint.path / CALIBRATION
     (folder / TOKENIZER).parent.mkdir(exist_ok=True)
     write_whole(folder / TOKENIZER, job.checkpoint.tokenizer)
@@ -218,4 +218,6 @@ def _write_other_files(job: _Job) -> tuple[FileSpec, ...]:
         write_whole(folder / CALIBRATION, prompts.read_bytes())
     weights = sorted(path for part in PARTS for path in (folder / part).glob("*.safetensors"))
     names = [*(path.relative_to(folder).as_posix() for path in weights), TOKENIZER]
+    if prompts.is_file():
+        names.append(CALIBRATION)
     return tuple(file_spec(folder, name) for name in names)

@@ -7,12 +7,32 @@ of the tools that wrote it or of the engines that will run it.
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
-from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
 
 from .errors import BundleError
 from .files.json_text import parse_json
+from .files.schema import Length, Once, Range, parse, shown
+from .manifest_values import (
+    Bytes,
+    Component,
+    ElementType,
+    Factor,
+    File,
+    Graph,
+    HeadWidth,
+    Mean,
+    MropePairs,
+    Name,
+    Precision,
+    Sha256,
+    Template,
+    Text,
+    Theta,
+    TokenId,
+    Width,
+    contradictions,
+)
 
 MANIFEST = "bundle.json"
 FORMAT_VERSION = 2
@@ -34,8 +54,8 @@ class TensorSpec:
     shape: its sizes; a name is a dynamic size.
     """
 
-    dtype: str
-    shape: tuple[int | str, ...]
+    dtype: ElementType
+    shape: Annotated[tuple[Annotated[int, Range(0, 2**40)] | Name, ...], Length(0, 16)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,17 +71,17 @@ class GraphSpec:
     repeats_shapes: a drawing runs it many times with the same shapes.
     """
 
-    component: str
-    precision: str
-    file: str
-    sha256: str
-    inputs: dict[str, TensorSpec]
-    outputs: dict[str, TensorSpec]
-    weight_bytes: int
-    resident_bytes: int
-    inlined: str | None = None
-    inlined_sha256: str | None = None
-    rounded_bytes: int = 0
+    component: Component
+    precision: Precision
+    file: Graph
+    sha256: Sha256
+    inputs: dict[Name, TensorSpec]
+    outputs: dict[Name, TensorSpec]
+    weight_bytes: Bytes
+    resident_bytes: Bytes
+    inlined: Graph | None = None
+    inlined_sha256: Sha256 | None = None
+    rounded_bytes: Bytes = 0
     keeps_float32: bool = False
     picture_rows: bool = False
     repeats_shapes: bool = False
@@ -75,10 +95,10 @@ class FileSpec:
     header_sha256: of a safetensors file's header.
     """
 
-    file: str
-    size_bytes: int
-    sha256: str
-    header_sha256: str | None = None
+    file: File
+    size_bytes: Bytes
+    sha256: Sha256
+    header_sha256: Sha256 | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,13 +109,13 @@ class TransformerParameters:
     teacache_coefficients: of TeaCache's polynomial, highest power first.
     """
 
-    hidden_size: int
-    latent_channels: int
-    patch_size: int
-    rope_axes: tuple[int, ...]
-    rope_theta: float
-    max_references: int
-    teacache_coefficients: tuple[float, ...]
+    hidden_size: Width
+    latent_channels: Annotated[int, Range(1, 256)]
+    patch_size: Annotated[int, Range(1, 64)]
+    rope_axes: tuple[HeadWidth, HeadWidth, HeadWidth]
+    rope_theta: Theta
+    max_references: Annotated[int, Range(0, 1000)]
+    teacache_coefficients: Annotated[tuple[float, ...], Length(1, 32)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,22 +126,22 @@ class VAEParameters:
     sample_px: the side of the pictures that the model was trained for: the default size of a drawing.
     """
 
-    downscale: int
-    scaling_factor: float
-    shift_factor: float
-    sample_px: int = 1024
+    downscale: Annotated[int, Range(1, 256)]
+    scaling_factor: Factor
+    shift_factor: Annotated[float, Range(-1e6, 1e6)]
+    sample_px: Annotated[int, Range(1, 4096)] = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class MLLMParameters:
     """The language model's numbers, for its KV cache and its rope tables."""
 
-    hidden_size: int
-    layers: int
-    kv_heads: int
-    head_width: int
-    rope_theta: float
-    mrope_section: tuple[int, ...]
+    hidden_size: Width
+    layers: Annotated[int, Range(1, 1000)]
+    kv_heads: Annotated[int, Range(1, 4096)]
+    head_width: HeadWidth
+    rope_theta: Theta
+    mrope_section: tuple[MropePairs, MropePairs, MropePairs]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +158,7 @@ class SchedulerParameters:
 class Prompts:
     """Templates with `{prompt}` where the text goes, rendered from the checkpoint's own chat template."""
 
-    drawing: str
+    drawing: Template
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,15 +172,15 @@ class ImageProcessorParameters:
     resample: PIL's number of the filter.
     """
 
-    patch_size: int
-    temporal_patch_size: int
-    merge_size: int
-    min_pixels: int
-    max_pixels: int
-    image_mean: tuple[float, float, float]
-    image_std: tuple[float, float, float]
-    rescale_factor: float
-    resample: int
+    patch_size: Annotated[int, Range(1, 256)]
+    temporal_patch_size: Annotated[int, Range(1, 16)]
+    merge_size: Annotated[int, Range(1, 16)]
+    min_pixels: Annotated[int, Range(1, 2**22)]
+    max_pixels: Annotated[int, Range(1, 2**25)]
+    image_mean: tuple[Mean, Mean, Mean]
+    image_std: tuple[Factor, Factor, Factor]
+    rescale_factor: Factor
+    resample: Annotated[int, Range(0, 5)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,8 +193,8 @@ class VisionParameters:
     """
 
     processor: ImageProcessorParameters
-    head_width: int
-    window_px: int
+    head_width: HeadWidth
+    window_px: Annotated[int, Range(1, 65_536)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,10 +207,10 @@ class ReflectionPrompts:
     content: a critique that starts with this text, in any case of letters, finds nothing wrong.
     """
 
-    critique: str
-    edit: str
-    judge: str
-    content: str
+    critique: Text
+    edit: Text
+    judge: Text
+    content: Text
 
     def __post_init__(self) -> None:
         for name in ("critique", "judge"):
@@ -216,17 +236,17 @@ class ChatParameters:
     top_k: 0 keeps all tokens.
     """
 
-    first_turn: str
-    next_turn: str
-    image_tag: str
-    image_token_id: int
-    draw_token_id: int | None
-    stop_token_ids: tuple[int, ...]
-    max_context_tokens: int
-    temperature: float
-    top_p: float
-    top_k: int
-    repetition_penalty: float
+    first_turn: Template
+    next_turn: Template
+    image_tag: Annotated[str, Length(1, 1000), Once(("{number}",))]
+    image_token_id: TokenId
+    draw_token_id: TokenId | None
+    stop_token_ids: Annotated[tuple[TokenId, ...], Length(0, 1000)]
+    max_context_tokens: Annotated[int, Range(1, 10**8)]
+    temperature: Annotated[float, Range(0, 100)]
+    top_p: Annotated[float, Range(1e-6, 1)]
+    top_k: Annotated[int, Range(0, 2**31 - 1)]
+    repetition_penalty: Annotated[float, Range(0.01, 100)]
     reflection: ReflectionPrompts
 
 
@@ -242,16 +262,16 @@ class Manifest:
     """
 
     format_version: int
-    source: str
-    tools: dict[str, str]
+    source: Annotated[str, Length(0, 4096)]
+    tools: Annotated[dict[Name, Annotated[str, Length(0, 1000)]], Length(0, 100)]
     transformer: TransformerParameters
     vae: VAEParameters
     mllm: MLLMParameters
     scheduler: SchedulerParameters
     prompts: Prompts
-    tokenizer: str
-    graphs: tuple[GraphSpec, ...]
-    files: tuple[FileSpec, ...]
+    tokenizer: File
+    graphs: Annotated[tuple[GraphSpec, ...], Length(0, 1000)]
+    files: Annotated[tuple[FileSpec, ...], Length(0, 10_000)]
     chat: ChatParameters | None = None
     vision: VisionParameters | None = None
 
@@ -260,22 +280,28 @@ class Manifest:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
 
     @classmethod
-    def from_json(cls, text: str, where: str) -> Manifest:
-        """Parse and check. Raises BundleError for anything that isn't a manifest of this version."""
+    def from_json(cls, text: str | bytes, where: str) -> Manifest:
+        """Parse and check. Raises BundleError for anything that isn't a manifest of this version, naming the place in it."""
         try:
             data = parse_json(text)
         except ValueError as error:
-            raise BundleError(f"{where} {error}: export the bundle again") from None
+            raise BundleError(f"{where} can't be read: it {error}: export the bundle again") from None
         version = data.get("format_version") if isinstance(data, dict) else None
         if version is None:
             raise BundleError(f"{where} has no format_version: it is not a bundle's manifest")
         if type(version) is not int or version < 1:
-            raise BundleError(f"{where} has format_version {version!r}, not a whole number of 1 or more: export the bundle again")
+            reason = "not a whole number of 1 or more: export the bundle again"
+            raise BundleError(f"{where} has format_version {shown(version)}, {reason}")
         if version > FORMAT_VERSION:
             raise BundleError(
                 f"{where} has format version {version}; this release reads up to {FORMAT_VERSION}: upgrade omnigen2-rt"
             )
-        manifest: Manifest = _parse(cls, _upgraded(data) if version < FORMAT_VERSION else data, where)
+        try:
+            manifest: Manifest = parse(cls, _upgraded(data) if version < FORMAT_VERSION else data, where)
+            for problem in contradictions(manifest):
+                raise ValueError(f"{where}.{problem}")
+        except ValueError as error:
+            raise BundleError(f"{error}: export the bundle again") from None
         return manifest
 
 
@@ -289,38 +315,3 @@ def _upgraded(data: dict[str, Any]) -> dict[str, Any]:
         for graph in graphs
     ]
     return {**data, "format_version": FORMAT_VERSION, "graphs": upgraded}
-
-
-def _parse(kind: Any, data: Any, where: str) -> Any:
-    """`data` as `kind` (a dataclass, tuple, dict, union or plain type), or BundleError with the place that is wrong."""
-    origin = get_origin(kind)
-    if is_dataclass(kind):
-        return _parse_dataclass(kind, data, where)
-    if origin is tuple and isinstance(data, list):
-        return tuple(_parse(get_args(kind)[0], item, f"{where}[{k}]") for k, item in enumerate(data))
-    if origin is dict and isinstance(data, dict):
-        return {str(key): _parse(get_args(kind)[1], value, f"{where}.{key}") for key, value in data.items()}
-    if origin in (Union, UnionType):
-        allowed: tuple[type, ...] = get_args(kind)
-        nested = [option for option in allowed if is_dataclass(option)]
-        if nested and data is not None:
-            return _parse_dataclass(nested[0], data, where)
-        if isinstance(data, allowed):
-            return data
-    elif kind is float and isinstance(data, int | float) and not isinstance(data, bool):
-        return float(data)
-    elif isinstance(kind, type) and type(data) is kind:
-        return data
-    raise BundleError(f"{where} is {data!r}, not {getattr(kind, '__name__', kind)}: export the bundle again")
-
-
-def _parse_dataclass(kind: Any, data: Any, where: str) -> Any:
-    if not isinstance(data, dict):
-        raise BundleError(f"{where} is {data!r}, not an object: export the bundle again")
-    known = {item.name: item for item in fields(kind)}
-    required = {name for name, item in known.items() if item.default is MISSING and item.default_factory is MISSING}
-    missing, unknown = sorted(required - data.keys()), sorted(data.keys() - known.keys())
-    if missing or unknown:
-        raise BundleError(f"{where}: missing {missing}, unknown {unknown}: export the bundle again with this release")
-    hints = get_type_hints(kind)
-    return kind(**{name: _parse(hints[name], value, f"{where}.{name}") for name, value in data.items()})

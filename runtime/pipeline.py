@@ -5,6 +5,7 @@ Knows of the model only the bundle's manifest, and of the engine only the backen
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -61,6 +62,8 @@ def check_limits(**limits: int | None) -> None:
 
 def bundle_path(bundle: str | Path) -> Path:
     """The folder of a bundle. "nano" is the one that ships; a folder of that name is "./nano". Raises BundleError without it."""
+    if not isinstance(bundle, str | os.PathLike):
+        raise BundleError(f"a bundle is given by its folder's name, not by {type(bundle).__name__}")
     if bundle != "nano":
         return Path(bundle)
     if not (NANO / MANIFEST).is_file():

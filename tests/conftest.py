@@ -9,6 +9,7 @@ import pytest
 import torch
 from filelock import FileLock
 
+from tests.fuzz.suite import COUNTS
 from tests.traced_graphs import forget_old_graphs, share_graphs, trace_beside_others
 
 
@@ -44,3 +45,10 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             golden_bundles(folder)
             complete.touch()
     return {name: folder / f"bundle-{name}" for name in ("A", "B")}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the counts of the fuzz suites."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports if hasattr(report, "user_properties")]
+    for line in sorted({str(text) for report in reports for name, text in report.user_properties if name == COUNTS}):
+        terminalreporter.write_line(line)

@@ -10,7 +10,7 @@ from typing import Any
 from ...runtime.backends import Backend, open_backend
 from ...runtime.backends.machine_limits import usable_memory_bytes
 from ...runtime.bundle import CALIBRATION, Bundle
-from ...runtime.errors import ExportError
+from ...runtime.errors import BundleError, ExportError
 from ...runtime.pipeline import Pipeline, check_limits
 from ...runtime.progress import Progress, no_progress
 from ...runtime.request import Request
@@ -73,13 +73,22 @@ def calibration_of(bundle: Bundle, **settings: Any) -> Calibration:
     settings: fields of Calibration; one that isn't None replaces the bundle's.
     Where the float32 weights of all its graphs would take more than half of the memory here, that half is the limit.
     """
-    file = bundle.path / CALIBRATION
     defaults = {
-        "prompts": read_prompts(file) if file.is_file() else PROMPTS,
+        "prompts": _own_prompts(bundle) if settings.get("prompts") is None else PROMPTS,
         "size_px": min(SIZE_PX, bundle.manifest.vae.sample_px),
         "memory_limit_bytes": _memory_limit(bundle),
     }
     return Calibration(**{**defaults, **{name: value for name, value in settings.items() if value is not None}})
+
+
+def _own_prompts(bundle: Bundle) -> tuple[str, ...]:
+    """The bundle's prompts, or PROMPTS. Raises BundleError for a file of prompts that the manifest doesn't list."""
+    file = bundle.path / CALIBRATION
+    if CALIBRATION in bundle.hashes:
+        return read_prompts(file)
+    if file.exists():
+        raise BundleError(f"{str(file)!r} isn't listed in its bundle: name it with --prompts, or export the bundle again")
+    return PROMPTS
 
 
 def _memory_limit(bundle: Bundle) -> int | None:

@@ -56,7 +56,7 @@ class Sampler:
     def sample(self, logits: NDArray[np.float32], ids: Sequence[int]) -> int:
         """The token after `ids`. logits: (vocabulary) float32."""
         scores = penalize_repetition(logits, ids, self._sampling.repetition_penalty)
-        scores[self._banned] = -np.inf
+        scores[[token for token in self._banned if token < len(scores)]] = -np.inf
         if self._sampling.temperature == 0:
             return int(scores.argmax())
         chances = probabilities(scores, self._sampling)
@@ -67,6 +67,7 @@ def penalize_repetition(logits: NDArray[np.float32], ids: Sequence[int], penalty
     """A copy of the logits in which every token of `ids` is less likely."""
     scores = logits.copy()
     repeated = np.unique(np.asarray(ids, np.int64))
+    repeated = repeated[repeated < len(scores)]  # a tokenizer may have more tokens than the model
     old = scores[repeated]
     scores[repeated] = np.where(old < 0, old * np.float32(penalty), old / np.float32(penalty))
     return scores

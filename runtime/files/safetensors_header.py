@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import one_line
 from .json_text import parse_object
 from .reading import open_regular
+from .schema import shown
 
 DTYPE_BYTES: Mapping[str, int] = {
     "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
@@ -22,6 +24,13 @@ DTYPE_BYTES: Mapping[str, int] = {
 }  # fmt: skip
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 STEMS = ("diffusion_pytorch_model", "model")  # the names that diffusers and transformers give a network's weights
+
+
+class HeaderError(ValueError):
+    """A file that is not what it should be. The message becomes one printable line of at most 300 characters."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +66,8 @@ def weight_file(folder: Path) -> Path:
     if len(files) == 1:
         return files[0]
     if not files:
-        raise ValueError(f"{folder} holds no weights; expected one of {[path.name for path in usual]}")
-    raise ValueError(f"{folder} holds {[path.name for path in files]}; keep the one that is meant")
+        raise HeaderError(f"{folder} holds no weights; expected one of {[path.name for path in usual]}")
+    raise HeaderError(f"{folder} holds {[path.name for path in files]}; keep the one that is meant")
 
 
 def read_header(path: Path) -> dict[str, TensorLocation]:
@@ -70,10 +79,10 @@ def read_header(path: Path) -> dict[str, TensorLocation]:
             prefix = file.read(8)
             length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
             if length > min(size - 8, MAX_HEADER_BYTES):
-                raise ValueError(f"{path} is truncated or no safetensors file: its {size} bytes hold no whole header")
+                raise HeaderError(f"{path} is truncated or no safetensors file: its {size} bytes hold no whole header")
             text = file.read(length)
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise HeaderError(f"{path} cannot be read: {error.strerror or error}") from error
     header = _parse(text, path)
     header.pop("__metadata__", None)
     data_start = 8 + length
@@ -86,23 +95,24 @@ def _parse(text: bytes, path: Path) -> dict[str, Any]:
     try:
         return parse_object(text)
     except ValueError as error:
-        raise ValueError(f"{path} has a header that {error}") from error
+        raise HeaderError(f"{path} has a header that {error}") from error
 
 
 def _location(name: str, entry: Any, path: Path, data_start: int, size: int) -> TensorLocation:
     try:
         dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: tensor {name!r} lacks dtype, shape or data_offsets") from error
+        raise HeaderError(f"{path}: tensor {name!r} lacks dtype, shape or data_offsets") from error
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
-        raise ValueError(f"{path}: tensor {name!r} has dtype {dtype!r}; known are {list(DTYPE_BYTES)}")
+        raise HeaderError(f"{path}: tensor {name!r} has dtype {shown(dtype)}; known are {list(DTYPE_BYTES)}")
     if not all(type(number) is int and number >= 0 for number in (*shape, begin, end)):
-        raise ValueError(f"{path}: tensor {name!r} has shape {shape} at {begin}..{end}; integers from 0 up are allowed")
+        place = f"has shape {shown(shape)} at {shown(begin)}..{shown(end)}"
+        raise HeaderError(f"{path}: tensor {name!r} {place}; integers from 0 up are allowed")
     nbytes = math.prod(shape) * DTYPE_BYTES[dtype]
     if end - begin != nbytes:
-        raise ValueError(f"{path}: tensor {name!r} takes {end - begin} bytes, its shape and dtype {nbytes}")
+        raise HeaderError(f"{path}: tensor {name!r} takes {end - begin} bytes, its shape and dtype {nbytes}")
     if data_start + end > size:
-        raise ValueError(f"{path} is truncated: tensor {name!r} ends at byte {data_start + end} of {size}")
+        raise HeaderError(f"{path} is truncated: tensor {name!r} ends at byte {data_start + end} of {size}")
     return TensorLocation(path=path, dtype=dtype, shape=shape, offset=data_start + begin, nbytes=nbytes)
 
 
@@ -110,7 +120,7 @@ def _check_overlaps(locations: Mapping[str, TensorLocation], path: Path) -> None
     end, before = 0, ""
     for name, location in sorted(locations.items(), key=lambda item: (item[1].offset, item[1].nbytes)):
         if location.offset < end:
-            raise ValueError(f"{path}: tensors {before!r} and {name!r} overlap")
+            raise HeaderError(f"{path}: tensors {before!r} and {name!r} overlap")
         end, before = location.offset + location.nbytes, name
 
 
@@ -120,25 +130,25 @@ def _sharded_locations(index: Path) -> dict[str, TensorLocation]:
     for shard in sorted(set(weight_map.values())):
         path = index.parent / shard
         if not path.is_file():
-            raise ValueError(f"{path} is missing; {index.name} names it")
+            raise HeaderError(f"{path} is missing; {index.name} names it")
         tensors = read_header(path)
         if twice := tensors.keys() & locations.keys():
-            raise ValueError(f"{path} holds tensors that another shard holds too: {_list(twice)}")
+            raise HeaderError(f"{path} holds tensors that another shard holds too: {_list(twice)}")
         locations |= tensors
         if absent := {name for name, file in weight_map.items() if file == shard} - tensors.keys():
-            raise ValueError(f"{path} lacks tensors that {index.name} places there: {_list(absent)}")
+            raise HeaderError(f"{path} lacks tensors that {index.name} places there: {_list(absent)}")
     if extra := locations.keys() - weight_map.keys():
-        raise ValueError(f"{index} does not name tensors that its shards hold: {_list(extra)}")
+        raise HeaderError(f"{index} does not name tensors that its shards hold: {_list(extra)}")
     return locations
 
 
 def _read_weight_map(index: Path) -> dict[str, str]:
     weight_map = _parse(index.read_bytes(), index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise ValueError(f"{index} has no weight_map")
+        raise HeaderError(f"{index} has no weight_map")
     for shard in weight_map.values():
         if not isinstance(shard, str) or Path(shard).name != shard or not shard.endswith(".safetensors"):
-            raise ValueError(f"{index} names the shard {shard!r}; a .safetensors file in its own folder is allowed")
+            raise HeaderError(f"{index} names the shard {shard!r}; a .safetensors file in its own folder is allowed")
     return weight_map
 
 

@@ -111,7 +111,7 @@ class LanguageModel:
         return self._bundle.manifest.vision
 
     def encode_image(self, image: Image.Image) -> ImageFeatures:
-        """The features of an RGB picture, from the vision encoder."""
+        """The features of an RGB picture, from the vision encoder. Raises BundleError for another number than the bundle's."""
         vision, processor = self.vision, self.vision.processor
         patches, grid = vision_patches(image, processor)
         tables = vision_tables(
@@ -122,7 +122,11 @@ class LanguageModel:
             head_width=vision.head_width,
         )
         embeds = self.components.encode_vision(patches, tables._asdict())
-        return ImageFeatures(embeds, (grid[1] // processor.merge_size, grid[2] // processor.merge_size))
+        rows, columns = grid[1] // processor.merge_size, grid[2] // processor.merge_size
+        expected = rows * columns, self._bundle.manifest.mllm.hidden_size
+        if embeds.shape != expected:
+            raise BundleError(f"the vision encoder gives features {embeds.shape} where the bundle's numbers give {expected}")
+        return ImageFeatures(embeds, (rows, columns))
 
     def expand(self, ids: Sequence[int], pictures: Sequence[ImageFeatures]) -> Tokens:
         """The tokens of a text, each picture's one image token repeated for all its embeddings.

@@ -66,6 +66,7 @@ def test_export_carries_the_checkpoints_own_calibration_prompts(tmp_path: Path) 
     (checkpoint / CALIBRATION).write_text("a red circle\n", encoding="utf-8")
     export_bundle(checkpoint, tmp_path / "bundle", precisions=("fp32",), components=FEW)
     assert (tmp_path / "bundle" / CALIBRATION).read_text(encoding="utf-8") == "a red circle\n"
+    assert CALIBRATION in Bundle.open(tmp_path / "bundle").hashes
 
 
 @pytest.mark.parametrize("precisions", [("fp8",), ()])

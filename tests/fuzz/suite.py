@@ -10,6 +10,8 @@ from random import Random
 CASES = 2000
 """The cases of a suite in the tests; `python -m tests.fuzz --cases N` runs more."""
 LONGEST_MESSAGE = 300
+COUNTS = "fuzz"
+"""The property of a test's report that holds the counts."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,13 @@ class Suite:
                     raise
                 raise AssertionError(f"{self.name}, case {case}: {type(error).__name__}: {str(error)[:1000]}") from error
         return outcomes
+
+
+def record_counts(suite: Suite, record_property: Callable[[str, object], None]) -> Counter[str]:
+    """Run the suite in a test. Its counts stand at the end of pytest's output, see tests/conftest.py."""
+    outcomes = suite.run()
+    record_property(COUNTS, summary(suite.name, outcomes))
+    return outcomes
 
 
 def summary(name: str, outcomes: Counter[str]) -> str:

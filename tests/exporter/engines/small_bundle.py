@@ -86,7 +86,9 @@ def make_bundle(
 ) -> Bundle:
     """A bundle of small graphs in fp16 by component, by default a single "transformer"."""
     folder.mkdir(parents=True)
-    (folder / "w.bin").write_bytes(weights)
+    contents = {"w.bin": weights, "tokenizer.json": b"{}"}
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
     graphs = {"transformer": attention_graph()} if graphs is None else graphs
     manifest = Manifest(
         format_version=FORMAT_VERSION,
@@ -107,7 +109,10 @@ def make_bundle(
         prompts=Prompts(drawing="{prompt}"),
         tokenizer="tokenizer.json",
         graphs=tuple(_write_graph(folder, component, model) for component, model in graphs.items()),
-        files=(FileSpec(file="w.bin", size_bytes=len(weights), sha256=hashlib.sha256(weights).hexdigest()),),
+        files=tuple(
+            FileSpec(file=name, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+            for name, content in contents.items()
+        ),
     )
     (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     return Bundle.open(folder)

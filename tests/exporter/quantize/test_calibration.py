@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from omnigen2_rt.exporter.bundle_writer import file_spec, write_manifest
 from omnigen2_rt.exporter.quantize.calibration import PROMPTS, Calibration, calibration_of, read_prompts
 from omnigen2_rt.exporter.quantize.input_statistics import (
     StatisticsCollector,
@@ -19,7 +20,7 @@ from omnigen2_rt.exporter.quantize.input_statistics import (
 )
 from omnigen2_rt.exporter.weights.placement import place
 from omnigen2_rt.runtime.bundle import CALIBRATION, Bundle
-from omnigen2_rt.runtime.errors import BackendError, ExportError, RequestError
+from omnigen2_rt.runtime.errors import BackendError, BundleError, ExportError, RequestError
 
 SMALL = Calibration(prompts=("a red cube",), size_px=32, steps=2, threads=1)
 
@@ -111,6 +112,11 @@ def test_a_bundle_brings_its_own_prompts_and_size(bundles: dict[str, Path], tmp_
     own = tmp_path / "bundle"
     shutil.copytree(bundles["B"], own)
     (own / CALIBRATION).write_text("a red circle on blue\npaint it green\n", encoding="utf-8")
+    with pytest.raises(BundleError, match=f"{CALIBRATION}' isn't listed in its bundle: name it with --prompts"):
+        calibration_of(Bundle.open(own))
+    assert calibration_of(Bundle.open(own), prompts=("a cat",)).prompts == ("a cat",)
+    manifest = Bundle.open(own).manifest
+    write_manifest(own, replace(manifest, files=(*manifest.files, file_spec(own, CALIBRATION))))
     opened = Bundle.open(own)
     assert calibration_of(opened).prompts == ("a red circle on blue", "paint it green")
     assert calibration_of(opened, prompts=("a cat",), steps=3, threads=None) == replace(
