@@ -13,6 +13,7 @@ from pathlib import Path
 from .dtypes import PRECISIONS
 from .errors import BundleError
 from .files.hashes import file_hash, header_hash
+from .files.unfinished import unfinished_hint
 from .manifest import MANIFEST, FileSpec, GraphSpec, Manifest
 
 CALIBRATION = "calibration.txt"
@@ -80,8 +81,8 @@ def _hint(folder: Path) -> str:
     """A hint at what a folder without a manifest may be instead."""
     if (folder / "model_index.json").is_file():
         return ": it is a checkpoint; run `omnigen2 export` on it first"
-    if folder.name.endswith(".partial") and folder.is_dir():
-        return ": it is an unfinished bundle; run the same `omnigen2 export` or `quantize` again to finish it"
+    if unfinished := unfinished_hint(folder):
+        return unfinished
     if folder.is_file():
         return ": it is a file; give the bundle's folder"
     return "" if folder.is_dir() else ": there is no such folder"

@@ -7,7 +7,7 @@ of the tools that wrote it or of the engines that will run it.
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -239,6 +239,7 @@ class Manifest:
     tokenizer: the tokenizer's file.
     chat: None where the bundle can only draw.
     vision: None where it can't read pictures.
+    source_weights: SHA-256 of the checkpoint's own weight files by their names in the bundle; empty in bundles of before.
     """
 
     format_version: int
@@ -254,6 +255,7 @@ class Manifest:
     files: tuple[FileSpec, ...]
     chat: ChatParameters | None = None
     vision: VisionParameters | None = None
+    source_weights: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The manifest as the text of `bundle.json`."""
