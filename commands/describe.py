@@ -19,7 +19,7 @@ from ..runtime.errors import BundleError, RequestError
 from ..runtime.files.reading import open_regular
 from ..runtime.files.safetensors_header import read_header
 from ..runtime.images.png import read_parameters
-from ..runtime.manifest import MANIFEST
+from ..runtime.manifest import MANIFEST, Manifest
 from ..runtime.pipeline import bundle_path
 from .memory_plan import memory_plan
 
@@ -65,6 +65,7 @@ def _bundle(path: Path, verify: bool) -> dict[str, Any]:
     manifest = bundle.manifest
     if verify:
         bundle.verify()
+        _check_source(manifest)
     weights = {spec.file: spec.size_bytes for spec in manifest.files}
     return {
         "kind": "bundle",
@@ -79,7 +80,22 @@ def _bundle(path: Path, verify: bool) -> dict[str, Any]:
         "files": {name: f"{size / 1e6:.1f} MB" for name, size in weights.items()},
         "made with": manifest.tools,
         "checked": "every byte" if verify else "graph hashes, file sizes and headers",
+        **({"weights": _origin(manifest)} if verify else {}),
     }
+
+
+def _check_source(manifest: Manifest) -> None:
+    """Raises BundleError where a weight file isn't the one that the source had when it was exported."""
+    present = {spec.file: spec.sha256 for spec in manifest.files}
+    for name, sha256 in manifest.source_weights.items():
+        if present.get(name) != sha256:
+            raise BundleError(f"{name!r} is not the weight file that {manifest.source!r} was exported with: export it again")
+
+
+def _origin(manifest: Manifest) -> str:
+    if manifest.source_weights:
+        return f"those that {manifest.source} was exported with"
+    return f"not compared with {manifest.source}: an older release wrote this bundle"
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:

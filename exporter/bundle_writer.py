@@ -1,13 +1,10 @@
-"""Writes a bundle into a folder beside it, `<bundle>.partial`, which is renamed at the end.
+"""Writes the files of a bundle, each whole or not at all, and their entries in its manifest.
 
-Every file is written whole or not at all. Knows nothing of checkpoints or quantization schemes; needs no PyTorch.
+Knows nothing of checkpoints or quantization schemes; needs no PyTorch.
 """
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,28 +17,17 @@ import onnx_ir as ir
 from ..runtime.dtypes import PRECISIONS
 from ..runtime.errors import ExportError
 from ..runtime.files.hashes import file_hash, header_hash
-from ..runtime.files.writing import PARTIAL, write_whole
+from ..runtime.files.writing import write_whole
 from ..runtime.manifest import MANIFEST, FileSpec, GraphSpec, Manifest
 
 
-def staging_folder(bundle: Path) -> Path:
-    """The folder that becomes the bundle."""
-    return Path(f"{bundle}.partial")
-
-
-def remove_temporary_files(folder: Path) -> None:
-    """Delete the temporary files of a killed run."""
-    for path in folder.rglob(f"{PARTIAL}*"):
-        path.unlink()
-
-
 @contextmanager
-def disk_errors(staging: Path) -> Iterator[None]:
+def disk_errors(target: Path) -> Iterator[None]:
     """Turns an OSError in the block into an ExportError."""
     try:
         yield
     except OSError as error:
-        raise ExportError(f"can't write {error.filename or str(staging)!r}: {error.strerror or error}") from error
+        raise ExportError(f"can't write {error.filename or str(target)!r}: {error.strerror or error}") from error
 
 
 def write_graph(path: Path, model: ir.Model) -> None:
@@ -89,18 +75,3 @@ def file_spec(folder: Path, name: str) -> FileSpec:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write bundle.json, which makes the folder a bundle: the last file to be written."""
     write_whole(folder / MANIFEST, manifest.to_json())
-
-
-def publish(staging: Path, bundle: Path, replace_existing: bool = False) -> None:
-    """Give the staging folder the bundle's name.
-
-    replace_existing: rename an existing bundle away first and delete it last; not atomic: between two renames there is none.
-    Raises OSError where the bundle exists and isn't to be replaced.
-    """
-    if not (replace_existing and bundle.exists()):
-        os.rename(staging, bundle)
-        return
-    old = Path(f"{bundle}.old-{secrets.token_hex(4)}")
-    os.rename(bundle, old)
-    os.rename(staging, bundle)
-    shutil.rmtree(old, ignore_errors=True)

@@ -5,12 +5,10 @@ If an export is killed, the next run of the same job takes over the graphs that 
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,20 +18,21 @@ from ..runtime.dtypes import PRECISIONS
 from ..runtime.errors import ExportError
 from ..runtime.files.hashes import file_hash, header_hash
 from ..runtime.files.writing import write_whole
-from ..runtime.manifest import MANIFEST, FileSpec, GraphSpec
+from ..runtime.manifest import FileSpec, GraphSpec
 from ..runtime.progress import Progress, no_progress
-from .bundle_writer import disk_errors, file_spec, publish, remove_temporary_files, staging_folder, write_manifest
+from .bundle_writer import disk_errors, file_spec, write_manifest
 from .checkpoint import PARTS, Checkpoint
 from .components import COMPONENTS, Component
 from .graphs import component_spec, graph_file, write_component
 from .manifest import TOKENIZER
+from .staging import Staging, Work, open_staging, prepare_target
+from .target import check_replaceable
 from .weights.lora import Lora, check_lora, lora_file, merge_lora
 from .weights.materialize import materialize
 from .weights.placement import place
 from .weights.tensor_file import Locations
 
 TOOLS = ("omnigen2-rt", "torch", "onnx", "onnx-ir", "onnxscript")
-RECORD = "job.json"
 DEFAULT_PRECISIONS = ("fp32", "bf16")  # what CPUs and what GPUs compute in
 
 
@@ -67,16 +66,15 @@ def export_bundle(
 
     materialized: also write the weights converted to each precision that isn't the stored one, so that a runtime can map
     them instead of converting at load.
-    force: replace an existing bundle.
+    force: replace an existing bundle, which must lie apart from what is exported.
     components: all by default; a pipeline needs them all.
     Raises ExportError; then `bundle` is as it was.
     """
     started = time.monotonic()
-    bundle = Path(bundle)  # drops a slash at the end, which would put the staging folder inside
-    _check(bundle, precisions, force)
+    _check_precisions(precisions)
+    target = prepare_target(bundle, force)
     job = _Job(
         checkpoint=Checkpoint.open(checkpoint),
-        staging=staging_folder(bundle),
         precisions=tuple(precisions),
         components=tuple(COMPONENTS if components is None else components),
         lora=lora,
@@ -84,27 +82,22 @@ def export_bundle(
     )
     if lora is not None:
         check_lora(lora.path, job.checkpoint.locations["transformer"])
-    with disk_errors(job.staging):
-        finished = _finished_graphs(job)
-        progress(0, job.graph_count, "placing weights")
-        copied, locations = _place_weights(job)
-        graphs = _export_graphs(job, locations, finished, progress)
-        progress(len(graphs), job.graph_count, "hashing weights")
-        files = _write_other_files(job)
-        manifest = replace(job.checkpoint.manifest, graphs=tuple(graphs), files=files, tools=_tool_versions())
-        write_manifest(job.staging, manifest)
-        (job.staging / RECORD).unlink()
-        publish(job.staging, bundle, replace_existing=force)
+    check_replaceable(target, job.reads())
+    with disk_errors(target):
+        work = Work("export", target, str(checkpoint), job.reads(), job.description(), force)
+        with open_staging(work) as staging:
+            finished = _finished_graphs(staging)
+            copied, graphs = _write_bundle(job, staging, dict(finished), progress)
+            staging.publish()
     seconds = time.monotonic() - started
     return ExportReport(
-        bundle=bundle, graphs=len(graphs), resumed_graphs=len(finished), copied=tuple(copied), seconds=seconds
+        bundle=Path(bundle), graphs=graphs, resumed_graphs=len(finished), copied=copied, seconds=seconds
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
     checkpoint: Checkpoint
-    staging: Path
     precisions: tuple[str, ...]
     components: tuple[Component, ...]
     lora: Lora | None
@@ -114,12 +107,14 @@ class _Job:
     def graph_count(self) -> int:
         return len(self.precisions) * len(self.components)
 
-    @cached_property
+    def reads(self) -> list[Path]:
+        """The files and folders that are read."""
+        return [self.checkpoint.path, *self.checkpoint.weight_files(), *([] if self.lora is None else [self.lora.path])]
+
     def description(self) -> dict[str, object]:
-        """Identifies the job: a weight file by path, size and header, a LoRA by its content."""
-        files = self.checkpoint.weight_files()
+        """Identifies the job, as its files are now: a weight file by path, size, time and header, a LoRA by its content."""
         return {
-            "weights": {str(path): [path.stat().st_size, header_hash(path)] for path in files},
+            "weights": {str(path.resolve()): _identity(path) for path in self.checkpoint.weight_files()},
             "configs": {part: repr(getattr(self.checkpoint, part)) for part in (*PARTS, "vision")},
             "precisions": list(self.precisions),
             "lora": self.lora and [str(self.lora.path), self.lora.scale, file_hash(lora_file(self.lora.path))],
@@ -128,68 +123,106 @@ class _Job:
         }
 
 
+def _identity(weights: Path) -> list[object]:
+    status = weights.stat()
+    return [status.st_size, status.st_mtime_ns, header_hash(weights)]
+
+
 def _tool_versions() -> dict[str, str]:
     return {tool: version(tool) for tool in TOOLS}
 
 
-def _check(bundle: Path, precisions: Sequence[str], force: bool) -> None:
+def _check_precisions(precisions: Sequence[str]) -> None:
     unknown = [precision for precision in precisions if precision not in PRECISIONS]
     if unknown or not precisions:
         raise ExportError(f"precision {', '.join(unknown) or 'none'} is unknown; choose from {', '.join(PRECISIONS)}")
-    if not bundle.exists():
-        return
-    if not force:
-        raise ExportError(f"{str(bundle)!r} exists: choose another name, or replace it with --force")
-    if not (bundle / MANIFEST).is_file():
-        raise ExportError(f"{str(bundle)!r} exists and is not a bundle, so --force won't replace it")
 
 
-def _finished_graphs(job: _Job) -> dict[str, str]:
-    """The graphs (file name -> hash) that a killed run of the same job left. Without any, empties the staging folder."""
-    try:
-        record = json.loads((job.staging / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        record = None
-    if record is None or record["job"] != job.description:
-        shutil.rmtree(job.staging, ignore_errors=True)
-        job.staging.mkdir(parents=True)
-        return {}
-    remove_temporary_files(job.staging)
-    finished: dict[str, str] = record["done"]
-    return {name: digest for name, digest in finished.items() if _has_hash(job.staging / name, digest)}
+def _finished_graphs(staging: Staging) -> dict[str, str]:
+    """The graphs (file name -> hash) that a killed run of the same job left."""
+    return {name: digest for name, digest in staging.progress().items() if _has_hash(staging.bundle / name, digest)}
 
 
 def _has_hash(path: Path, digest: str) -> bool:
     return path.is_file() and file_hash(path) == digest
 
 
-def _place_weights(job: _Job) -> tuple[list[str], Locations]:
-    """Put the weight files into the staging folder. Returns those that were copied, and the tensors' places there."""
-    targets = {path: job.staging / path.parent.name / path.name for path in job.checkpoint.weight_files()}
-    copied = [f"{path.parent.name}/{path.name}" for path, target in targets.items() if place(path, target)]
+def _write_bundle(
+    job: _Job, staging: Staging, finished: dict[str, str], progress: Progress
+) -> tuple[tuple[str, ...], int]:
+    """Write the whole bundle. Returns the weight files that were copied, and the number of graphs."""
+    progress(0, job.graph_count, "placing weights")
+    copied, locations = _place_weights(job, staging.bundle)
+    graphs = _export_graphs(job, staging, locations, finished, progress)
+    progress(len(graphs), job.graph_count, "hashing weights")
+    files = _write_other_files(job, staging.bundle)
+    manifest = replace(
+        job.checkpoint.manifest,
+        graphs=tuple(graphs),
+        files=files,
+        tools=_tool_versions(),
+        source_weights=_source_weights(job, staging.bundle, files),
+    )
+    _check_unchanged(job, staging.work)
+    write_manifest(staging.bundle, manifest)
+    return tuple(copied), len(graphs)
+
+
+def _check_unchanged(job: _Job, work: Work) -> None:
+    """Raises ExportError where a weight file or the LoRA isn't what it was when the export began."""
+    try:
+        is_unchanged = job.description() == work.job
+    except OSError:
+        is_unchanged = False
+    if not is_unchanged:
+        raise ExportError(f"{work.source!r} or its LoRA has changed while it was exported: export it again")
+
+
+def _placed_name(weights: Path) -> str:
+    """The name that a weight file of the checkpoint has in the bundle."""
+    return f"{weights.parent.name}/{weights.name}"
+
+
+def _place_weights(job: _Job, folder: Path) -> tuple[list[str], Locations]:
+    """Put the weight files into the bundle's folder. Returns those that were copied, and the tensors' places there."""
+    targets = {path: folder / _placed_name(path) for path in job.checkpoint.weight_files()}
+    copied = [_placed_name(path) for path, target in targets.items() if place(path, target)]
     locations = {
         part: {name: replace(location, path=targets[location.path]) for name, location in tensors.items()}
         for part, tensors in job.checkpoint.locations.items()
     }
     if job.lora is not None:
-        target = job.staging / "transformer" / "merged_lora.safetensors"
+        target = folder / "transformer" / "merged_lora.safetensors"
         locations["transformer"] = merge_lora(job.lora.path, job.lora.scale, locations["transformer"], target)
     return copied, locations
 
 
-def _export_graphs(job: _Job, locations: Locations, finished: dict[str, str], progress: Progress) -> list[GraphSpec]:
+def _source_weights(job: _Job, folder: Path, files: Sequence[FileSpec]) -> dict[str, str]:
+    """The hashes of the checkpoint's own weight files by their names in the bundle. A copy is compared with the original."""
+    placed = {spec.file: spec.sha256 for spec in files}
+    hashes = {}
+    for path in job.checkpoint.weight_files():
+        name = _placed_name(path)
+        hashes[name] = placed[name] if path.samefile(folder / name) else file_hash(path)
+        if hashes[name] != placed[name]:
+            raise ExportError(f"{str(path)!r} has changed while it was exported: export it again")
+    return hashes
+
+
+def _export_graphs(
+    job: _Job, staging: Staging, locations: Locations, finished: dict[str, str], progress: Progress
+) -> list[GraphSpec]:
     graphs: list[GraphSpec] = []
-    hashes = dict(finished)
     for precision in job.precisions:
-        placed = materialize(locations, job.staging, precision) if job.materialized else locations
+        placed = materialize(locations, staging.bundle, precision) if job.materialized else locations
         for component in job.components:
             progress(len(graphs), job.graph_count, f"{component.name} {precision}")
-            graphs.append(_export_graph(job, component, precision, placed, hashes))
+            graphs.append(_export_graph(job, staging, component, precision, placed, finished))
     return graphs
 
 
 def _export_graph(
-    job: _Job, component: Component, precision: str, locations: Locations, finished: dict[str, str]
+    job: _Job, staging: Staging, component: Component, precision: str, locations: Locations, finished: dict[str, str]
 ) -> GraphSpec:
     """Write a graph and add it to `finished`, if it isn't there yet."""
     checkpoint, config, part = job.checkpoint, job.checkpoint.config_of(component), component.part
@@ -197,10 +230,10 @@ def _export_graph(
     file = graph_file(component, precision)
     if file not in finished:
         build = partial(checkpoint.build, part, emit)
-        write_component(component, config, build, locations[part], job.staging, precision, compute)
-        finished[file] = file_hash(job.staging / file)
-        write_whole(job.staging / RECORD, json.dumps({"job": job.description, "done": finished}))
-    return component_spec(component, config, job.staging, precision, compute)
+        write_component(component, config, build, locations[part], staging.bundle, precision, compute)
+        finished[file] = file_hash(staging.bundle / file)
+        staging.save_progress(finished)
+    return component_spec(component, config, staging.bundle, precision, compute)
 
 
 def _compute_precision(checkpoint: Checkpoint, component: Component, precision: str) -> str:
@@ -209,9 +242,9 @@ def _compute_precision(checkpoint: Checkpoint, component: Component, precision: 
     return "fp32" if precision == "fp16" and overflows else precision
 
 
-def _write_other_files(job: _Job) -> tuple[FileSpec, ...]:
+def _write_other_files(job: _Job, folder: Path) -> tuple[FileSpec, ...]:
     """Write the tokenizer and the calibration prompts; returns the entries of these and the weight files."""
-    folder, prompts = job.staging, job.checkpoint.path / CALIBRATION
+    prompts = job.checkpoint.path / CALIBRATION
     (folder / TOKENIZER).parent.mkdir(exist_ok=True)
     write_whole(folder / TOKENIZER, job.checkpoint.tokenizer)
     if prompts.is_file():

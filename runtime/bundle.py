@@ -21,6 +21,7 @@ from .files.hashes import file_hash, header_hash
 from .files.json_text import MAX_JSON_BYTES
 from .files.onnx_weights import MAX_GRAPH_BYTES, external_tensors
 from .files.reading import open_regular, read_bytes
+from .files.unfinished import unfinished_hint
 from .manifest import MANIFEST, FileSpec, GraphSpec, Manifest
 
 CALIBRATION = "calibration.txt"
@@ -156,8 +157,8 @@ def _hint(folder: Path) -> str:
     """A hint at what a folder without a manifest may be instead."""
     if os.path.isfile(folder / "model_index.json"):
         return ": it is a checkpoint; run `omnigen2 export` on it first"
-    if folder.name.endswith(".partial") and os.path.isdir(folder):
-        return ": it is an unfinished bundle; run the same `omnigen2 export` or `quantize` again to finish it"
+    if unfinished := unfinished_hint(folder):
+        return unfinished
     if os.path.isfile(folder):
         return ": it is a file; give the bundle's folder"
     return "" if os.path.isdir(folder) else ": there is no such folder"

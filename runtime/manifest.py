@@ -7,7 +7,7 @@ of the tools that wrote it or of the engines that will run it.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
 from .errors import BundleError
@@ -259,6 +259,7 @@ class Manifest:
     tokenizer: the tokenizer's file.
     chat: None where the bundle can only draw.
     vision: None where it can't read pictures.
+    source_weights: SHA-256 of the checkpoint's own weight files by their names in the bundle; empty in bundles of before.
     """
 
     format_version: int
@@ -274,6 +275,7 @@ class Manifest:
     files: Annotated[tuple[FileSpec, ...], Length(0, 10_000)]
     chat: ChatParameters | None = None
     vision: VisionParameters | None = None
+    source_weights: dict[File, Sha256] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The manifest as the text of `bundle.json`."""

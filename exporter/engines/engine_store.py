@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ...runtime.backends.cache_keys import Key
 from ...runtime.backends.tensorrt.engines import (
@@ -24,12 +24,8 @@ from ...runtime.backends.tensorrt.engines import (
     read_records,
 )
 from ...runtime.errors import ExportError
+from ...runtime.files.locking import try_lock
 from ...runtime.files.writing import PARTIAL, write_whole
-
-try:
-    import fcntl
-except ImportError:  # Windows: TensorRT's Python builder is used on Linux, but this module must import everywhere
-    fcntl = None  # type: ignore[assignment]
 
 WAIT_S = 0.2
 
@@ -71,14 +67,10 @@ def build_lock(bundle: Path, name: str, on_wait: Callable[[], object] = lambda: 
     except OSError as error:
         raise ExportError(f"can't write to {str(folder)!r}: {error.strerror or error}") from error
     with file:
-        while fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if on_wait() is False:
-                    raise ExportError(f"gave up waiting for another builder of {name}") from None
-                time.sleep(WAIT_S)
+        while not _lock(file):
+            if on_wait() is False:
+                raise ExportError(f"gave up waiting for another builder of {name}")
+            time.sleep(WAIT_S)
         yield
 
 
@@ -109,12 +101,16 @@ def prune(bundle: Path, keep: Callable[[EngineRecord], bool]) -> tuple[list[str]
 
 def _is_building(folder: Path, name: str | None) -> bool:
     """Whether a builder holds the lock of `name`, or of any engine where name is None."""
-    if fcntl is None:
-        return False
     for path in folder.glob(".*.lock" if name is None else f".{name}.lock"):
         with path.open("a+b") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _lock(file):
                 return True
     return False
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Whether the file is locked for this process now, or can't be: without locks, builders are not kept apart."""
+    try:
+        return try_lock(file.fileno())
+    except OSError:
+        return True

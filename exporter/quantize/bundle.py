@@ -6,7 +6,6 @@ files are linked. Works on a bundle; needs no checkpoint and no PyTorch.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,12 +22,11 @@ from ..bundle_writer import (
     complete_graph_spec,
     disk_errors,
     file_spec,
-    publish,
-    staging_folder,
     write_graph,
     write_inlined_graph,
     write_manifest,
 )
+from ..staging import Work, open_staging, prepare_target
 from ..weights.placement import place
 from ..weights.tensor_file import NewTensor, write_tensors
 from .calibration import PRECISION, Calibration, calibration_of
@@ -62,19 +60,27 @@ def quantize_bundle(
     before or has no fp32 graphs, or the disk is full.
     """
     scheme = _scheme(scheme)
-    opened, target = Bundle.open(bundle), Path(target)
-    _check(opened, target, scheme)
+    opened, target = Bundle.open(bundle), prepare_target(target, force=None)
+    _check(opened, scheme)
     calibration = calibration or calibration_of(opened)
-    staging = staging_folder(target)
-    shutil.rmtree(staging, ignore_errors=True)
-    with disk_errors(staging):
-        _link_files(opened, staging)
-        models = _quantize(opened, scheme, staging, calibration, progress)
-        manifest = _manifest(opened, _write_graphs(opened, models, staging), scheme, staging)
-        report = measure(opened, Bundle(staging, manifest), [*models], scheme.name, calibration, progress, score)
-        write_whole(staging / REPORT, report.to_json())
-        write_manifest(staging, replace(manifest, files=(*manifest.files, file_spec(staging, REPORT))))
-        publish(staging, target)
+    with disk_errors(target):
+        work = Work("quantize", target, str(bundle), [opened.path], {"scheme": scheme.name, "source": str(opened.path.resolve())})
+        with open_staging(work) as staging:
+            report = _write_bundle(opened, scheme, staging.bundle, calibration, score, progress)
+            staging.publish()
+    return report
+
+
+def _write_bundle(
+    opened: Bundle, scheme: Scheme, folder: Path, calibration: Calibration, score: Scoring | None, progress: Progress
+) -> QuantizationReport:
+    """Write the whole bundle."""
+    _link_files(opened, folder)
+    models = _quantize(opened, scheme, folder, calibration, progress)
+    manifest = _manifest(opened, _write_graphs(opened, models, folder), scheme, folder)
+    report = measure(opened, Bundle(folder, manifest), [*models], scheme.name, calibration, progress, score)
+    write_whole(folder / REPORT, report.to_json())
+    write_manifest(folder, replace(manifest, files=(*manifest.files, file_spec(folder, REPORT))))
     return report
 
 
@@ -87,9 +93,7 @@ def _scheme(scheme: str | Scheme) -> Scheme:
     return SCHEMES[scheme]
 
 
-def _check(bundle: Bundle, target: Path, scheme: Scheme) -> None:
-    if target.exists():
-        raise ExportError(f"{str(target)!r} exists: choose another name")
+def _check(bundle: Bundle, scheme: Scheme) -> None:
     before = bundle.manifest.tools.get(TOOL)
     if before is not None:
         raise ExportError(

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 from pathlib import Path
 
 from ...runtime.errors import ExportError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 FICLONE = 0x40049409  # linux/fs.h: share another file's blocks
+COPYING_FAILS_TOO = (errno.ENOSPC, errno.EDQUOT, errno.ENOENT)
+"""Errors of a link that a copy meets as well: the disk is full, the source is missing. Others say that no link is possible."""
 
 
 def place(source: Path, target: Path) -> bool:
@@ -26,7 +32,7 @@ def place(source: Path, target: Path) -> bool:
         os.link(real, target)
         return False
     except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES):
+        if error.errno in COPYING_FAILS_TOO:
             raise _failure(target, error) from error
     try:
         return not _reflink(real, target) and _copy(real, target)
@@ -36,6 +42,8 @@ def place(source: Path, target: Path) -> bool:
 
 
 def _reflink(source: Path, target: Path) -> bool:
+    if fcntl is None:
+        return False
     with source.open("rb") as reading, target.open("wb") as writing:
         try:
             fcntl.ioctl(writing.fileno(), FICLONE, reading.fileno())
@@ -45,6 +53,8 @@ def _reflink(source: Path, target: Path) -> bool:
 
 
 def _copy(source: Path, target: Path) -> bool:
+    if shutil.disk_usage(target.parent).free < source.stat().st_size:  # known before gigabytes are written
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     shutil.copyfile(source, target)
     return True
 

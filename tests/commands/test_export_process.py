@@ -17,6 +17,7 @@ from omnigen2_rt.exporter.components.diffusion_transformer import timestep_embed
 from omnigen2_rt.exporter.trace import trace
 from omnigen2_rt.plugins.omni_rope.torch_export import emit
 from omnigen2_rt.runtime.bundle import Bundle
+from omnigen2_rt.runtime.files.unfinished import NAME
 from tests.commands.command import Command
 from tests.commands.processes import COMMAND, EXPORT, EXPORT_OF_SHARED_GRAPHS, run, run_on_a_small_disk, start
 from tests.exporter.checkpoints import TRANSFORMER, A, few_components, in_hub_layout
@@ -53,8 +54,9 @@ def test_interrupted_export_exits_130_and_the_next_one_finishes(
             break
     said, complaint = process.communicate(timeout=300)
     assert (process.returncode, said, complaint) == (130, "", "stopped\n")
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle.partial"]
-    assert "is neither a bundle" in command.fails("info", tmp_path / "bundle.partial")
+    (unfinished,) = tmp_path.iterdir()
+    assert NAME.fullmatch(unfinished.name)
+    assert "is neither a bundle" in command.fails("info", unfinished)
     assert_export_finishes(command, monkeypatch, bundle, resumed=1)
 
 
@@ -69,7 +71,7 @@ def test_export_of_a_file_too_large_to_write_says_so_and_the_next_one_finishes(
     assert (finished.returncode, finished.stdout) == (1, "")
     assert finished.stderr.splitlines()[-1].startswith("error: can't write ")
     assert "File too large" in finished.stderr and "Traceback" not in finished.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle.partial"]
+    assert [NAME.fullmatch(path.name) is not None for path in tmp_path.iterdir()] == [True]
     assert_export_finishes(command, monkeypatch, bundle, resumed=2)
 
 
@@ -134,4 +136,4 @@ def test_export_of_a_hub_name_that_is_not_in_the_cache_says_so_in_a_line(tmp_pat
     said = "error: 'OmniGen2/OmniGen2' is no directory here, and the Hugging Face cache has no whole copy of it"
     assert finished.returncode == 1 and finished.stderr.startswith(said), finished.stderr
     assert len(finished.stderr.splitlines()) == 1
-    assert not (tmp_path / "bundle").exists() and not (tmp_path / "bundle.partial").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["hf"] or list(tmp_path.iterdir()) == []

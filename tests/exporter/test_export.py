@@ -111,13 +111,14 @@ def test_killed_export_leaves_nothing_valid_and_resumes(tmp_path: Path) -> None:
     killed = subprocess.run([sys.executable, "-W", "ignore", "-c", KILLED, A, bundle], capture_output=True, timeout=600)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert not bundle.exists()
-    with pytest.raises(BundleError):
-        Bundle.open(tmp_path / "bundle.partial")
-    (tmp_path / "bundle.partial" / "mllm" / f"{PARTIAL}0123").touch()  # as left by a run that is killed while it writes
+    (unfinished,) = tmp_path.iterdir()
+    with pytest.raises(BundleError, match="it is an unfinished bundle; run the same `omnigen2 export`"):
+        Bundle.open(unfinished)
+    (unfinished / "new" / "mllm" / f"{PARTIAL}0123").touch()  # as left by a run that is killed while it writes
     report = export_bundle(A, bundle, precisions=("fp32",), components=COMPONENTS[:3])
     assert (report.graphs, report.resumed_graphs) == (3, 2)
     Bundle.open(bundle).verify()
-    assert not (tmp_path / "bundle.partial").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
     assert not list(bundle.rglob(f"{PARTIAL}*"))
 
 

@@ -49,9 +49,6 @@ def test_folder_that_is_no_bundle_is_told_apart_from_a_checkpoint(tmp_path: Path
     (tmp_path / "model_index.json").write_text("{}")
     with pytest.raises(BundleError, match="it is a checkpoint; run `omnigen2 export` on it first"):
         Bundle.open(tmp_path)
-    (tmp_path / "new.partial").mkdir()
-    with pytest.raises(BundleError, match="it is an unfinished bundle; run the same `omnigen2 export` or `quantize` again"):
-        Bundle.open(tmp_path / "new.partial")
     with pytest.raises(BundleError, match="there is no such folder"):
         Bundle.open(tmp_path / "absent")
 

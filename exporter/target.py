@@ -1,0 +1,98 @@
+"""Checks the folder that a new bundle is to become: before the long work, and again before it gets its name.
+
+Knows nothing of how a bundle is written.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from ..runtime.backends.openvino.compiled_models import FOLDER as COMPILED
+from ..runtime.backends.tensorrt.engines import FOLDER as ENGINES
+from ..runtime.bundle import CALIBRATION
+from ..runtime.errors import BundleError, ExportError
+from ..runtime.files.json_text import MAX_JSON_BYTES
+from ..runtime.files.reading import read_bytes
+from ..runtime.files.unfinished import PREFIX
+from ..runtime.files.writing import PARTIAL
+from ..runtime.manifest import MANIFEST, Manifest
+
+
+def resolve_target(bundle: str | Path) -> Path:
+    """The absolute path of the folder to make. Links are resolved: what points at a bundle points at the new one afterwards.
+
+    Raises ExportError where the system takes no such path.
+    """
+    try:
+        target = Path(bundle).resolve()
+        with suppress(FileNotFoundError):
+            target.lstat()
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop of links; ValueError: a null character
+        reason = getattr(error, "strerror", None) or error
+        raise ExportError(f"{str(bundle)!r} can't be made: {reason}: choose another name") from None
+    return target
+
+
+def check_target(target: Path, force: bool | None) -> None:
+    """Raises ExportError where the target exists, unless it is a bundle that may be replaced.
+
+    force: whether it may; None: that isn't offered.
+    """
+    if not os.path.lexists(target):
+        return
+    if not force:
+        offer = "" if force is None else ", or replace it with --force"
+        raise ExportError(f"{str(target)!r} exists: choose another name{offer}")
+    try:
+        text = read_bytes(target / MANIFEST, MAX_JSON_BYTES).decode()
+        manifest = Manifest.from_json(text, MANIFEST)
+    except (OSError, UnicodeDecodeError, BundleError) as error:
+        reason = "" if isinstance(error, OSError) else f" ({error})"
+        raise ExportError(f"{str(target)!r} exists and is not a bundle, so --force won't replace it{reason}") from error
+    for name in _other_files(target, manifest):
+        raise ExportError(f"{str(target)!r} holds {name!r}, which is not part of that bundle: move it away, then use --force")
+
+
+def check_not_read(folder: Path, reads: Iterable[Path]) -> None:
+    """Raises ExportError where the folder, which is to go, is one of the files and folders that are read, or holds one."""
+    for source in reads:
+        real = source.resolve()
+        if folder.exists() and any(folder.samefile(each) for each in (real, *real.parents)):
+            raise ExportError(f"{str(folder)!r} holds {str(source)!r}, which is read: choose another name")
+
+
+def check_replaceable(target: Path, reads: Iterable[Path]) -> None:
+    """Raises ExportError where an existing target holds what is read, or lies in it."""
+    check_not_read(target, reads)
+    for source in reads:
+        if target.exists() and any(source.samefile(each) for each in target.parents):
+            raise ExportError(f"{str(target)!r} lies in {str(source)!r}, which is read: choose another name")
+
+
+def check_writable(target: Path) -> None:
+    """Raises ExportError where no folder can be made beside the target."""
+    folder = next(folder for folder in target.parents if os.path.exists(folder))
+    probe = folder / f"{PREFIX}{secrets.token_hex(16)}"
+    try:
+        probe.mkdir(0o700)
+        with suppress(FileNotFoundError):  # another process may tidy it away
+            probe.rmdir()
+    except OSError as error:
+        raise ExportError(f"can't write to {str(folder)!r}: {error.strerror or error}: choose another folder") from error
+
+
+def _other_files(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """The files in a bundle's folder that neither its manifest lists nor this package puts there."""
+    graphs = {name for graph in manifest.graphs for name in (graph.file, graph.inlined)}
+    listed = {MANIFEST, CALIBRATION, manifest.tokenizer, *graphs, *(spec.file for spec in manifest.files)}
+    for parent, folders, files in os.walk(folder):
+        if Path(parent) == folder:
+            folders[:] = [name for name in folders if name not in (COMPILED, ENGINES)]
+        for name in files:
+            path = (Path(parent) / name).relative_to(folder).as_posix()
+            if path not in listed and not name.startswith(PARTIAL):
+                yield path

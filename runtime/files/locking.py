@@ -1,0 +1,78 @@
+"""Locks of files and folders, which keep processes apart.
+
+The system frees a lock when its holder's process ends, even when it is killed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+try:
+    msvcrt: Any = importlib.import_module("msvcrt")
+except ImportError:  # anything but Windows
+    msvcrt = None
+
+LOCKED_BYTE = 2**30
+"""Windows locks bytes, and nobody can read those: this one lies behind the end of the file."""
+LONGEST_WAIT_S = 10.0
+PAUSE_S = 0.02
+
+
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file until it is closed, without waiting. False where it is locked already, here or in another process.
+
+    Raises OSError where the filesystem or the system has no locks.
+    """
+    if fcntl is not None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+    if msvcrt is None:
+        raise OSError("this system has no locks of files")
+    os.lseek(descriptor, LOCKED_BYTE, os.SEEK_SET)
+    try:
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    except PermissionError:
+        return False
+    finally:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    return True
+
+
+@contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock in the block, to look at its entries and change them undisturbed by others that take the lock.
+
+    Waits for it no longer than LONGEST_WAIT_S. Holds none where the system can't lock folders (Windows).
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        yield
+        return
+    try:
+        _wait_for_lock(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _wait_for_lock(descriptor: int) -> None:
+    end = time.monotonic() + LONGEST_WAIT_S
+    try:
+        while not try_lock(descriptor) and time.monotonic() < end:
+            time.sleep(PAUSE_S)
+    except OSError:
+        return
