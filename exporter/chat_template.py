@@ -1,18 +1,33 @@
-"""A checkpoint's chat template, rendered once into the prompt templates that the runtime fills in."""
+"""A checkpoint's chat template, rendered once into the prompt templates that the runtime fills in.
+
+The runtime puts a prompt's text where PLACEHOLDER stands, as it is. A chat template may do more, such as trim the text; then no
+prompt template can stand for it, and it is refused.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..runtime.errors import ExportError
-from .json_files import read_json
+from .bounded import run_bounded
+from .json_files import read_optional_json, read_text
+from .tokenizer import template_variables, tokenizer_folder
 
 SYSTEM_PROMPT = "You are a helpful assistant that generates high-quality images based on user instructions."
 PLACEHOLDER = "{prompt}"
 ANSWER = "{answer}"
-CONTINUED = ["{question}", ANSWER, PLACEHOLDER]
+QUESTION = "{question}"
+PROBES = (
+    "", "  a cat \n", "\n\nA Red CAT\n\n", "{{ 1 + 1 }} {% raw %} {# x #}", "'\"<b>&amp;\\n\\", "<think>a</think>b</s>", "ÄÖ 猫  é\te\u0301",
+    "a long text of many words. " * 200, "system", "x\ny\n\n\n-  z", "https://a.b/c?d=e&f", "12,345.6",
+)  # fmt: skip
+"""Texts that a template's filters (trim, lower, tojson, escape, truncate, replace, …) would change."""
+
+Conversation = tuple[list[dict[str, str]], bool]
+"""Messages, and whether an answer comes next."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,30 +45,38 @@ class PromptTemplates:
 
 
 def read_prompt_templates(checkpoint: Path) -> PromptTemplates:
-    """Read and render the chat template in `processor/`. Raises ExportError where there is none or it can't be used."""
-    folder = checkpoint / "processor"
-    drawing, first_turn, continued = _render(folder, ([PLACEHOLDER], False), ([PLACEHOLDER], True), (CONTINUED, True))
-    if any(text.count(PLACEHOLDER) != 1 for text in (drawing, first_turn, continued)):
-        raise ExportError(f"the chat template of {folder} does not hold the prompt once")
+    """Read and render the checkpoint's chat template.
+
+    Raises ExportError where there is none, it can't be rendered, or it changes a prompt's text.
+    """
+    source, template = _find_template(checkpoint)
+    forms = (_drawing, _first_turn, _continued)
+    texts = (PLACEHOLDER, *PROBES)
+    rendered = run_bounded(
+        "render",
+        f"the chat template of {source} can't be rendered",
+        template=template,
+        conversations=[form(text) for form in forms for text in texts],
+        variables=template_variables(tokenizer_folder(checkpoint)),
+    )
+    drawing, first_turn, continued = (
+        _filled_in(source, rendered[k * len(texts) : (k + 1) * len(texts)]) for k in range(len(forms))
+    )
     if continued.count(ANSWER) != 1:
-        raise ExportError(f"the chat template of {folder} does not hold an answer once")
+        raise ExportError(f"the chat template of {source} does not hold an answer once")
     return PromptTemplates(drawing=drawing, first_turn=first_turn, next_turn=continued.partition(ANSWER)[2])
 
 
-def _render(folder: Path, *conversations: tuple[Sequence[str], bool]) -> list[str]:
-    """Render conversations: the turns of user and assistant after the system prompt, and whether an answer comes next."""
-    import jinja2
-    import jinja2.sandbox
+def _drawing(prompt: str) -> Conversation:
+    return _messages([prompt]), False
 
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    try:
-        template = environment.from_string(_read_template(folder))
-        return [
-            template.render(messages=_messages(turns), add_generation_prompt=answer_next)
-            for turns, answer_next in conversations
-        ]
-    except jinja2.TemplateError as error:
-        raise ExportError(f"the chat template of {folder} can't be rendered: {error}") from error
+
+def _first_turn(prompt: str) -> Conversation:
+    return _messages([prompt]), True
+
+
+def _continued(prompt: str) -> Conversation:
+    return _messages([QUESTION, ANSWER, prompt]), True
 
 
 def _messages(turns: Sequence[str]) -> list[dict[str, str]]:
@@ -61,13 +84,55 @@ def _messages(turns: Sequence[str]) -> list[dict[str, str]]:
     return [{"role": role, "content": text} for role, text in zip(roles, [SYSTEM_PROMPT, *turns], strict=True)]
 
 
-def _read_template(folder: Path) -> str:
-    jinja = folder / "chat_template.jinja"
-    if jinja.is_file():
-        return jinja.read_text(encoding="utf-8")
-    for name in ("chat_template.json", "tokenizer_config.json"):
-        if (folder / name).is_file():
-            template = read_json(folder / name).get("chat_template")
-            if isinstance(template, str):
-                return template
-    raise ExportError(f"{folder} has no chat template (chat_template.jinja, chat_template.json or tokenizer_config.json)")
+def _filled_in(source: Path, rendered: Sequence[str]) -> str:
+    """The prompt template: the first text, if each other one is that with its probe in the place of PLACEHOLDER."""
+    template, *others = rendered
+    if template.count(PLACEHOLDER) != 1:
+        raise ExportError(f"the chat template of {source} does not hold the prompt once")
+    for probe, text in zip(PROBES, others, strict=True):
+        if text != template.replace(PLACEHOLDER, probe):
+            raise ExportError(
+                f"the chat template of {source} changes a prompt such as {probe[:20]!r} (by a filter such as trim, or a condition); "
+                "an exported prompt holds the text as it is: take that out of the template"
+            )
+    return template
+
+
+def _find_template(checkpoint: Path) -> tuple[Path, str]:
+    """The chat template that the original draws with, its tokenizer's, and its file.
+
+    Where the tokenizer has none, the processor's.
+    """
+    tokenizer, processor = tokenizer_folder(checkpoint), checkpoint / "processor"
+    for folder in dict.fromkeys((tokenizer, processor)):
+        for name in ("chat_template.jinja", "tokenizer_config.json", "chat_template.json", "processor_config.json"):
+            text = _template_in(folder / name)
+            if text is not None:
+                return folder / name, text
+    raise ExportError(f"{processor} has no chat template (chat_template.jinja, tokenizer_config.json or chat_template.json)")
+
+
+def _template_in(file: Path) -> str | None:
+    """The template in a file, None where it holds none."""
+    if file.suffix != ".jinja":
+        return _default(file, read_optional_json(file).get("chat_template"))
+    if not file.is_file():
+        return None
+    text = read_text(file)
+    if text.startswith("\ufeff"):
+        raise ExportError(f"{file} begins with a byte order mark, which would stand in every prompt: save it without")
+    return text
+
+
+def _default(file: Path, stored: Any) -> str | None:
+    """The template itself, or the one named "default" of several: an object, or a list of objects with name and template."""
+    if isinstance(stored, list):
+        pairs = [(entry.get("name"), entry.get("template")) if isinstance(entry, dict) else (None, None) for entry in stored]
+        stored = {name: text for name, text in pairs if isinstance(name, str)}
+    if isinstance(stored, dict):
+        if "default" not in stored:
+            raise ExportError(f"{file} names the chat templates {', '.join(map(str, stored)) or 'of none'}; one named default is missing")
+        stored = stored["default"]
+    if stored is not None and not isinstance(stored, str):
+        raise ExportError(f"{file} has a chat_template that is neither a text nor an object of named texts")
+    return stored

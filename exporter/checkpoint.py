@@ -17,11 +17,12 @@ from ..reference.rope import Rope, omni_rope
 from ..reference.transformer import Transformer, TransformerConfig
 from ..reference.vae import VAE, VAEConfig
 from ..reference.vision import VisionConfig
-from ..reference.weights import mllm_parameter_name, read_config, tensor_locations
+from ..reference.weights import check_tied_head, mllm_parameter_name, read_config, tensor_locations
 from ..runtime.errors import BundleError, ExportError
 from ..runtime.files.safetensors_header import TensorLocation
 from ..runtime.manifest import MANIFEST, Manifest, SchedulerParameters
 from .components import Component
+from .configs import Configs, parse_configs
 from .json_files import read_json
 from .manifest import make_manifest
 from .processor import read_processor
@@ -60,35 +61,34 @@ class Checkpoint:
             return cls._read(path, Path(source).name)
         except ValueError as error:
             raise ExportError(str(error)) from error
-        except TypeError as error:  # a word where a config has a number
-            raise ExportError(f"a config.json of {path} has a value of the wrong type: {error}") from error
 
     @classmethod
     def _read(cls, path: Path, name: str) -> Checkpoint:
         stored = {part: read_config(path / part) for part in PARTS}
-        mllm = MLLMConfig.from_json(stored["mllm"])
+        configs = parse_configs(path, stored)
+        transformer, vae, mllm, vision = configs.transformer, configs.vae, configs.mllm, configs.vision
         locations = {part: tensor_locations(path / part) for part in ("transformer", "vae")}
         locations["mllm"] = mllm_locations(path / "mllm", mllm)
-        transformer, vae = TransformerConfig.from_json(stored["transformer"]), VAEConfig.from_json(stored["vae"])
-        vision, scheduler = VisionConfig.from_json(stored["mllm"]), _scheduler_parameters(path)
+        scheduler = _scheduler_parameters(path)
         networks: dict[str, Callable[[], torch.nn.Module]] = {
             "transformer": lambda: Transformer(transformer),
             "vae": lambda: VAE(vae),
             "mllm": lambda: MLLM(mllm, vision),
         }
         for part, build in networks.items():
+            _check_depth(path / part, configs, locations[part])
             _check_shapes(path / part, build, locations[part])
             _check_dtypes(locations[part])
         try:
             processor = read_processor(path, stored["mllm"], mllm, vision)
             manifest = make_manifest(name, transformer, vae, mllm, scheduler, processor)
-        except (AttributeError, BundleError, TypeError, ValueError) as error:
-            raise ExportError(f"a JSON file of {path} has a value of the wrong type: {error}") from error
+        except (BundleError, ValueError) as error:
+            raise ExportError(f"a JSON file of {path} has a value that is not allowed: {error}") from error
         return cls(
             path=path,
             transformer=transformer,
             vae=vae,
-            vae_overflows_in_fp16=bool(stored["vae"].get("force_upcast", True)),
+            vae_overflows_in_fp16=configs.vae_overflows_in_fp16,
             mllm=mllm,
             vision=vision,
             locations=locations,
@@ -112,9 +112,20 @@ class Checkpoint:
 
 
 def mllm_locations(folder: Path, config: MLLMConfig) -> dict[str, TensorLocation]:
-    """The places of the MLLM's tensors by our parameter names. Raises ValueError for files that are missing or damaged."""
-    places = tensor_locations(folder).items()
-    return {ours: place for name, place in places if (ours := mllm_parameter_name(name, config)) is not None}
+    """The places of the MLLM's tensors by our parameter names.
+
+    Raises ValueError for files that are missing or damaged, and for an output head that isn't the embedding that it is tied to.
+    """
+    places = tensor_locations(folder)
+    check_tied_head(folder, config, places)
+    return {ours: place for name, place in places.items() if (ours := mllm_parameter_name(name, config)) is not None}
+
+
+def _check_depth(folder: Path, configs: Configs, locations: Mapping[str, TensorLocation]) -> None:
+    """Refuse a config with more layers than its file has tensors before so many are built."""
+    layers = configs.layers(folder.name)
+    if layers > len(locations):
+        raise ExportError(f"{folder} has {len(locations)} tensors, too few for the {layers} layers of its config.json")
 
 
 def _check_shapes(folder: Path, build: Callable[[], torch.nn.Module], locations: Mapping[str, TensorLocation]) -> None:

@@ -9,12 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..reference.config_values import object_at
 from ..reference.mllm import MLLMConfig
 from ..reference.vision import VisionConfig
 from ..runtime.errors import BundleError, ExportError
-from ..runtime.manifest import ChatParameters, ImageProcessorParameters, Prompts, ReflectionPrompts, VisionParameters
+from ..runtime.manifest import ChatParameters, Prompts, ReflectionPrompts, VisionParameters
 from .chat_template import PromptTemplates, read_prompt_templates
-from .json_files import read_json, read_optional_json
+from .image_processor import read_image_processor
+from .json_files import integer_in, number_in, read_optional_json
 from .tokenizer import special_tokens, tokenizer_json
 
 IMAGE_TAG = "<img{number}>: <|vision_start|><|image_pad|><|vision_end|>"
@@ -64,7 +66,7 @@ def read_processor(checkpoint: Path, config: dict[str, Any], mllm: MLLMConfig, v
     return Processor(
         tokenizer=tokenizer,
         prompts=Prompts(drawing=templates.drawing),
-        chat=_chat_parameters(checkpoint, templates, special_tokens(tokenizer), config, mllm.image_token_id),
+        chat=_chat_parameters(checkpoint, templates, special_tokens(tokenizer, mllm.vocab_size), config, mllm.image_token_id),
         vision=_vision_parameters(checkpoint, vision),
     )
 
@@ -86,11 +88,11 @@ def reflection_prompts(checkpoint: Path) -> ReflectionPrompts:
 def _chat_parameters(
     checkpoint: Path, templates: PromptTemplates, tokens: dict[str, int], config: dict[str, Any], image_token_id: int
 ) -> ChatParameters:
-    generation = read_optional_json(checkpoint / "mllm" / "generation_config.json")
-    temperature = float(generation.get("temperature") or 1.0) if generation.get("do_sample") else 0.0
-    eos = generation.get("eos_token_id", [])
-    stops = [tokens[name] for name in STOP_TOKENS if name in tokens] + (eos if isinstance(eos, list) else [eos])
-    context = {**config, **config.get("text_config", {})}.get("max_position_embeddings", 32768)
+    file = checkpoint / "mllm" / "generation_config.json"
+    generation = read_optional_json(file)
+    temperature = number_in(file, generation, "temperature", 0, 100, default=1.0) or 1.0
+    stops = [tokens[name] for name in STOP_TOKENS if name in tokens] + _end_tokens(file, generation)
+    mllm = {**config, **object_at(config, "text_config")}
     return ChatParameters(
         first_turn=templates.first_turn,
         next_turn=templates.next_turn,
@@ -98,26 +100,28 @@ def _chat_parameters(
         image_token_id=image_token_id,
         draw_token_id=tokens.get(DRAW_TOKEN),
         stop_token_ids=tuple(dict.fromkeys(stops)),
-        max_context_tokens=int(context),
-        temperature=0.0 if temperature <= GREEDY_TEMPERATURE else temperature,
-        top_p=float(generation.get("top_p") or 1.0),
-        top_k=int(generation.get("top_k") or 0),
-        repetition_penalty=float(generation.get("repetition_penalty") or 1.0),
+        max_context_tokens=integer_in(
+            checkpoint / "mllm" / "config.json", mllm, "max_position_embeddings", 1, 2**31, default=32768
+        ),
+        temperature=temperature if generation.get("do_sample") and temperature > GREEDY_TEMPERATURE else 0.0,
+        top_p=number_in(file, generation, "top_p", 0, 1, default=1.0) or 1.0,
+        top_k=integer_in(file, generation, "top_k", 0, 2**31, default=0),
+        repetition_penalty=number_in(file, generation, "repetition_penalty", 0, 100, default=1.0) or 1.0,
         reflection=reflection_prompts(checkpoint),
     )
 
 
+def _end_tokens(file: Path, generation: dict[str, Any]) -> list[int]:
+    stored = generation.get("eos_token_id")
+    tokens = stored if isinstance(stored, list) else [] if stored is None else [stored]
+    if any(type(token) is not int or not 0 <= token < 2**31 for token in tokens):
+        raise ExportError(f"{file} has eos_token_id={stored!r}; an id from 0 up or a list of them is allowed")
+    return tokens
+
+
 def _vision_parameters(checkpoint: Path, vision: VisionConfig) -> VisionParameters:
-    stored = read_json(checkpoint / "processor" / "preprocessor_config.json")
-    size = stored.get("size") or {}
-    stored.setdefault("min_pixels", size.get("shortest_edge"))
-    stored.setdefault("max_pixels", size.get("longest_edge"))
-    numbers: dict[str, Any] = {name: stored.get(name) for name in ImageProcessorParameters.__dataclass_fields__}
-    if missing := [name for name, value in numbers.items() if value is None]:
-        raise ExportError(f"processor/preprocessor_config.json lacks {', '.join(missing)}")
-    lists = {name: tuple(value) for name, value in numbers.items() if isinstance(value, list)}
     return VisionParameters(
-        processor=ImageProcessorParameters(**{**numbers, **lists}),
+        processor=read_image_processor(checkpoint / "processor", vision),
         head_width=vision.head_width,
         window_px=vision.window_size,
     )

@@ -15,7 +15,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .config_values import LAYERS, check_values, object_at
 from .vision import VisionConfig, VisionEncoder
+
+RANGES = {
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": (1, 4096),
+    "num_key_value_heads": (1, 4096),
+    "mrope_section": (0, 2**16),
+    "image_token_id": (0, 2**24),
+    "vision_start_token_id": (0, 2**24),
+    "vision_end_token_id": (0, 2**24),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +52,13 @@ class MLLMConfig:
 
     def __post_init__(self) -> None:
         heads, kv_heads = self.num_attention_heads, self.num_key_value_heads
-        object.__setattr__(self, "mrope_section", tuple(self.mrope_section))  # JSON gives lists
+        check_values(self, RANGES)
         if self.hidden_size % heads or heads % kv_heads:
             raise ValueError(
                 f"hidden_size={self.hidden_size} must be a multiple of num_attention_heads={heads}, "
                 f"and that of num_key_value_heads={kv_heads}"
             )
-        if len(self.mrope_section) != 3 or 2 * sum(self.mrope_section) != self.head_width:
+        if 2 * sum(self.mrope_section) != self.head_width:
             raise ValueError(f"mrope_section={self.mrope_section} must be three numbers summing to {self.head_width}/2")
 
     @classmethod
@@ -56,7 +67,7 @@ class MLLMConfig:
 
         Raises ValueError, naming the keys, for a missing or unsupported one.
         """
-        text = {**config, **config.get("text_config", {})}
+        text = {**config, **object_at(config, "text_config")}
         required = (
             "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
             "num_key_value_heads", "rms_norm_eps",
@@ -70,7 +81,7 @@ class MLLMConfig:
             **{key: text[key] for key in required},
             **{key: config[key] for key in token_ids if key in config},
             **_rope_settings(text),
-            tie_word_embeddings=any(part.get("tie_word_embeddings") for part in (config, text)),
+            tie_word_embeddings=any(_flag(part, "tie_word_embeddings") for part in (config, text)),
         )
 
     @property
@@ -78,8 +89,15 @@ class MLLMConfig:
         return self.hidden_size // self.num_attention_heads
 
 
+def _flag(config: Mapping[str, Any], key: str) -> bool:
+    value = config.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise ValueError(f"{key}={value!r} must be true or false")
+    return bool(value)
+
+
 def _rope_settings(text: Mapping[str, Any]) -> dict[str, Any]:
-    rope = {**(text.get("rope_scaling") or {}), **(text.get("rope_parameters") or {})}
+    rope = {**object_at(text, "rope_scaling"), **object_at(text, "rope_parameters")}
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind not in ("default", "mrope"):
         raise ValueError(f"mllm config has rope type {kind!r}; 'default' and 'mrope' are supported")

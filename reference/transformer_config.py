@@ -6,6 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from .config_values import ANY_COUNT, LAYERS, check_values
+
+RANGES = {
+    "patch_size": (1, 64),
+    "in_channels": (1, 4096),
+    "out_channels": (1, 4096),
+    "num_layers": LAYERS,
+    "num_refiner_layers": (0, LAYERS[1]),
+    "num_attention_heads": (1, 4096),
+    "num_kv_heads": (1, 4096),
+    "ffn_dim_multiplier": (1e-3, 1e3),
+    "max_references": (0, 1024),
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
@@ -34,9 +48,9 @@ class TransformerConfig:
     max_references: int = 5
 
     def __post_init__(self) -> None:
-        for name in ("axes_dim_rope", "axes_lens"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON gives lists
-        self._check_counts()
+        check_values(self, RANGES)
+        if not 1 <= self.ffn_width <= ANY_COUNT[1]:
+            raise ValueError(f"ffn_dim_multiplier={self.ffn_dim_multiplier!r} gives the feed-forward a width of {self.ffn_width}")
         self._check_heads()
 
     @classmethod
@@ -71,27 +85,10 @@ class TransformerConfig:
     def velocity_channels(self) -> int:
         return self.in_channels if self.out_channels is None else self.out_channels
 
-    def _check_counts(self) -> None:
-        optional = {"num_refiner_layers": 0, "max_references": 0}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.type == "int" and (not _is_int(value) or value < optional.get(field.name, 1)):
-                raise ValueError(f"{field.name}={value!r} must be an integer of {optional.get(field.name, 1)} or more")
-        for name in ("norm_eps", "timestep_scale", "rope_theta"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not value > 0:
-                raise ValueError(f"{name}={value!r} must be a number above 0")
-        if self.out_channels is not None and (not _is_int(self.out_channels) or self.out_channels < 1):
-            raise ValueError(f"out_channels={self.out_channels!r} must be null or an integer of 1 or more")
-        if self.ffn_width < 1:
-            raise ValueError(f"ffn_dim_multiplier={self.ffn_dim_multiplier!r} leaves the feed-forward no width")
-
     def _check_heads(self) -> None:
         heads, axes = self.num_attention_heads, self.axes_dim_rope
-        if len(axes) != 3 or any(not _is_int(dim) or dim < 2 or dim % 2 for dim in axes):
-            raise ValueError(f"axes_dim_rope={axes} must be three even integers of 2 or more")
-        if len(self.axes_lens) != 3:
-            raise ValueError(f"axes_lens={self.axes_lens} must have three entries")
+        if any(dim % 2 for dim in axes):
+            raise ValueError(f"axes_dim_rope={axes} must be three even integers")
         if self.hidden_size != heads * sum(axes):
             raise ValueError(
                 f"hidden_size={self.hidden_size} must be num_attention_heads={heads} times "
@@ -99,7 +96,3 @@ class TransformerConfig:
             )
         if heads % self.num_kv_heads:
             raise ValueError(f"num_attention_heads={heads} must be a multiple of num_kv_heads={self.num_kv_heads}")
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

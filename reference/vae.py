@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .config_values import check_values
+
 NORM_EPS = 1e-6
 LOGVAR_RANGE = (-30.0, 20.0)
 
@@ -40,20 +42,14 @@ class VAEConfig:
     sample_size: int = 1024
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "block_out_channels", tuple(self.block_out_channels))  # JSON gives lists
-        if not self.block_out_channels or min(self.block_out_channels) < 1:
-            raise ValueError(f"block_out_channels={self.block_out_channels} must be one or more positive integers")
-        counts = ("in_channels", "out_channels", "layers_per_block", "latent_channels", "norm_num_groups", "sample_size")
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be 1 or more")
+        check_values(self, _RANGES)
+        if not 1 <= len(self.block_out_channels) <= MOST_BLOCKS:
+            raise ValueError(f"block_out_channels={self.block_out_channels} must be one to {MOST_BLOCKS} integers")
         if any(channels % self.norm_num_groups for channels in self.block_out_channels):
             raise ValueError(
                 f"block_out_channels={self.block_out_channels} must be multiples of norm_num_groups="
                 f"{self.norm_num_groups}"
             )
-        if not self.scaling_factor > 0:
-            raise ValueError(f"scaling_factor={self.scaling_factor} must be above 0")
 
     @classmethod
     def from_json(cls, config: Mapping[str, Any]) -> VAEConfig:
@@ -75,6 +71,16 @@ class VAEConfig:
         return 1 << (len(self.block_out_channels) - 1)
 
 
+MOST_BLOCKS = 8
+_RANGES = {
+    "in_channels": (1, 4096),
+    "out_channels": (1, 4096),
+    "layers_per_block": (1, 64),
+    "latent_channels": (1, 4096),
+    "scaling_factor": (1e-6, 1e6),
+    "shift_factor": (-1e6, 1e6),
+    "sample_size": (1, 2**16),
+}
 _FIXED = {
     "act_fn": "silu",
     "down_block_types": "DownEncoderBlock2D",

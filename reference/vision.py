@@ -16,7 +16,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .config_values import LAYERS, check_values, object_at
+
 NORM_EPS = 1e-6
+RANGES = {
+    "depth": LAYERS,
+    "num_heads": (1, 4096),
+    "in_channels": (1, 4096),
+    "patch_size": (1, 1024),
+    "temporal_patch_size": (1, 64),
+    "spatial_merge_size": (1, 64),
+    "window_size": (1, 2**16),
+    "fullatt_block_indexes": (0, LAYERS[1]),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +51,7 @@ class VisionConfig:
     fullatt_block_indexes: tuple[int, ...] = (7, 15, 23, 31)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "fullatt_block_indexes", tuple(self.fullatt_block_indexes))  # JSON gives lists
+        check_values(self, RANGES)
         if self.hidden_size % self.num_heads or self.head_width % 4:
             raise ValueError(
                 f"hidden_size={self.hidden_size} over num_heads={self.num_heads} must be a head width divisible by 4"
@@ -50,7 +62,7 @@ class VisionConfig:
     @classmethod
     def from_json(cls, config: Mapping[str, Any]) -> VisionConfig:
         """The config from the parsed `mllm/config.json`. Raises ValueError, naming the missing keys."""
-        vision = dict(config.get("vision_config") or {})
+        vision = object_at(config, "vision_config")
         vision.setdefault("in_channels", vision.get("in_chans", 3))
         required = ("depth", "hidden_size", "intermediate_size", "num_heads", "out_hidden_size")
         if missing := [key for key in required if vision.get(key) is None]:

@@ -23,9 +23,13 @@ from .vae import VAE, VAEConfig
 from .vision import VisionConfig
 
 __all__ = [
-    "TensorLocation", "load_mllm", "load_transformer", "load_vae", "mllm_parameter_name", "read_config",
+    "TensorLocation", "check_tied_head", "load_mllm", "load_transformer", "load_vae", "mllm_parameter_name", "read_config",
     "stored_mllm_name", "tensor_locations",
 ]  # fmt: skip
+
+EMBEDDINGS = ("model.embed_tokens.weight", "model.language_model.embed_tokens.weight")
+"""The names of the token embedding, as transformers 4.51 and newer versions wrote it."""
+ROWS = 4096
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -64,13 +68,14 @@ def load_mllm(checkpoint_dir: str | Path, dtype: torch.dtype = torch.float32) ->
     folder = Path(checkpoint_dir) / "mllm"
     config = MLLMConfig.from_json(read_config(folder))
     vision = VisionConfig.from_json(read_config(folder))
+    check_tied_head(folder, config, tensor_locations(folder))
     return _load(folder, lambda: MLLM(config, vision), dtype, lambda name: mllm_parameter_name(name, config))
 
 
 def mllm_parameter_name(name: str, config: MLLMConfig) -> str | None:
     """Our name for a tensor of the MLLM's file, as transformers 4.51 or a newer version wrote it.
 
-    None for an output head that is tied to the embedding: the file may hold a copy of it.
+    None for an output head that is tied to the embedding: the file may hold a copy of it (see `check_tied_head`).
     """
     if name == "lm_head.weight":
         return None if config.tie_word_embeddings else "language_model.head.weight"
@@ -79,6 +84,32 @@ def mllm_parameter_name(name: str, config: MLLMConfig) -> str | None:
         if name.startswith(prefix):
             return ours + name.removeprefix(prefix)
     return name
+
+
+def check_tied_head(folder: Path, config: MLLMConfig, locations: Mapping[str, TensorLocation]) -> None:
+    """Raises ValueError where the config ties the output head to the embedding and the file holds another head.
+
+    transformers 4.51 overwrites such a head with the embedding, and version 5 keeps it: only the checkpoint's author knows.
+    """
+    head = locations.get("lm_head.weight")
+    if head is None or not config.tie_word_embeddings:
+        return
+    name = next((name for name in EMBEDDINGS if name in locations), "")
+    if not name or not _equal(head, "lm_head.weight", locations[name], name):
+        raise ValueError(
+            f"{folder} holds an lm_head.weight that differs from the embedding, and its config.json ties the two: "
+            "remove lm_head.weight from the file, or set tie_word_embeddings to false to keep it"
+        )
+
+
+def _equal(head: TensorLocation, head_name: str, embedding: TensorLocation, embedding_name: str) -> bool:
+    """Whether two stored matrices have the same values, compared by rows: they are large."""
+    if head.shape != embedding.shape or len(head.shape) != 2:
+        return False
+    with safe_open(head.path, framework="pt") as one, safe_open(embedding.path, framework="pt") as other:
+        rows, others = one.get_slice(head_name), other.get_slice(embedding_name)
+        starts = range(0, head.shape[0], ROWS)
+        return all(torch.equal(rows[k : k + ROWS].float(), others[k : k + ROWS].float()) for k in starts)
 
 
 def stored_mllm_name(name: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import one_line
-from .json_text import parse_object
+from .json_text import LFS_POINTER, parse_object
 from .reading import open_regular
 from .schema import shown
 
@@ -75,6 +75,9 @@ def read_header(path: Path) -> dict[str, TensorLocation]:
     try:
         with open_regular(path) as file:
             size = file.seek(0, 2)
+            file.seek(0)
+            if file.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise ValueError(f"{path} is a git-lfs pointer: fetch the file itself (git lfs pull)")
             file.seek(0)
             prefix = file.read(8)
             length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size

@@ -91,9 +91,9 @@ def test_mid_block_without_attention_has_no_attention_weights() -> None:
         ({"latents_mean": [0.0]}, "latents_mean="),
         ({"surprise": 1}, r"unknown keys \['surprise'\]"),
         ({"norm_num_groups": 3}, "must be multiples of norm_num_groups=3"),
-        ({"scaling_factor": 0}, "scaling_factor=0 must be above 0"),
-        ({"layers_per_block": 0}, "layers_per_block=0 must be 1 or more"),
-        ({"block_out_channels": []}, "must be one or more positive integers"),
+        ({"scaling_factor": 0}, "scaling_factor=0 must be a number from 1e-06 to"),
+        ({"layers_per_block": 0}, "layers_per_block=0 must be an integer from 1 to 64"),
+        ({"block_out_channels": []}, "must be one to 8 integers"),
     ],
 )
 def test_config_of_another_network_is_refused(changes: dict[str, Any], message: str) -> None:
