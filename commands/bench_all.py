@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 
 from ..runtime.backends import BACKENDS
 from ..runtime.bundle import Bundle
-from ..runtime.errors import BackendError, OmniGen2Error, RequestError
+from ..runtime.errors import BackendError, OmniGen2Error
 from ..runtime.pipeline import Pipeline, bundle_path, load
 from ..runtime.progress import Progress, no_progress
 from ..runtime.step_caches import CACHES, CachePolicy
-from .bench import machine_facts, peak_bytes, request_of
+from .bench import MOST_DRAWINGS, machine_facts, peak_bytes, request_of
+from .options import check_range
 
 Pixels = NDArray[np.uint8]
 Scoring = Callable[[Pipeline, CachePolicy | None], float]
@@ -95,8 +96,7 @@ def measure_ways(
 
     Raises BundleError, BackendError where no way works, and RequestError for a number that is out of range.
     """
-    if repeat < 1:
-        raise RequestError(f"repeat={repeat} is below the fewest drawings, 1")
+    check_range("repeat", repeat, 1, MOST_DRAWINGS)
     request_of([], (0.0, 1.0), size_px, steps, None)
     folder = bundle_path(bundle)
     every = ways(Bundle.open(folder), threads)
