@@ -61,7 +61,7 @@ def bench(
     size: Annotated[int, typer.Option(help="Height and width of picture and references, in pixels.")] = 1024,
     steps: Annotated[int, typer.Option(help="Steps a drawing.")] = DEFAULTS["steps"],
     repeat: Annotated[int, typer.Option(help="Drawings a case; the median is shown.")] = 1,
-    references: Annotated[int, typer.Option(help="Measure up to this many input images.")] = 3,
+    references: Annotated[int | None, typer.Option(help="Measure up to this many input images; 3 by default.")] = None,
     cache: Annotated[str | None, typer.Option(help="teacache or taylorseer.")] = None,
     backend: Backend = "auto",
     precision: Precision = "auto",
@@ -75,8 +75,10 @@ def bench(
 
     check_json_file(json_file)
     if every:
-        if backend != "auto" or precision != "auto" or cache is not None or memory_limit is not None:
-            raise OmniGen2Error("--all takes every backend, precision and cache: leave those options and --memory-limit out")
+        if backend != "auto" or precision != "auto" or (cache, memory_limit, references) != (None, None, None):
+            raise OmniGen2Error(
+                "--all takes every backend, precision and cache: leave those options, --memory-limit and --references out"
+            )
         _bench_ways(bundle, size, steps, repeat, threads, json_file)
         return
     policy = cache_policy(cache, None)
@@ -87,7 +89,7 @@ def bench(
             size_px=size,
             steps=steps,
             repeat=repeat,
-            references=references,
+            references=3 if references is None else references,
             cache=policy,
             progress=bar.show,
         )

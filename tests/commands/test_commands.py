@@ -167,7 +167,8 @@ def test_bench_all_lets_a_judge_see_every_way(bundles: dict[str, Path], monkeypa
 
 
 def test_bench_all_takes_no_choice_of_a_way(command: Command, bundles: dict[str, Path]) -> None:
-    assert "--all takes every backend" in command.fails("bench", bundles["A"], "--all", "--backend", "ort-cpu")
+    for words in (("--backend", "ort-cpu"), ("--references", 1)):
+        assert "--all takes every backend" in command.fails("bench", bundles["A"], "--all", *words)
 
 
 def test_bench_measures_every_case(command: Command, bundles: dict[str, Path], tmp_path: Path) -> None:
