@@ -6,20 +6,27 @@
     result = pipe.generate(og.Request(prompt="a red fox in the snow"))
     result.images[0].save("fox.png")
 
-This file holds the public names and nothing else. Importing it loads neither an engine nor PyTorch.
+This file holds the public names and nothing else. A name's module is loaded where the name is first taken, so that the
+`omnigen2` command begins at once and hears Ctrl-C. None of them loads an engine or PyTorch.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-from .runtime.chat.conversation import AnswerStream, Conversation, Turn
-from .runtime.chat.exchange import ChatResult
-from .runtime.chat.reflection import Reflection
-from .runtime.chat.settings import ChatSettings
-from .runtime.drawing import Drawing
-from .runtime.errors import BackendError, BundleError, ExportError, OmniGen2Error, RequestError
-from .runtime.pipeline import Pipeline, load
-from .runtime.request import Request, Result, Step
-from .runtime.step_caches import TaylorSeer, TeaCache
+if TYPE_CHECKING:
+    from .runtime.chat.conversation import AnswerStream, Conversation, Turn
+    from .runtime.chat.exchange import ChatResult
+    from .runtime.chat.reflection import Reflection
+    from .runtime.chat.settings import ChatSettings
+    from .runtime.drawing import Drawing
+    from .runtime.errors import BackendError, BundleError, ExportError, OmniGen2Error, RequestError
+    from .runtime.pipeline import Pipeline, load
+    from .runtime.request import Request, Result, Step
+    from .runtime.step_caches import TaylorSeer, TeaCache
+
 
 __all__ = [
     "AnswerStream",
@@ -43,3 +50,31 @@ __all__ = [
     "__version__",
     "load",
 ]
+
+_MODULES = {
+    "runtime.chat.conversation": ("AnswerStream", "Conversation", "Turn"),
+    "runtime.chat.exchange": ("ChatResult",),
+    "runtime.chat.reflection": ("Reflection",),
+    "runtime.chat.settings": ("ChatSettings",),
+    "runtime.drawing": ("Drawing",),
+    "runtime.errors": ("BackendError", "BundleError", "ExportError", "OmniGen2Error", "RequestError"),
+    "runtime.pipeline": ("Pipeline", "load"),
+    "runtime.request": ("Request", "Result", "Step"),
+    "runtime.step_caches": ("TaylorSeer", "TeaCache"),
+}
+"""The module of each public name: the imports above once more, for where the program runs."""
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """A public name, loaded where it is first taken."""
+        from importlib import import_module
+
+        for module, names in _MODULES.items():
+            if name in names:
+                found = globals()[name] = getattr(import_module(f".{module}", __name__), name)
+                return found
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -5,19 +5,21 @@ Errors end here: one line on stderr and an exit code.
 
 from __future__ import annotations
 
+import errno
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from .commands import build, chat, draw, export, inspect, measure
-from .runtime.errors import OmniGen2Error
+from .commands.streams import LastingStream, lasting_streams
+from .runtime.errors import OmniGen2Error, one_line
 
-INTERRUPTED = 130
+FAILED, MISUSED, INTERRUPTED, UNREAD = 1, 2, 130, 141
+USAGE_ERROR: Any = typer.BadParameter.__base__  # click's, or that of a typer which brings its own click
 
 app = typer.Typer(
     help="OmniGen2 without PyTorch: export a checkpoint, then draw, edit and measure.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -56,23 +58,59 @@ def options(
 
 
 def main() -> None:
-    """Run the command. Errors print one line and exit 1, Ctrl-C exits 130; `--debug` shows the trace."""
-    debug = "--debug" in sys.argv[1:2]
+    """Run the command, then exit: 0, 1 after an error, 2 for wrong words, 130 after Ctrl-C, 141 where nobody reads the output.
+
+    An error prints one line; `--debug` shows its trace.
+    """
+    with lasting_streams() as output:
+        code = _run(debug="--debug" in sys.argv[1:2])
+        output.flush()
+        code = code or _unwritten(output)
+    raise SystemExit(code)
+
+
+def _run(debug: bool) -> int:
+    """The exit code of the command that `sys.argv` names. `debug`: an error leaves with its trace."""
     try:
-        app()
-    except SystemExit as end:
-        if end.code == INTERRUPTED:  # typer turned Ctrl-C into this
-            sys.stderr.write("\nstopped\n" if sys.stderr.isatty() else "stopped\n")
-        raise
-    except (OmniGen2Error, MemoryError) as error:
-        fail(str(error) or "out of memory", debug)
-    except OSError as error:
-        fail(f"{error.filename or 'file'}: {error.strerror or error}", debug)
+        code = app(None if sys.argv[1:] else ["--help"], prog_name="omnigen2", standalone_mode=False)
+    except USAGE_ERROR as error:
+        where = error.ctx.command_path if error.ctx else "omnigen2"
+        return _say(f"error: {one_line(error.format_message().rstrip('.'), 200)}; `{where} --help` lists what there is", MISUSED)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except typer.Abort as error:  # typer's word for Ctrl-C in older releases, and for what reads beyond an end
+        if isinstance(error.__cause__, EOFError):
+            return _say(f"error: {_message(error.__cause__)}", FAILED)
+        code = INTERRUPTED
+    except Exception as error:
+        if debug:
+            raise
+        return _say(f"error: {_message(error)}", FAILED)
+    return _say("stopped", INTERRUPTED) if code == INTERRUPTED else code or 0
 
 
-def fail(message: str, debug: bool) -> None:
-    """Print one line on stderr and exit 1; with `debug`, raise the error again."""
-    if debug:
-        raise
-    sys.stderr.write(f"\nerror: {message}\n" if sys.stderr.isatty() else f"error: {message}\n")
-    raise SystemExit(1)
+def _message(error: Exception) -> str:
+    """The line for an error."""
+    if isinstance(error, OmniGen2Error):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return one_line(str(error) or "out of memory")
+    if isinstance(error, OSError):
+        reason = error.strerror or str(error)
+        return one_line(reason if error.filename is None else f"{str(error.filename)!r}: {reason}")
+    return one_line(f"{type(error).__name__}: {error}; this is a fault of omnigen2, and `omnigen2 --debug …` shows where")
+
+
+def _say(line: str, code: int) -> int:
+    """Print a line on stderr, below a line of progress on a terminal. Returns the exit code."""
+    sys.stderr.write(f"\n{line}\n" if sys.stderr.isatty() else f"{line}\n")
+    return code
+
+
+def _unwritten(output: LastingStream) -> int:
+    """The exit code for what standard output did not take: 0 if it took everything."""
+    if output.failure is None:
+        return 0
+    if output.failure.errno == errno.EPIPE:  # the reader, such as `head`, has what it wanted
+        return UNREAD
+    return _say(f"error: can't write to the standard output: {output.failure.strerror or output.failure}", FAILED)

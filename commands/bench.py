@@ -19,12 +19,15 @@ from ..runtime.progress import Progress, no_progress
 from ..runtime.request import Request
 from ..runtime.step_caches import CachePolicy
 from .describe import installed_version
+from .options import check_range
 
 PROMPT = (
     "A quiet harbour at dawn, small wooden boats on still water, soft mist over the hills behind, a gull on a post, warm "
     "light from the windows of a white house, painted in fine detail"
 )
 VERSIONED = ("omnigen2-rt", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt")
+MOST_DRAWINGS = 1000
+"""The most drawings of a case: their median changes no more."""
 RANGES = ((0.0, 1.0), (0.0, 0.6))
 
 
@@ -60,11 +63,12 @@ def measure(
     before anything is measured, for a number that is out of range.
     """
     most = pipeline.bundle.manifest.transformer.max_references
-    if repeat < 1:
-        raise RequestError(f"repeat={repeat} is below the fewest drawings, 1")
+    check_range("repeat", repeat, 1, MOST_DRAWINGS)
     if not 0 <= references <= most:
         raise RequestError(f"references={references} is out of range; this model takes 0 to {most}")
     request_of([], RANGES[0], size_px, steps, cache)
+    if cache is not None:
+        cache.check(pipeline.components.most_blended)
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (size_px, size_px, 3), dtype=np.uint8) for _ in range(references)]
     cases = [(count, guided) for count in range(references + 1) for guided in RANGES]

@@ -7,9 +7,11 @@ that of the first way in fp32 without a cache; how good they are, the caller's `
 from __future__ import annotations
 
 import math
+import signal
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -21,11 +23,12 @@ from numpy.typing import NDArray
 
 from ..runtime.backends import BACKENDS
 from ..runtime.bundle import Bundle
-from ..runtime.errors import BackendError, OmniGen2Error, RequestError
+from ..runtime.errors import BackendError, OmniGen2Error
 from ..runtime.pipeline import Pipeline, bundle_path, load
 from ..runtime.progress import Progress, no_progress
 from ..runtime.step_caches import CACHES, CachePolicy
-from .bench import machine_facts, peak_bytes, request_of
+from .bench import MOST_DRAWINGS, machine_facts, peak_bytes, request_of
+from .options import check_range
 
 Pixels = NDArray[np.uint8]
 Scoring = Callable[[Pipeline, CachePolicy | None], float]
@@ -95,8 +98,7 @@ def measure_ways(
 
     Raises BundleError, BackendError where no way works, and RequestError for a number that is out of range.
     """
-    if repeat < 1:
-        raise RequestError(f"repeat={repeat} is below the fewest drawings, 1")
+    check_range("repeat", repeat, 1, MOST_DRAWINGS)
     request_of([], (0.0, 1.0), size_px, steps, None)
     folder = bundle_path(bundle)
     every = ways(Bundle.open(folder), threads)
@@ -117,15 +119,28 @@ def _in_own_process(bundle: Path, way: Way, *arguments: Any) -> tuple[Measured, 
     spawning = get_context("spawn")
     here, there = spawning.Pipe(duplex=False)
     process = spawning.Process(target=_measure, args=(there, bundle, way, *arguments))
-    process.start()
+    with _ctrl_c_ignored():
+        process.start()
     there.close()
     try:
         result: tuple[Measured, Pixels | None] = here.recv()
+        process.join()
     except EOFError:
         process.join()
         result = Measured(way=way, problem=f"its process ended with {process.exitcode}"), None
-    process.join()
+    finally:
+        process.kill()  # after Ctrl-C; otherwise it has ended
     return result
+
+
+@contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    """A process that is started in the block never hears Ctrl-C, which a terminal sends to both: this one ends the other."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _measure(

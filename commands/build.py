@@ -10,6 +10,7 @@ import typer
 from ..exporter.engines.options import BuildOptions, EngineOptions, Limits
 from ..runtime.progress import Progress
 from .options import needs_extra
+from .terminal import printable, say_lines
 
 if TYPE_CHECKING:
     from ..exporter.engines.build import BuildReport
@@ -44,7 +45,7 @@ def build(
     from ..exporter.engines.build import build_engines, engine_list, prune_engines
 
     if list_built:
-        typer.echo("\n".join(engine_list(bundle)) or "no engines")
+        say_lines("\n".join(engine_list(bundle)) or "no engines")
         return
     if prune_old:
         removed, freed = prune_engines(bundle)
@@ -73,7 +74,7 @@ def build(
     )
     report = build_engines(bundle, options, _phase_printer())
     if dry_run:
-        typer.echo(report.plan.text())
+        say_lines(report.plan.text())
     else:
         _print_result(report)
 
@@ -85,7 +86,7 @@ def _phase_printer() -> Progress:
     def show(done: int, total: int, what: str) -> None:
         if what not in printed:
             printed.add(what)
-            typer.echo(what, err=True)
+            typer.echo(printable(what), err=True)
 
     return show
 
@@ -94,4 +95,4 @@ def _print_result(report: BuildReport) -> None:
     typer.echo(f"{len(report.built)} engines built, {len(report.reused)} reused")
     for record in report.built:
         notes = "".join(f"; {note}" for note in record.report["notes"])
-        typer.echo(f"{record.name}: {record.size_bytes / 1e6:.1f} MB in {record.report['seconds']} s{notes}")
+        say_lines(f"{record.name}: {record.size_bytes / 1e6:.1f} MB in {record.report['seconds']} s{notes}")

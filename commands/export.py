@@ -10,7 +10,7 @@ import typer
 from ..runtime.errors import OmniGen2Error
 from .option_values import memory_bytes
 from .options import Threads, needs_extra
-from .terminal import ProgressLine
+from .terminal import ProgressLine, say_lines
 
 
 def export(
@@ -41,9 +41,9 @@ def export(
     )
     bar.end()
     resumed = f", {report.resumed_graphs} of them from an earlier run" if report.resumed_graphs else ""
-    typer.echo(f"{report.bundle}: {report.graphs} graphs{resumed}, {report.seconds:.0f} s")
+    say_lines(f"{report.bundle}: {report.graphs} graphs{resumed}, {report.seconds:.0f} s")
     if report.copied:
-        typer.echo(f"copied, because another filesystem allows no link: {', '.join(report.copied)}")
+        say_lines(f"copied, because another filesystem allows no link: {', '.join(report.copied)}")
 
 
 def quantize(
@@ -80,5 +80,5 @@ def quantize(
     score = scoring_for(before)
     report = quantize_bundle(folder, target, scheme, calibration=calibration, score=score, progress=bar.show)
     bar.end()
-    typer.echo(report.table())
-    typer.echo(str(target))
+    say_lines(report.table())
+    say_lines(str(target))

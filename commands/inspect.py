@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..runtime.request import Request
 from .option_values import memory_bytes
 from .options import DEFAULTS, AsJson, Backend, MemoryLimit, Precision
 from .terminal import show
@@ -34,6 +35,7 @@ def doctor(
     """Say what is installed, which backends work here, and why the others don't; and what drawing with a bundle takes."""
     from .describe import diagnose, diagnose_drawing
 
+    Request(prompt="", steps=steps)
     report = diagnose()
     if bundle is not None:
         report |= diagnose_drawing(bundle, backend, precision, memory_bytes(memory_limit), steps)

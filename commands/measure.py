@@ -21,7 +21,7 @@ from .options import (
     needs_extra,
     open_pipeline,
 )
-from .terminal import ProgressLine, write_json
+from .terminal import ProgressLine, check_json_file, say_lines, write_json
 
 
 def compare(
@@ -35,6 +35,7 @@ def compare(
 ) -> None:
     """Compare each component and whole drawings with the PyTorch reference. The exit code is 1 beyond tolerance."""
     needs_extra("export", "torch", "onnx", "onnxscript", "safetensors")
+    check_json_file(json_file)
     from ..exporter.verify.compare import compare as run_comparison
 
     bar = ProgressLine()
@@ -49,7 +50,7 @@ def compare(
         progress=bar.show,
     )
     bar.end()
-    typer.echo(report.table())
+    say_lines(report.table())
     write_json(json_file, json.loads(report.to_json()))
     if not report.within_tolerance:
         raise typer.Exit(1)
@@ -60,7 +61,7 @@ def bench(
     size: Annotated[int, typer.Option(help="Height and width of picture and references, in pixels.")] = 1024,
     steps: Annotated[int, typer.Option(help="Steps a drawing.")] = DEFAULTS["steps"],
     repeat: Annotated[int, typer.Option(help="Drawings a case; the median is shown.")] = 1,
-    references: Annotated[int, typer.Option(help="Measure up to this many input images.")] = 3,
+    references: Annotated[int | None, typer.Option(help="Measure up to this many input images; 3 by default.")] = None,
     cache: Annotated[str | None, typer.Option(help="teacache or taylorseer.")] = None,
     backend: Backend = "auto",
     precision: Precision = "auto",
@@ -72,11 +73,15 @@ def bench(
     """Measure the original's efficiency table: 0 to 3 input images, guidance throughout or on the first 60 %."""
     from .bench import measure, opened_line, table, to_json
 
+    check_json_file(json_file)
     if every:
-        if backend != "auto" or precision != "auto" or cache is not None or memory_limit is not None:
-            raise OmniGen2Error("--all takes every backend, precision and cache: leave those options and --memory-limit out")
+        if backend != "auto" or precision != "auto" or (cache, memory_limit, references) != (None, None, None):
+            raise OmniGen2Error(
+                "--all takes every backend, precision and cache: leave those options, --memory-limit and --references out"
+            )
         _bench_ways(bundle, size, steps, repeat, threads, json_file)
         return
+    policy = cache_policy(cache, None)
     with open_pipeline(bundle, backend, precision, threads, memory_limit) as pipeline:
         bar = ProgressLine()
         cases = measure(
@@ -84,13 +89,13 @@ def bench(
             size_px=size,
             steps=steps,
             repeat=repeat,
-            references=references,
-            cache=cache_policy(cache, None),
+            references=3 if references is None else references,
+            cache=policy,
             progress=bar.show,
         )
         bar.end()
-        typer.echo(table(cases))
-        typer.echo(opened_line(pipeline))
+        say_lines(table(cases))
+        say_lines(opened_line(pipeline))
         write_json(json_file, to_json(pipeline, cases))
 
 
@@ -116,6 +121,7 @@ def evaluate(
     from ..nano.scores import table
     from .bench import pipeline_facts
 
+    check_json_file(json_file)
     if world != "nano":
         raise OmniGen2Error(f"eval {world!r} is unknown; the only world that can be scored is nano")
     options: dict[str, Any] = {"samples": samples, "steps": steps}
@@ -126,7 +132,7 @@ def evaluate(
         bar = ProgressLine()
         scores = examine(pipeline, settings, chosen, bar.show)
         bar.end()
-        typer.echo(table(scores))
+        say_lines(table(scores))
         write_json(json_file, to_json(scores, settings, pipeline_facts(pipeline)))
     if not all(score.is_reached for score in scores):
         raise typer.Exit(1)
@@ -150,5 +156,5 @@ def _bench_ways(bundle: str, size: int, steps: int, repeat: int, threads: int | 
         progress=bar.show,
     )
     bar.end()
-    typer.echo(ways_table(measured))
+    say_lines(ways_table(measured))
     write_json(json_file, ways_json(bundle, measured))

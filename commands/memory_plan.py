@@ -35,18 +35,21 @@ def memory_plan(
     sessions = Sessions(bundle, FakeBackend(precision, graphs), memory_limit_bytes)
     stages = {"prompt": PROMPT, "reference": REFERENCES, "before the steps": BEFORE_STEPS, "first step": STEP}
     plan: dict[str, Any] = {name: _line(_openings(sessions, components)) for name, components in stages.items()}
-    further = [_openings(sessions, STEP) for _ in range(steps - 1)]
-    plan["each further step"] = _line(further[-1] if further else [])
+    further: list[list[Opening]] = [[]]
+    while len(further) < steps and (len(further) < 3 or _line(further[-1]) != _line(further[-2])):
+        further.append(_openings(sessions, STEP))
+    plan["each further step"] = _line(further[-1])
     plan["picture"] = _line(_openings(sessions, PICTURE))
-    openings = sessions.openings
+    openings, alike = sessions.openings, steps - len(further)  # steps that open what the one before opened
     sizes = {opening.component: opening.resident_bytes for opening in openings}
-    again = sum(opening.resident_bytes for opening in openings) - sum(sizes.values())
+    again = _bytes(openings) + alike * _bytes(further[-1]) - sum(sizes.values())
+    openings_again = len(openings) + alike * len(further[-1]) - len(sizes)
     return {
         "limit": "none" if memory_limit_bytes is None else megabytes(memory_limit_bytes),
         "weights": f"{megabytes(sum(sizes.values()))} in {precision}",
         "most open at once": megabytes(sessions.most_bytes),
         "opened in order": plan,
-        "read again": f"{megabytes(again)} in {len(openings) - len(sizes)} openings over {steps} steps",
+        "read again": f"{megabytes(again)} in {openings_again} openings over {steps} steps",
         "streamed": "yes: one component alone is over the limit, its weights are read at every run"
         if needs_streaming(bundle, precision, memory_limit_bytes, graphs)
         else "no",
@@ -63,6 +66,10 @@ def _openings(sessions: Sessions, components: Iterable[str]) -> list[Opening]:
     for component in components:
         sessions.run(component, {})
     return sessions.openings[before:]
+
+
+def _bytes(openings: Iterable[Opening]) -> int:
+    return sum(opening.resident_bytes for opening in openings)
 
 
 def _line(openings: list[Opening]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..runtime.errors import OmniGen2Error
+from ..runtime.errors import OmniGen2Error, RequestError
 from ..runtime.request import Request
 from .option_values import memory_bytes
 
@@ -27,6 +27,12 @@ Threads = Annotated[int | None, typer.Option(help="CPU threads; by default the e
 MemoryLimit = Annotated[str | None, typer.Option(help="Keep open weights below this, e.g. 4GB; slower.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")]
+
+
+def check_range(name: str, value: int, least: int, most: int) -> None:
+    """Raises RequestError for a whole number out of range."""
+    if not least <= value <= most:
+        raise RequestError(f"{name}={value} is out of range; {least} to {most} are allowed")
 
 
 def open_pipeline(

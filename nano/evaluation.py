@@ -15,7 +15,7 @@ from ..runtime.images.loading import ImageSource
 from ..runtime.manifest import Manifest
 from ..runtime.pipeline import bundle_path
 from ..runtime.progress import Progress, no_progress
-from ..runtime.request import OnStep, Request, Result
+from ..runtime.request import OnStep, Request, Result, check_integer
 from ..runtime.step_caches import CachePolicy
 from .abilities import ABILITIES, SEED, Ability, Task, chosen_abilities, sample
 from .chat_tasks import DRAW_TOKEN, ChatTask
@@ -26,6 +26,7 @@ from .scores import Score
 from .world import SIDE_PX
 
 SAMPLES = 200
+MOST_SAMPLES = 100_000
 STEPS = 20
 TEXT_GUIDANCE = 2.5
 IMAGE_GUIDANCE = 1.5
@@ -62,7 +63,7 @@ class EvaluatedPipeline(Protocol):
 class Settings:
     """The settings of an evaluation.
 
-    samples: of each ability.
+    samples: of each ability, 1 to 100,000.
     image_guidance: used where there are input pictures.
     """
 
@@ -74,8 +75,9 @@ class Settings:
     seed: int = SEED
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise RequestError(f"samples={self.samples} is below the fewest, 1")
+        check_integer("samples", self.samples, 1, "the fewest")
+        if self.samples > MOST_SAMPLES:
+            raise RequestError(f"samples={self.samples} is above the most, {MOST_SAMPLES}")
         _request(self, "", (), 0)
 
 

@@ -102,7 +102,7 @@ def measure(
 
     Both run on ONNX Runtime in float32. Raises BackendError where an engine fails.
     """
-    parts = 3 if score is None else 4
+    parts = 3 if score is None else 5
     progress(0, parts, "drawing as before")
     backend = calibration.open(before)
     runs: Runs = {}
@@ -111,15 +111,19 @@ def measure(
     new = _draw(after, calibration.open(after), calibration, old[FROM_TEXT].images)
     progress(2, parts, "comparing components")
     changes = tuple(_component_change(name, before, after, calibration, runs) for name in components)
+    scores = None
     if score is not None:
-        progress(3, parts, "scoring")
+        progress(3, parts, "scoring many pictures as before, which takes longest")
+        scored = _score(before, calibration, score)
+        progress(4, parts, "scoring many pictures quantized, which takes as long again")
+        scores = scored, _score(after, calibration, score)
     return QuantizationReport(
         scheme=scheme,
         components=changes,
         drawings=tuple(_drawing_change(name, old[name], new[name]) for name in old),
         size_px=calibration.size_px,
         steps=calibration.steps,
-        scores=None if score is None else (_score(before, calibration, score), _score(after, calibration, score)),
+        scores=scores,
     )
 
 

@@ -17,7 +17,8 @@ from PIL import Image
 
 from ...runtime.backends import Backend, open_backend, resident_bytes
 from ...runtime.bundle import Bundle
-from ...runtime.errors import Cancelled
+from ...runtime.errors import BundleError, Cancelled
+from ...runtime.manifest import Manifest
 from ...runtime.pipeline import Pipeline
 from ...runtime.progress import Progress, no_progress
 from ...runtime.request import Request, Result
@@ -33,6 +34,9 @@ In 16 bits it is three times the worst error of two tiny checkpoints (three laye
 each node, drawing and editing in 1 to 12 steps. That error was 3.1e-2 in bf16; fp16 has three more bits, so an eighth of it.
 The factor is three because rounding errors grow like the root of the depth, and the published transformer is ten times deeper.
 """
+
+NOT_OF_THE_GRAPHS = ("sample_px", "teacache_coefficients", "processor")
+"""Numbers of a manifest that change no component: defaults, and how pictures are read, which both sides take from the bundle."""
 
 PROMPT = "a red cube on a wooden table"
 
@@ -88,12 +92,13 @@ def compare(
     Draws twice in `steps` steps: from text alone, and with a reference image of height_px × width_px. The components of a backend
     with engines are compared with ONNX Runtime as well, see compare_engines.py.
     memory_limit_bytes: for each side's open weights while drawing.
-    Raises ExportError for the checkpoint, BundleError and BackendError for the bundle, RequestError for the drawings' parameters,
-    and Cancelled where `progress` returned False.
+    Raises ExportError for the checkpoint, BundleError and BackendError for the bundle (one that holds another model's numbers
+    before anything is computed), RequestError for the drawings' parameters, and Cancelled where `progress` returned False.
     """
     requests = _requests(steps, height_px, width_px)
     source = Checkpoint.open(checkpoint)  # before the bundle, so that the message of swapped folders names the first argument
     opened = Bundle.open(bundle)
+    _check_same_numbers(source.manifest, opened.manifest, str(checkpoint), str(bundle))
     engine = open_backend(opened, backend, precision, threads, memory_limit_bytes)
     total = len(COMPONENTS) + len(requests)
     differences: list[Difference] = []
@@ -121,10 +126,24 @@ def _advance(progress: Progress, done: int, total: int, name: str) -> None:
         raise Cancelled(f"the comparison was stopped before {name}")
 
 
+def _check_same_numbers(expected: Manifest, actual: Manifest, checkpoint: str, bundle: str) -> None:
+    """Raises BundleError where a number that the graphs depend on is not the checkpoint's."""
+    for part in ("transformer", "vae", "mllm", "scheduler", "vision"):
+        ours, theirs = getattr(expected, part), getattr(actual, part)
+        if ours is None or theirs is None:
+            continue
+        for name, value in asdict(ours).items():
+            if name not in NOT_OF_THE_GRAPHS and (stored := asdict(theirs)[name]) != value:
+                raise BundleError(
+                    f"{bundle!r} is of another model: its {part}.{name} is {stored}, that of the checkpoint {checkpoint!r} "
+                    f"is {value}; give the checkpoint that the bundle was exported from"
+                )
+
+
 def _requests(steps: int, height_px: int, width_px: int) -> dict[str, Request]:
+    text = Request(prompt=PROMPT, steps=steps, height_px=height_px, width_px=width_px)
     rows, columns = np.mgrid[0:height_px, 0:width_px]
     pixels = np.stack([rows * 255 // height_px, columns * 255 // width_px, (rows + columns) % 256], -1)
-    text = Request(prompt=PROMPT, steps=steps, height_px=height_px, width_px=width_px)
     image = Image.fromarray(pixels.astype(np.uint8))
     return {"text to image": text, "image editing": replace(text, images=(image,), image_guidance=2.0)}
 

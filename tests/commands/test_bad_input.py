@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from omnigen2_rt.runtime.components import Components
 from omnigen2_rt.runtime.pipeline import Pipeline
 from tests.commands.command import Command
 from tests.damages import BUNDLE_DAMAGES, CHECKPOINT_DAMAGES
@@ -145,7 +146,9 @@ def test_folders_that_were_swapped_are_told_apart(command: Command, bundles: dic
         (("--size", 8), "height_px=8 is below the smallest size, 16"),
         (("--size", -8), "height_px=-8 is below the smallest size, 16"),
         (("--steps", 0), "steps=0"),
-        (("--repeat", 0), "repeat=0 is below the fewest drawings, 1"),
+        (("--repeat", 0), "repeat=0 is out of range; 1 to 1000 are allowed"),
+        (("--repeat", 10**9), "repeat=1000000000 is out of range; 1 to 1000 are allowed"),
+        (("--json", "nowhere/figures.json"), "can't write 'nowhere/figures.json': No such file or directory"),
         (("--references", 6), "references=6 is out of range; this model takes 0 to 5"),
         (("--cache", "magic"), "--cache 'magic' is unknown"),
     ],
@@ -154,6 +157,16 @@ def test_bench_with_a_bad_value_says_so(
     command: Command, bundles: dict[str, Path], words: tuple[object, ...], said: str
 ) -> None:
     assert said in command.fails("bench", bundles["A"], "--size", 32, *words)
+
+
+def test_bench_with_a_cache_that_the_bundle_cannot_compute_is_refused_before_drawing(
+    command: Command, bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first case, of one step without a cache, was drawn first."""
+    monkeypatch.setattr(Pipeline, "generate", lambda *words, **settings: pytest.fail("it was drawn"))
+    monkeypatch.setattr(Components, "most_blended", 2)
+    words = ("--size", 32, "--steps", 1, "--precision", "fp32", "--cache", "taylorseer")
+    assert "TaylorSeer order=4 is too high for this bundle; it allows 0 to 1" in command.fails("bench", bundles["A"], *words)
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,8 @@ def test_eval_of_an_ability_without_a_target_succeeds(command: Command, bundles:
         (("mars",), "eval 'mars' is unknown; the only world that can be scored is nano"),
         (("nano", "--abilities", "flying"), "there is no ability 'flying'; choose among one-object"),
         (("nano", "--samples", 0), "samples=0 is below the fewest, 1"),
+        (("nano", "--samples", 10**9), "samples=1000000000 is above the most, 100000"),
+        (("nano", "--json", "nowhere/scores.json"), "can't write 'nowhere/scores.json': No such file or directory"),
         (("nano", "--steps", 0), "steps=0"),
         (("nano", "--cache", "magic"), "--cache 'magic' is unknown"),
         (("nano", "--bundle", "nowhere"), "'nowhere' is not a bundle"),

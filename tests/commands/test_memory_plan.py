@@ -55,3 +55,16 @@ def test_limit_costs_openings_and_changes_no_picture(bundles: dict[str, Path], s
 
 def test_plan_of_a_limit_below_the_largest_component_streams(bundles: dict[str, Path]) -> None:
     assert memory_plan(Bundle.open(bundles["A"]), "fp32", "fp32", 1000, 2)["streamed"].startswith("yes")
+
+
+def test_plan_of_many_steps_counts_each_and_takes_no_longer(bundles: dict[str, Path], sizes: dict[str, int]) -> None:
+    """`doctor --steps 1000000000` simulated each of them."""
+    bundle, limit = Bundle.open(bundles["A"]), max(sizes.values())
+
+    def again(steps: int) -> tuple[float, int]:
+        words = memory_plan(bundle, "fp32", "fp32", limit, steps)["read again"].replace(",", "").split()
+        return float(words[0]), int(words[3])
+
+    (few_mb, few), (more_mb, more), (_, many) = again(6), again(7), again(10**9)
+    assert more > few and more_mb > few_mb
+    assert many == few + (10**9 - 6) * (more - few)

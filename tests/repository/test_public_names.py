@@ -63,9 +63,25 @@ def test_public_error_messages_share_one_root() -> None:
     assert all(issubclass(error, omnigen2_rt.OmniGen2Error) for error in errors)
 
 
-def test_public_import_loads_no_engine_and_little_else() -> None:
+def test_public_names_all_have_a_module() -> None:
+    """Loaded by name, they would be missing only where they are taken."""
+    listed = [name for names in omnigen2_rt._MODULES.values() for name in names]
+    assert sorted(listed) == DOCUMENTED and {*PUBLIC} <= {*dir(omnigen2_rt)}
+    with pytest.raises(AttributeError, match="module 'omnigen2_rt' has no attribute 'nothing'"):
+        getattr(omnigen2_rt, "nothing")  # noqa: B009
+
+
+def test_package_import_loads_nothing_so_that_the_command_hears_ctrl_c_at_once() -> None:
+    """Ctrl-C in the first half second ended the command with a trace of the imports."""
+    program = "import sys, omnigen2_rt.__main__; print(*sys.modules)"
+    loaded = {*subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()}
+    assert "numpy" not in loaded
+    assert {name for name in loaded if name.startswith("omnigen2_rt")} == {"omnigen2_rt", "omnigen2_rt.__main__"}
+
+
+def test_public_names_load_no_engine_and_little_else() -> None:
     """Seconds depend on the machine; these are what would cost them."""
-    program = "import sys, omnigen2_rt; print(*sys.modules)"
+    program = "import sys; from omnigen2_rt import *; print(*sys.modules)"
     loaded = {*subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()}
     installed = {name for name in loaded if "." not in name and not name.startswith("_")} - sys.stdlib_module_names
     assert installed == {"PIL", "ml_dtypes", "numpy", "omnigen2_rt", "tokenizers"}

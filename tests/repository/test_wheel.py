@@ -33,5 +33,5 @@ def test_wheel_has_version_licence_and_command(wheel: Path) -> None:
             "[console_scripts]",
             "omnigen2",
             "=",
-            "omnigen2_rt.cli:main",
+            "omnigen2_rt.__main__:main",
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from omnigen2_rt.exporter.components import COMPONENTS
 from omnigen2_rt.exporter.verify import compare as comparison
 from omnigen2_rt.exporter.verify.compare import Report, compare
 from omnigen2_rt.exporter.verify.difference import difference
-from omnigen2_rt.runtime.errors import BackendError, Cancelled
+from omnigen2_rt.runtime.bundle import Bundle
+from omnigen2_rt.runtime.errors import BackendError, BundleError, Cancelled
 from tests.exporter.checkpoints import TRANSFORMER, A, copied, edit_tensors, scaled_weight
 from tests.rounding_backend import add_rounding_backend
 
@@ -50,6 +52,20 @@ def test_compare_with_another_checkpoint_is_not_within_tolerance(bundles: dict[s
     assert not report.within_tolerance
     assert [row.name for row in report.differences if row.kind == "component" and not row.within_tolerance] == ["velocity_head"]
     assert "too far" in report.table()
+
+
+def test_compare_with_a_bundle_of_another_model_is_refused_before_anything_runs(bundles: dict[str, Path]) -> None:
+    """The engine failed on the first component with a message about shapes, or the table called all of them too far."""
+    with pytest.raises(BundleError, match="is of another model: its transformer.hidden_size is .*; give the checkpoint that"):
+        compare(A, bundles["B"], progress=lambda *piece: pytest.fail(str(piece)))
+
+
+def test_compare_of_a_bundle_with_other_defaults_runs(bundles: dict[str, Path]) -> None:
+    """Such numbers change no component, and bundles made earlier have others."""
+    ours = Bundle.open(bundles["A"]).manifest
+    transformer = replace(ours.transformer, teacache_coefficients=(1.0,))
+    theirs = replace(ours, transformer=transformer, vae=replace(ours.vae, sample_px=512), vision=None)
+    comparison._check_same_numbers(ours, theirs, "checkpoint", "bundle")
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
