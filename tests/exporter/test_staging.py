@@ -72,7 +72,7 @@ def empty_bundle(folder: Path, source: str) -> Path:
 
 
 def source_of(folder: Path) -> str:
-    return Bundle.open(folder).manifest.source
+    return Manifest.from_json((folder / MANIFEST).read_text(encoding="utf-8"), MANIFEST).source
 
 
 def killed(target: Path, moment: str) -> None:

@@ -114,7 +114,7 @@ def test_export_onto_its_own_checkpoint_is_refused(tmp_path: Path) -> None:
     own = tmp_path / "s"
     shutil.copytree(A, own)
     names = [path.relative_to(own).as_posix() for path in own.rglob("*") if path.is_file()]
-    specs = tuple(FileSpec(file=name, size_bytes=0, sha256="") for name in names)
+    specs = tuple(FileSpec(file=name, size_bytes=0, sha256="0" * 64) for name in names)
     manifest = replace(Manifest.from_json(MANIFEST_TEXT, MANIFEST), graphs=(), files=specs)
     (own / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     (tmp_path / "link").symlink_to(own)
