@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -43,7 +42,8 @@ def export(
     bar.end()
     resumed = f", {report.resumed_graphs} of them from an earlier run" if report.resumed_graphs else ""
     typer.echo(f"{report.bundle}: {report.graphs} graphs{resumed}, {report.seconds:.0f} s")
-    _say_what_was_copied(report.copied)
+    if report.copied:
+        typer.echo(f"copied, because another filesystem allows no link: {', '.join(report.copied)}")
 
 
 def quantize(
@@ -82,9 +82,3 @@ def quantize(
     bar.end()
     typer.echo(report.table())
     typer.echo(str(target))
-    _say_what_was_copied(report.copied)
-
-
-def _say_what_was_copied(names: Sequence[str]) -> None:
-    if names:
-        typer.echo(f"copied, because another filesystem allows no link: {', '.join(names)}")

@@ -80,6 +80,8 @@ class QuantizationReport:
         rows += map(_drawing_line, self.drawings)
         if self.scores is not None:
             rows.append(f"{'drawn rightly':<20}{'':>9}{self.scores[0]:>13.1%}{self.scores[1]:>13.1%}")
+        if self.copied:
+            rows.append(f"copied, because another filesystem allows no link: {', '.join(self.copied)}")
         return "\n".join(rows)
 
     def to_json(self) -> str:
