@@ -24,12 +24,14 @@ def mixed(bundles: dict[str, Path], tmp_path: Path) -> Path:
     changed[-1] ^= 1
     weights.unlink()
     weights.write_bytes(changed)
-    edit_manifest(folder, lambda manifest: replace(manifest, files=tuple(file_spec(folder, spec.file) for spec in manifest.files)))
+    files = tuple(file_spec(folder, spec.file) for spec in Bundle.open(bundles["B"]).manifest.files)
+    edit_manifest(folder, lambda manifest: replace(manifest, files=files))
     return folder
 
 
 def edit_manifest(folder: Path, change: Callable[[Manifest], Manifest]) -> None:
-    (folder / MANIFEST).write_text(change(Bundle.open(folder).manifest).to_json(), encoding="utf-8")
+    manifest = Manifest.from_json((folder / MANIFEST).read_text(encoding="utf-8"), MANIFEST)
+    (folder / MANIFEST).write_text(change(manifest).to_json(), encoding="utf-8")
 
 
 def test_weights_of_another_checkpoint_are_found(command: Command, mixed: Path) -> None:
