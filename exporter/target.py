@@ -31,7 +31,7 @@ def resolve_target(bundle: str | Path) -> Path:
         target = Path(bundle).resolve()
         with suppress(FileNotFoundError):
             target.lstat()
-    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop of links; ValueError: a null character
+    except (OSError, RuntimeError, TypeError, ValueError) as error:  # RuntimeError: a loop of links; ValueError: a null character
         reason = getattr(error, "strerror", None) or error
         raise ExportError(f"{str(bundle)!r} can't be made: {reason}: choose another name") from None
     return target

@@ -47,6 +47,8 @@ def test_target_of_a_name_that_no_filesystem_takes_is_refused(tmp_path: Path) ->
     for name, reason in reasons.items():
         with pytest.raises(ExportError, match=rf"can't be made: .*{reason}.*: choose another name"):
             prepare_target(tmp_path / name, False)
+    with pytest.raises(ExportError, match="'3' can't be made: "):
+        prepare_target(3, False)  # type: ignore[arg-type]
     assert prepare_target(tmp_path / ("x" * 255), False).name == "x" * 255
     assert sorted(os.listdir(tmp_path)) == ["file", "loop"]
 
