@@ -82,8 +82,8 @@ def export_bundle(
     )
     if lora is not None:
         check_lora(lora.path, job.checkpoint.locations["transformer"])
-    check_replaceable(target, job.reads())
     with disk_errors(target):
+        check_replaceable(target, job.reads())
         work = Work("export", target, str(checkpoint), job.reads(), job.description(), force)
         with open_staging(work) as staging:
             finished = _finished_graphs(staging)

@@ -195,7 +195,7 @@ def _take_over(work: Work) -> Staging | None:
             continue
         if lock is None:
             raise ExportError(_busy(work.target, folder, mark))
-        if found is None and mark == work.mark() and _can_go_on(folder):
+        if found is None and mark == work.mark() and _can_go_on(folder) and (folder / PROGRESS).exists():
             found = Staging(folder, work, lock)
         elif _holds_the_only_copy(folder):
             lock.close()
@@ -209,13 +209,13 @@ def _take_over(work: Work) -> Staging | None:
 def _new_staging(work: Work) -> Staging:
     folder = work.target.parent / f"{PREFIX}{secrets.token_hex(16)}"
     folder.mkdir(0o700)
-    with (folder / MARK).open("xb") as file:
-        file.write(json.dumps(work.mark(), indent=1).encode())
-    (folder / NEW).mkdir()
     try:
         lock = _lock(folder)
     except OSError:  # no locks here: nobody takes it over, so nobody comes between
         lock = None
+    with (folder / MARK).open("xb") as file:
+        file.write(json.dumps(work.mark(), indent=1).encode())
+    (folder / NEW).mkdir()
     return Staging(folder, work, lock)
 
 
@@ -266,13 +266,15 @@ def _remove(folder: Path, lock: BinaryIO | None) -> None:
 
 
 def _remove_unmarked(parent: Path) -> None:
-    """Remove folders of our name that hold nothing, or an empty mark: their process was killed as it made them."""
+    """Remove folders of our name that hold nothing but a lock and an empty mark: their process was killed as it made them."""
     for folder in parent.glob(f"{PREFIX}*"):
         if has_our_name(folder) and read_mark(folder) is None:
             with suppress(OSError):
-                if {path.name: path.stat().st_size for path in folder.iterdir()} == {MARK: 0}:
-                    (folder / MARK).unlink()
-                folder.rmdir()
+                sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+                if sizes.keys() <= {LOCK, MARK} and not sizes.get(MARK):
+                    for name in sizes:
+                        (folder / name).unlink()
+                    folder.rmdir()
 
 
 def _remove_leftovers(folder: Path) -> None:

@@ -31,7 +31,7 @@ def resolve_target(bundle: str | Path) -> Path:
         target = Path(bundle).resolve()
         with suppress(FileNotFoundError):
             target.lstat()
-    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop of links; ValueError: a null character
+    except (OSError, RuntimeError, TypeError, ValueError) as error:  # RuntimeError: a loop of links; ValueError: a null character
         reason = getattr(error, "strerror", None) or error
         raise ExportError(f"{str(bundle)!r} can't be made: {reason}: choose another name") from None
     return target
@@ -53,6 +53,8 @@ def check_target(target: Path, force: bool | None) -> None:
     except (OSError, UnicodeDecodeError, BundleError) as error:
         reason = "" if isinstance(error, OSError) else f" ({error})"
         raise ExportError(f"{str(target)!r} exists and is not a bundle, so --force won't replace it{reason}") from error
+    if not os.access(target, os.W_OK):
+        raise ExportError(f"{str(target)!r} is write-protected, so --force won't replace it")
     for name in _other_files(target, manifest):
         raise ExportError(f"{str(target)!r} holds {name!r}, which is not part of that bundle: move it away, then use --force")
 

@@ -75,13 +75,13 @@ def _write_bundle(
     opened: Bundle, scheme: Scheme, folder: Path, calibration: Calibration, score: Scoring | None, progress: Progress
 ) -> QuantizationReport:
     """Write the whole bundle."""
-    _link_files(opened, folder)
+    copied = _place_files(opened, folder)
     models = _quantize(opened, scheme, folder, calibration, progress)
     manifest = _manifest(opened, _write_graphs(opened, models, folder), scheme, folder)
     report = measure(opened, Bundle(folder, manifest), [*models], scheme.name, calibration, progress, score)
     write_whole(folder / REPORT, report.to_json())
     write_manifest(folder, replace(manifest, files=(*manifest.files, file_spec(folder, REPORT))))
-    return report
+    return replace(report, copied=copied)
 
 
 def _scheme(scheme: str | Scheme) -> Scheme:
@@ -107,10 +107,11 @@ def _check(bundle: Bundle, scheme: Scheme) -> None:
         )
 
 
-def _link_files(bundle: Bundle, staging: Path) -> None:
+def _place_files(bundle: Bundle, staging: Path) -> tuple[str, ...]:
+    """Put the bundle's files into the new one. Returns those that were copied."""
     graphs = [name for graph in bundle.manifest.graphs for name in (graph.file, graph.inlined) if name is not None]
-    for name in (*graphs, *(spec.file for spec in bundle.manifest.files)):
-        place(bundle.path / name, staging / name)
+    names = (*graphs, *(spec.file for spec in bundle.manifest.files))
+    return tuple(name for name in names if place(bundle.path / name, staging / name))
 
 
 def _quantize(

@@ -63,6 +63,7 @@ class QuantizationReport:
     """The content of `quantization.json`.
 
     scores: the caller's scores before and after; None without a scoring.
+    copied: unchanged files that had to be copied because no link was possible; not in the JSON.
     """
 
     scheme: str
@@ -71,6 +72,7 @@ class QuantizationReport:
     size_px: int
     steps: int
     scores: tuple[float, float] | None = None
+    copied: tuple[str, ...] = ()
 
     def table(self) -> str:
         """The report as text: a line for each component, drawing and score."""
@@ -78,11 +80,14 @@ class QuantizationReport:
         rows += map(_drawing_line, self.drawings)
         if self.scores is not None:
             rows.append(f"{'drawn rightly':<20}{'':>9}{self.scores[0]:>13.1%}{self.scores[1]:>13.1%}")
+        if self.copied:
+            rows.append(f"copied, because another filesystem allows no link: {', '.join(self.copied)}")
         return "\n".join(rows)
 
     def to_json(self) -> str:
         """The report as JSON; an error that isn't finite is null."""
         report = asdict(self)
+        del report["copied"]
         for row in (*report["components"], *report["drawings"]):
             error = row["relative_error"]
             row["relative_error"] = error if error is not None and math.isfinite(error) else None

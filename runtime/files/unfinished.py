@@ -1,8 +1,8 @@
 """The folder in which a new folder is written before it gets its name: it lies beside that name, the target, and bears a mark.
 
     omnigen2-unfinished-<32 hexadecimal digits>/
-        job.json       the mark: the kind of work, the target, the source, all options; written first, removed last
         lock           locked by the process at work; holds its number and since when
+        job.json       the mark: the kind of work, the target, the source, a hash of all options; removed last
         progress.json  what a later run of the same job can take over
         replacing      there while an existing folder is being replaced
         old/           the existing folder, renamed away where two folders can't be exchanged in one step
@@ -64,5 +64,5 @@ def unfinished_hint(path: Path) -> str:
         return ""
     for each in found:
         if (each / OLD).is_dir():
-            return f": it was being replaced when that was stopped; {again}, or rename {str(each / OLD)!r} back"
-    return f": it is unfinished, in {str(found[0])!r}; {again}" if found else ""
+            return f": it was being replaced when that was stopped; {again}, or rename {each.name}/{OLD} back"
+    return f": it is unfinished, in {found[0].name} beside it; {again}" if found else ""

@@ -20,6 +20,7 @@ from omnigen2_rt.exporter.weights import placement
 from omnigen2_rt.runtime.bundle import CALIBRATION, Bundle
 from omnigen2_rt.runtime.errors import BundleError, ExportError
 from omnigen2_rt.runtime.files.writing import PARTIAL
+from omnigen2_rt.runtime.manifest import MANIFEST
 from tests.commands.processes import SHARED_GRAPHS
 from tests.exporter.checkpoints import FEW, TRANSFORMER, A, B
 
@@ -130,3 +131,69 @@ def test_materialized_weights_are_in_the_graphs_own_type(tmp_path: Path) -> None
     external = [t for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
     assert external and {tensor.data_type for tensor in external} == {onnx.TensorProto.FLOAT16}
     assert (tmp_path / "bundle" / "transformer" / "fp16.safetensors").is_file()
+
+
+def test_export_at_the_same_time_as_another_is_refused_and_says_who_is_at_work(tmp_path: Path) -> None:
+    """Both wrote into one folder: the bundle had the name of one checkpoint and the weights of the other."""
+    bundle = tmp_path / "bundle"
+    errors = []
+
+    def second(done: int, total: int, what: str) -> None:
+        with pytest.raises(ExportError) as caught:
+            export_bundle(B, bundle, precisions=("fp32",), components=FEW)
+        errors.append(str(caught.value))
+
+    export_bundle(A, bundle, precisions=("fp32",), components=FEW, progress=second)
+    assert len(errors) == 4 and all(error.startswith(f"process {os.getpid()}, since ") for error in errors)
+    assert Bundle.open(bundle).manifest.source == A.name and (bundle / TRANSFORMER).samefile(A / TRANSFORMER)
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_export_of_a_folder_named_partial_leaves_it_whole(tmp_path: Path) -> None:
+    """`<target>.partial` was taken for an unfinished bundle and deleted: the very checkpoint."""
+    checkpoint = tmp_path / "model.partial"
+    shutil.copytree(B, checkpoint)
+    export_bundle(checkpoint, tmp_path / "model", precisions=("fp32",), components=FEW)
+    assert (checkpoint / TRANSFORMER).read_bytes() == (B / TRANSFORMER).read_bytes()
+
+
+def flip_a_byte(file: Path) -> None:
+    with file.open("r+b") as opened:
+        opened.seek(-1, os.SEEK_END)
+        last = opened.read(1)[0]
+        opened.seek(-1, os.SEEK_END)
+        opened.write(bytes([last ^ 1]))
+
+
+def replace_by_another(file: Path) -> None:
+    shutil.copyfile(file, file.with_suffix(".new"))
+    flip_a_byte(file.with_suffix(".new"))
+    os.replace(file.with_suffix(".new"), file)
+
+
+@pytest.mark.parametrize("change", [flip_a_byte, replace_by_another, Path.unlink], ids=lambda change: change.__name__)
+def test_export_of_a_checkpoint_that_changes_meanwhile_makes_no_bundle(tmp_path: Path, change: Any) -> None:
+    """It ended as a whole bundle of neither the checkpoint before nor the one after."""
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(B, checkpoint)
+
+    def meanwhile(done: int, total: int, what: str) -> None:
+        if done == 1:
+            change(checkpoint / TRANSFORMER)
+
+    with pytest.raises(ExportError, match="changed while it was exported|No such file"):
+        export_bundle(checkpoint, tmp_path / "bundle", precisions=("fp32",), components=FEW, progress=meanwhile)
+    assert not (tmp_path / "bundle").exists() and not list(tmp_path.rglob(MANIFEST))
+
+
+def test_copy_of_weights_that_differs_from_the_original_makes_no_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaging(source: Path, target: Path) -> None:
+        Path(target).write_bytes(Path(source).read_bytes())
+        flip_a_byte(Path(target))
+
+    monkeypatch.setattr(placement.os, "link", refuse)
+    monkeypatch.setattr(placement, "_reflink", lambda *_: False)
+    monkeypatch.setattr(placement.shutil, "copyfile", damaging)
+    with pytest.raises(ExportError, match=r"safetensors' has changed while it was exported"):
+        export_bundle(A, tmp_path / "bundle", precisions=("fp32",), components=FEW)
+    assert not (tmp_path / "bundle").exists()
