@@ -45,8 +45,8 @@ def refusal(bundle: Path) -> str:
 
 
 OUTSIDE = (
-    "../outside", "a/../../outside", "/etc/passwd", "//host/share", "C:\\file", "c:file", "a\\b", "a\0b", "a//b", "./a", "a/.", "a/",
-    ".", "..", "", " ", "x/" * 501 + "x", "é" * 128, "a\u202eb", "a./b", "a /b",
+    "../outside", "a/../../outside", "/etc/passwd", "//host/share", "C:\\file", "c:file", "a\\b", "a\0b", "a//b", "./a", "a/.",
+    "a/", ".", "..", "", " ", "x/" * 501 + "x", "é" * 128, "a\u202eb", "a./b", "a /b",
 )  # fmt: skip
 GRAPHS_OUTSIDE = ("../a.onnx", "/a.onnx", "a\\b.onnx", "b/../../a.onnx", "C:a.onnx", "a.xml", "a.ort", "a")
 
@@ -93,7 +93,7 @@ def test_name_of_a_file_that_the_runtime_writes_is_refused(bundle: Path, name: s
         (lambda m: m["graphs"][0].update(inlined="b.onnx"), "graphs[0] has one of inlined and inlined_sha256"),
         (lambda m: m["graphs"][0].update(component="../x"), "graphs[0].component is '../x'; allowed is a name"),
     ],
-    ids=["no graphs", "a file twice", "other case", "a graph's file twice", "a graph twice", "no tokenizer", "no hash", "component"],
+    ids=["none", "a file twice", "other case", "a graph's file twice", "a graph twice", "no tokenizer", "no hash", "component"],
 )
 def test_listing_that_contradicts_itself_is_refused(bundle: Path, edit: Edit, message: str) -> None:
     """A twin without a hash was trusted, and deleted in place of a temporary file; a component named a cache's files."""
@@ -130,7 +130,9 @@ def test_bundle_in_a_hubs_cache_opens(bundle: Path, tmp_path: Path) -> None:
     Bundle.open(snapshot).verify()
 
 
-LOCATIONS = ("../outside", "/etc/passwd", "*/_ORT_MEM_ADDR_/*", "unlisted", "", ".", "lm_head.fp32.onnx", "./" + WEIGHTS, MANIFEST)
+LOCATIONS = (
+    "../outside", "/etc/passwd", "*/_ORT_MEM_ADDR_/*", "unlisted", "", ".", "lm_head.fp32.onnx", "./" + WEIGHTS, MANIFEST,
+)  # fmt: skip
 
 
 def put_graph(bundle: Path, graph: bytes) -> None:
@@ -177,7 +179,9 @@ def test_manifest_that_is_none_gives_one_line(bundle: Path, content: bytes, mess
 
 
 @pytest.mark.parametrize("name", [MANIFEST, WEIGHTS, "lm_head.fp32.onnx", "processor/tokenizer.json"])
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)], ids=["FIFO", "folder", "device"])
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)], ids=["FIFO", "folder", "device"]
+)
 def test_file_that_is_not_a_regular_one_is_refused_at_once(bundle: Path, name: str, make: Callable[[Path], None]) -> None:
     """A FIFO hung, and a device gave bytes without end."""
     (bundle / name).unlink()
