@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import one_line
-from .json_text import parse_object
+from .json_text import LFS_POINTER, parse_object
 from .reading import open_regular
 from .schema import shown
 
@@ -77,6 +77,8 @@ def read_header(path: Path) -> dict[str, TensorLocation]:
             size = file.seek(0, 2)
             file.seek(0)
             prefix = file.read(8)
+            if prefix == LFS_POINTER[:8] and file.read(len(LFS_POINTER) - 8) == LFS_POINTER[8:]:
+                raise HeaderError(f"{path} is a git-lfs pointer: fetch the file itself (git lfs pull)")
             length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
             if length > min(size - 8, MAX_HEADER_BYTES):
                 raise HeaderError(f"{path} is truncated or no safetensors file: its {size} bytes hold no whole header")

@@ -189,6 +189,12 @@ def test_file_that_is_not_a_regular_one_is_refused_at_once(bundle: Path, name: s
     assert "can't be read: " in (message := refusal(bundle)) or "is a link to '/dev/zero', outside the bundle" in message
 
 
+@pytest.mark.parametrize("name", [MANIFEST, WEIGHTS, "lm_head.fp32.onnx", "processor/tokenizer.json"])
+def test_bundle_cloned_without_git_lfs_says_so(bundle: Path, name: str) -> None:
+    (bundle / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3169968\n")
+    assert "is a git-lfs pointer: fetch the file itself (git lfs pull)" in refusal(bundle)
+
+
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b", "\ud800", "", "missing/deep"], ids=ascii)
 def test_folder_whose_name_cannot_be_one_gives_one_line(name: str, tmp_path: Path) -> None:
     with pytest.raises(BundleError) as caught:
