@@ -313,7 +313,11 @@ def _upgraded(data: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(graphs, list):
         return data
     upgraded = [
-        {**TRAITS_BEFORE_2.get(str(graph.get("component")), {}), **graph} if isinstance(graph, dict) else graph
+        {**traits, **graph} if isinstance(graph, dict) and (traits := _traits_before_2(graph.get("component"))) else graph
         for graph in graphs
     ]
     return {**data, "format_version": FORMAT_VERSION, "graphs": upgraded}
+
+
+def _traits_before_2(component: Any) -> dict[str, bool]:
+    return TRAITS_BEFORE_2.get(component, {}) if isinstance(component, str) else {}

@@ -80,6 +80,8 @@ def read_header(path: Path) -> dict[str, TensorLocation]:
                 raise ValueError(f"{path} is a git-lfs pointer: fetch the file itself (git lfs pull)")
             file.seek(0)
             prefix = file.read(8)
+            if prefix == LFS_POINTER[:8] and file.read(len(LFS_POINTER) - 8) == LFS_POINTER[8:]:
+                raise HeaderError(f"{path} is a git-lfs pointer: fetch the file itself (git lfs pull)")
             length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
             if length > min(size - 8, MAX_HEADER_BYTES):
                 raise HeaderError(f"{path} is truncated or no safetensors file: its {size} bytes hold no whole header")

@@ -162,6 +162,8 @@ class LanguageModel:
         """
         most = self.chat.max_context_tokens
         total = max(len(old) + len(new) for old, new in zip(cache.rows, rows, strict=True))
+        if total == 0:
+            raise RequestError("the question has no tokens in the bundle's template: write something")
         if total > most:
             raise RequestError(f"the conversation has {total} tokens; this model reads at most {most}: shorten it or start anew")
         features = pictures or [()] * len(rows)
@@ -174,7 +176,9 @@ class LanguageModel:
         return self._run(cache, rows, block, embeds)
 
     def encode_text(self, ids: Sequence[int]) -> States:
-        """The hidden states (T, Dt) of a text on its own; works for a bundle that can only draw."""
+        """The hidden states (T, Dt) of a text on its own; works for a bundle that can only draw. Raises RequestError for none."""
+        if not ids:
+            raise RequestError("the prompt has no tokens in the bundle's template: write something")
         tokens = Tokens.text(ids)
         block = _padded([tokens], [text_positions(0, len(tokens))])
         return self._run(KVCache(), [tokens], block, self._embeds(block, []))[0][0]

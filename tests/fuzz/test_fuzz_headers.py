@@ -7,11 +7,10 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from random import Random
-from tempfile import mkdtemp
 
 from omnigen2_rt.runtime.files.safetensors_header import read_header
 from tests.fuzz.mutations import mutate_bytes, mutate_json
-from tests.fuzz.suite import CASES, Suite, check_message, record_counts
+from tests.fuzz.suite import CASES, Suite, check_message, record_counts, scratch_folder
 
 HEADER = {
     "__metadata__": {"format": "pt"},
@@ -25,7 +24,7 @@ DATA = bytes(33)
 
 @cache
 def _file() -> Path:
-    return Path(mkdtemp(prefix="omnigen2-fuzz-")) / "model.safetensors"
+    return scratch_folder() / "model.safetensors"
 
 
 def run_case(random: Random | None) -> str:

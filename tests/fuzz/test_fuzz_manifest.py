@@ -7,7 +7,6 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from random import Random
-from tempfile import mkdtemp
 from typing import Any
 
 from PIL import Image
@@ -19,7 +18,7 @@ from omnigen2_rt.runtime.errors import OmniGen2Error
 from omnigen2_rt.runtime.manifest import MANIFEST, Manifest
 from omnigen2_rt.runtime.pipeline import Pipeline
 from tests.fuzz.mutations import mutate_json
-from tests.fuzz.suite import CASES, Suite, check_message, record_counts
+from tests.fuzz.suite import CASES, Suite, check_message, record_counts, scratch_folder
 from tests.fuzz.tiny_bundle import make_tiny_bundle, shape_checking_backend
 
 PICTURE = Image.new("RGB", (70, 40), "red")
@@ -27,8 +26,8 @@ PICTURE = Image.new("RGB", (70, 40), "red")
 
 @cache
 def _bundle() -> tuple[Path, dict[str, Any]]:
-    """The folder of the tiny bundle and its manifest. It lies in a temporary folder of the process."""
-    folder = Path(mkdtemp(prefix="omnigen2-fuzz-")) / "bundle"
+    """The folder of the tiny bundle and its manifest."""
+    folder = scratch_folder() / "bundle"
     folder.mkdir()
     return folder, make_tiny_bundle(folder)
 

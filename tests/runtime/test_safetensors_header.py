@@ -70,7 +70,7 @@ def test_locations_of_empty_tensors_and_metadata_are_sound(tmp_path: Path) -> No
 def test_module_imports_the_standard_library_alone() -> None:
     tree = ast.parse(Path(safetensors_header.__file__).read_text(encoding="utf-8"))
     imported = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    imported = [module for module in imported if module not in ("json_text", "reading")]  # beside it, of the same kind
+    imported = [module for module in imported if module not in ("errors", "json_text", "reading", "schema")]  # of the same kind
     imported += [name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names]
     assert {str(name).partition(".")[0] for name in imported} <= sys.stdlib_module_names
 
@@ -171,3 +171,18 @@ def test_folder_that_is_not_whole_is_refused(tmp_path: Path, make: Callable[[Pat
 def test_only_file_of_another_name_is_taken(tmp_path: Path) -> None:
     write(tmp_path / "diffusion_pytorch_model.fp16.safetensors", {"w": FOUR_FLOATS})
     assert list(tensor_locations(tmp_path)) == ["w"]
+
+
+def test_git_lfs_pointer_says_so(tmp_path: Path) -> None:
+    pointer = tmp_path / "model.safetensors"
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3169968\n")
+    with pytest.raises(ValueError, match=r"model\.safetensors is a git-lfs pointer: fetch the file itself"):
+        read_header(pointer)
+
+
+def test_message_about_a_long_value_is_one_line(tmp_path: Path) -> None:
+    header = json.dumps({"w\n\x1b[2J" * 500: {"dtype": "x" * 5000, "shape": [], "data_offsets": [0, 0]}}).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(ValueError, match="model.safetensors: tensor") as caught:
+        read_header(tmp_path / "model.safetensors")
+    assert len(str(caught.value)) <= 300 and str(caught.value).isprintable()

@@ -70,3 +70,54 @@ def test_tokenizer_without_a_token_says_so() -> None:
 def test_tokenizer_of_text_that_is_no_unicode_says_so() -> None:
     with pytest.raises(RequestError, match=r"^this text cannot be tokenized, it is not valid Unicode: 'a\\ud800'$"):
         Tokenizer(file_of("A")).encode("a\ud800")
+
+
+KINDS: dict[str, object] = {
+    "a list": [],
+    "a number": 5,
+    "an empty object": {},
+    "another file": {"architectures": ["Qwen2"], "hidden_size": 5},
+    "a vocabulary of texts": {"version": "1.0", "model": {"type": "BPE", "vocab": {"a": "b"}, "merges": []}},
+    "an unknown model": {"version": "1.0", "model": {"type": "Mystery"}},
+    "merges of what is no token": {"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a b"]}},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tokenizer_of_another_kind_gives_one_line(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(json.dumps(KINDS[kind]))
+    with pytest.raises(BundleError, match=r"^tokenizer '.*tokenizer\.json' cannot be read: "):
+        Tokenizer(tmp_path / "tokenizer.json")
+
+
+def test_tokenizer_that_fails_on_a_text_gives_one_line(tmp_path: Path) -> None:
+    """The library's own exception left the pipeline."""
+    model = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "[UNK]"}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"version": "1.0", "added_tokens": [], "model": model}))
+    tokenizer = Tokenizer(tmp_path / "tokenizer.json")
+    with pytest.raises(BundleError, match=r"^tokenizer '.*' cannot tokenize a text: "):
+        tokenizer.encode("b")
+    with pytest.raises(BundleError, match=r"^tokenizer '.*' cannot decode tokens: "):
+        tokenizer.decode([-1])
+
+
+def test_panic_of_the_library_gives_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A panic of Rust code derives from BaseException, so that `except Exception` let it through; Ctrl-C still does."""
+
+    class PanicException(BaseException):
+        pass
+
+    class Failing:
+        def __init__(self, error: BaseException) -> None:
+            self._error = error
+
+        def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
+            raise self._error
+
+    tokenizer = Tokenizer(file_of("A"))
+    monkeypatch.setattr(tokenizer, "_tokenizer", Failing(PanicException("index out of bounds")))
+    with pytest.raises(BundleError, match="cannot decode tokens: index out of bounds"):
+        tokenizer.decode([1])
+    monkeypatch.setattr(tokenizer, "_tokenizer", Failing(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        tokenizer.decode([1])
