@@ -27,7 +27,8 @@ from .checkpoint import PARTS, Checkpoint
 from .components import COMPONENTS, Component
 from .graphs import component_spec, graph_file, write_component
 from .manifest import TOKENIZER
-from .weights.lora import Lora, check_lora, lora_file, merge_lora
+from .weights.lora import Lora, LoraReport, merge_loras, report_lora
+from .weights.lora_file import PEFT_CONFIG, lora_file
 from .weights.materialize import materialize
 from .weights.placement import place
 from .weights.tensor_file import Locations
@@ -43,6 +44,7 @@ class ExportReport:
 
     resumed_graphs: those taken over from an earlier, killed run.
     copied: weight files that had to be copied because no link was possible.
+    loras: what each merged LoRA changes.
     """
 
     bundle: Path
@@ -50,6 +52,7 @@ class ExportReport:
     resumed_graphs: int
     copied: tuple[str, ...]
     seconds: float
+    loras: tuple[LoraReport, ...] = ()
 
 
 def export_bundle(
@@ -57,7 +60,7 @@ def export_bundle(
     bundle: str | Path,
     *,
     precisions: Sequence[str] = DEFAULT_PRECISIONS,
-    lora: Lora | None = None,
+    lora: Lora | Sequence[Lora] | None = None,
     materialized: bool = False,
     force: bool = False,
     components: Sequence[Component] | None = None,
@@ -65,6 +68,7 @@ def export_bundle(
 ) -> ExportReport:
     """Export a checkpoint (a directory or a Hugging Face id) to a bundle.
 
+    lora: one or several to merge, one after another.
     materialized: also write the weights converted to each precision that isn't the stored one, so that a runtime can map
     them instead of converting at load.
     force: replace an existing bundle.
@@ -79,11 +83,10 @@ def export_bundle(
         staging=staging_folder(bundle),
         precisions=tuple(precisions),
         components=tuple(COMPONENTS if components is None else components),
-        lora=lora,
+        loras=(lora,) if isinstance(lora, Lora) else tuple(lora or ()),
         materialized=materialized,
     )
-    if lora is not None:
-        check_lora(lora.path, job.checkpoint.locations["transformer"])
+    loras = tuple(report_lora(lora, job.checkpoint.locations["transformer"]) for lora in job.loras)
     with disk_errors(job.staging):
         finished = _finished_graphs(job)
         progress(0, job.graph_count, "placing weights")
@@ -97,7 +100,7 @@ def export_bundle(
         publish(job.staging, bundle, replace_existing=force)
     seconds = time.monotonic() - started
     return ExportReport(
-        bundle=bundle, graphs=len(graphs), resumed_graphs=len(finished), copied=tuple(copied), seconds=seconds
+        bundle=bundle, graphs=len(graphs), resumed_graphs=len(finished), copied=tuple(copied), seconds=seconds, loras=loras
     )
 
 
@@ -107,7 +110,7 @@ class _Job:
     staging: Path
     precisions: tuple[str, ...]
     components: tuple[Component, ...]
-    lora: Lora | None
+    loras: tuple[Lora, ...]
     materialized: bool
 
     @property
@@ -122,10 +125,15 @@ class _Job:
             "weights": {str(path): [path.stat().st_size, header_hash(path)] for path in files},
             "configs": {part: repr(getattr(self.checkpoint, part)) for part in (*PARTS, "vision")},
             "precisions": list(self.precisions),
-            "lora": self.lora and [str(self.lora.path), self.lora.scale, file_hash(lora_file(self.lora.path))],
+            "loras": [[str(lora.path), lora.scale, *_lora_hashes(lora_file(lora.path))] for lora in self.loras],
             "materialized": self.materialized,
             "tools": _tool_versions(),
         }
+
+
+def _lora_hashes(file: Path) -> list[str]:
+    """The hashes of a LoRA's file, and of PEFT's settings where they lie beside it."""
+    return [file_hash(path) for path in (file, file.with_name(PEFT_CONFIG)) if path.is_file()]
 
 
 def _tool_versions() -> dict[str, str]:
@@ -171,9 +179,9 @@ def _place_weights(job: _Job) -> tuple[list[str], Locations]:
         part: {name: replace(location, path=targets[location.path]) for name, location in tensors.items()}
         for part, tensors in job.checkpoint.locations.items()
     }
-    if job.lora is not None:
+    if job.loras:
         target = job.staging / "transformer" / "merged_lora.safetensors"
-        locations["transformer"] = merge_lora(job.lora.path, job.lora.scale, locations["transformer"], target)
+        locations["transformer"] = merge_loras(job.loras, locations["transformer"], target, job.precisions)
     return copied, locations
 
 
