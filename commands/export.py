@@ -17,8 +17,10 @@ def export(
     checkpoint: Annotated[str, typer.Argument(help="A checkpoint's folder, or a Hugging Face id.")],
     bundle: Annotated[Path, typer.Argument(help="The folder to make.")],
     precision: Annotated[list[str] | None, typer.Option(help="fp32, fp16 or bf16; may be repeated.")] = None,
-    lora: Annotated[Path | None, typer.Option(help="A LoRA file (or folder) to merge.")] = None,
-    lora_scale: Annotated[float | None, typer.Option(help="The factor of the LoRA's change; 1 by default.")] = None,
+    lora: Annotated[list[Path] | None, typer.Option(help="A LoRA file (or folder) to merge; may be repeated.")] = None,
+    lora_scale: Annotated[
+        list[float] | None, typer.Option(help="The factor of the LoRA's change, 1 by default; one for each --lora.")
+    ] = None,
     materialize: Annotated[bool, typer.Option(help="Also write the weights converted to each precision.")] = False,
     force: Annotated[bool, typer.Option(help="Replace an existing bundle.")] = False,
 ) -> None:
@@ -27,14 +29,17 @@ def export(
     from ..exporter.export import DEFAULT_PRECISIONS, export_bundle
     from ..exporter.weights.lora import Lora
 
-    if lora is None and lora_scale is not None:
+    paths, scales = lora or [], lora_scale or [1.0] * len(lora or [])
+    if lora_scale and not paths:
         raise OmniGen2Error("--lora-scale belongs to --lora")
+    if len(scales) != len(paths):
+        raise OmniGen2Error(f"{len(paths)} --lora and {len(scales)} --lora-scale: give each LoRA its scale, in the same order")
     bar = ProgressLine()
     report = export_bundle(
         checkpoint,
         bundle,
         precisions=precision or DEFAULT_PRECISIONS,
-        lora=None if lora is None else Lora(path=lora, scale=1.0 if lora_scale is None else lora_scale),
+        lora=[Lora(path=path, scale=scale) for path, scale in zip(paths, scales, strict=True)],
         materialized=materialize,
         force=force,
         progress=bar.show,
@@ -42,6 +47,8 @@ def export(
     bar.end()
     resumed = f", {report.resumed_graphs} of them from an earlier run" if report.resumed_graphs else ""
     say_lines(f"{report.bundle}: {report.graphs} graphs{resumed}, {report.seconds:.0f} s")
+    for merged in report.loras:
+        say_lines(str(merged))
     if report.copied:
         say_lines(f"copied, because another filesystem allows no link: {', '.join(report.copied)}")
 

@@ -1,7 +1,7 @@
 """The child process for what a checkpoint's author wrote as a program: the chat template, and the tokenizer's expressions.
 
-A script, run by `bounded.py`; it imports nothing of this package. It limits its own processor time and memory where the system can,
-reads a JSON object from stdin and writes another to stdout: `{"result": …}`, or `{"error": a sentence's end}`.
+A script, run by `bounded.py`; it imports nothing of this package. It limits its own processor time and memory where the system
+can, reads a JSON object from stdin and writes another to stdout: `{"result": …}`, or `{"error": a sentence's end}`.
 """
 
 from __future__ import annotations
@@ -48,10 +48,11 @@ def render(template: str, conversations: Sequence[tuple[list[dict[str, str]], bo
     """
     clock = Clock()
     compiled = _environment(clock).from_string(template)
+    variables = {**variables, "tools": None, "documents": None}
 
     def texts() -> list[str]:
         return [
-            _text(compiled.generate(**variables, messages=messages, tools=None, documents=None, add_generation_prompt=answer_next))
+            _text(compiled.generate(**variables, messages=messages, add_generation_prompt=answer_next))
             for messages, answer_next in conversations
         ]
 

@@ -21,8 +21,8 @@ PLACEHOLDER = "{prompt}"
 ANSWER = "{answer}"
 QUESTION = "{question}"
 PROBES = (
-    "", "  a cat \n", "\n\nA Red CAT\n\n", "{{ 1 + 1 }} {% raw %} {# x #}", "'\"<b>&amp;\\n\\", "<think>a</think>b</s>", "ÄÖ 猫  é\te\u0301",
-    "a long text of many words. " * 200, "system", "x\ny\n\n\n-  z", "https://a.b/c?d=e&f", "12,345.6",
+    "", "  a cat \n", "\n\nA Red CAT\n\n", "{{ 1 + 1 }} {% raw %} {# x #}", "'\"<b>&amp;\\n\\", "<think>a</think>b</s>",
+    "ÄÖ 猫  é\te\u0301", "a long text of many words. " * 200, "system", "x\ny\n\n\n-  z", "https://a.b/c?d=e&f", "12,345.6",
 )  # fmt: skip
 """Texts that a template's filters (trim, lower, tojson, escape, truncate, replace, …) would change."""
 
@@ -92,8 +92,8 @@ def _filled_in(source: Path, rendered: Sequence[str]) -> str:
     for probe, text in zip(PROBES, others, strict=True):
         if text != template.replace(PLACEHOLDER, probe):
             raise ExportError(
-                f"the chat template of {source} changes a prompt such as {probe[:20]!r} (by a filter such as trim, or a condition); "
-                "an exported prompt holds the text as it is: take that out of the template"
+                f"the chat template of {source} changes a prompt such as {probe[:20]!r} (by a filter such as trim, or a "
+                "condition); an exported prompt holds the text as it is: take that out of the template"
             )
     return template
 
@@ -131,7 +131,7 @@ def _default(file: Path, stored: Any) -> str | None:
         stored = {name: text for name, text in pairs if isinstance(name, str)}
     if isinstance(stored, dict):
         if "default" not in stored:
-            raise ExportError(f"{file} names the chat templates {', '.join(map(str, stored)) or 'of none'}; one named default is missing")
+            raise ExportError(f"{file} has chat templates, {', '.join(stored)}, of which none is named default")
         stored = stored["default"]
     if stored is not None and not isinstance(stored, str):
         raise ExportError(f"{file} has a chat_template that is neither a text nor an object of named texts")

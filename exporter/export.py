@@ -27,7 +27,8 @@ from .graphs import component_spec, graph_file, write_component
 from .manifest import TOKENIZER
 from .staging import Staging, Work, open_staging, prepare_target
 from .target import check_replaceable
-from .weights.lora import Lora, check_lora, lora_file, merge_lora
+from .weights.lora import Lora, LoraReport, merge_loras, report_lora
+from .weights.lora_file import PEFT_CONFIG, lora_file
 from .weights.materialize import materialize
 from .weights.placement import place
 from .weights.tensor_file import Locations
@@ -42,6 +43,7 @@ class ExportReport:
 
     resumed_graphs: those taken over from an earlier, killed run.
     copied: weight files that had to be copied because no link was possible.
+    loras: what each merged LoRA changes.
     """
 
     bundle: Path
@@ -49,6 +51,7 @@ class ExportReport:
     resumed_graphs: int
     copied: tuple[str, ...]
     seconds: float
+    loras: tuple[LoraReport, ...] = ()
 
 
 def export_bundle(
@@ -56,7 +59,7 @@ def export_bundle(
     bundle: str | Path,
     *,
     precisions: Sequence[str] = DEFAULT_PRECISIONS,
-    lora: Lora | None = None,
+    lora: Lora | Sequence[Lora] | None = None,
     materialized: bool = False,
     force: bool = False,
     components: Sequence[Component] | None = None,
@@ -64,6 +67,7 @@ def export_bundle(
 ) -> ExportReport:
     """Export a checkpoint (a directory or a Hugging Face id) to a bundle.
 
+    lora: one or several to merge, one after another.
     materialized: also write the weights converted to each precision that isn't the stored one, so that a runtime can map
     them instead of converting at load.
     force: replace an existing bundle, which must lie apart from what is exported.
@@ -77,11 +81,10 @@ def export_bundle(
         checkpoint=Checkpoint.open(checkpoint),
         precisions=tuple(precisions),
         components=tuple(COMPONENTS if components is None else components),
-        lora=lora,
+        loras=(lora,) if isinstance(lora, Lora) else tuple(lora or ()),
         materialized=materialized,
     )
-    if lora is not None:
-        check_lora(lora.path, job.checkpoint.locations["transformer"])
+    loras = tuple(report_lora(lora, job.checkpoint.locations["transformer"]) for lora in job.loras)
     with disk_errors(target):
         check_replaceable(target, job.reads())
         work = Work("export", target, str(checkpoint), job.reads(), job.description(), force)
@@ -91,7 +94,7 @@ def export_bundle(
             staging.publish()
     seconds = time.monotonic() - started
     return ExportReport(
-        bundle=Path(bundle), graphs=graphs, resumed_graphs=len(finished), copied=copied, seconds=seconds
+        bundle=Path(bundle), graphs=graphs, resumed_graphs=len(finished), copied=copied, seconds=seconds, loras=loras
     )
 
 
@@ -100,7 +103,7 @@ class _Job:
     checkpoint: Checkpoint
     precisions: tuple[str, ...]
     components: tuple[Component, ...]
-    lora: Lora | None
+    loras: tuple[Lora, ...]
     materialized: bool
 
     @property
@@ -109,7 +112,7 @@ class _Job:
 
     def reads(self) -> list[Path]:
         """The files and folders that are read."""
-        return [self.checkpoint.path, *self.checkpoint.weight_files(), *([] if self.lora is None else [self.lora.path])]
+        return [self.checkpoint.path, *self.checkpoint.weight_files(), *(lora.path for lora in self.loras)]
 
     def description(self) -> dict[str, object]:
         """Identifies the job, as its files are now: a weight file by path, size, time and header, a LoRA by its content."""
@@ -117,7 +120,7 @@ class _Job:
             "weights": {str(path.resolve()): _identity(path) for path in self.checkpoint.weight_files()},
             "configs": {part: repr(getattr(self.checkpoint, part)) for part in (*PARTS, "vision")},
             "precisions": list(self.precisions),
-            "lora": self.lora and [str(self.lora.path), self.lora.scale, file_hash(lora_file(self.lora.path))],
+            "loras": [[str(lora.path), lora.scale, *_lora_hashes(lora_file(lora.path))] for lora in self.loras],
             "materialized": self.materialized,
             "tools": _tool_versions(),
         }
@@ -126,6 +129,11 @@ class _Job:
 def _identity(weights: Path) -> list[object]:
     status = weights.stat()
     return [status.st_size, status.st_mtime_ns, header_hash(weights)]
+
+
+def _lora_hashes(file: Path) -> list[str]:
+    """The hashes of a LoRA's file, and of PEFT's settings where they lie beside it."""
+    return [file_hash(path) for path in (file, file.with_name(PEFT_CONFIG)) if path.is_file()]
 
 
 def _tool_versions() -> dict[str, str]:
@@ -191,9 +199,9 @@ def _place_weights(job: _Job, folder: Path) -> tuple[list[str], Locations]:
         part: {name: replace(location, path=targets[location.path]) for name, location in tensors.items()}
         for part, tensors in job.checkpoint.locations.items()
     }
-    if job.lora is not None:
+    if job.loras:
         target = folder / "transformer" / "merged_lora.safetensors"
-        locations["transformer"] = merge_lora(job.lora.path, job.lora.scale, locations["transformer"], target)
+        locations["transformer"] = merge_loras(job.loras, locations["transformer"], target, job.precisions)
     return copied, locations
 
 

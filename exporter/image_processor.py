@@ -75,11 +75,10 @@ def _channels(file: Path, stored: dict[str, Any], name: str, low: float, high: f
 
 def _filter(file: Path, stored: dict[str, Any]) -> int:
     value = stored.get("resample")
-    if isinstance(value, str):
-        value = FILTERS.get(value.lower().rpartition(".")[2])
-    if type(value) is not int or value not in FILTERS.values():
-        raise ExportError(f"{file} has resample={stored.get('resample')!r}; a number from 0 to 5 or one of {', '.join(FILTERS)} is allowed")
-    return value
+    number = FILTERS.get(value.lower().rpartition(".")[2]) if isinstance(value, str) else value
+    if type(number) is not int or number not in FILTERS.values():
+        raise ExportError(f"{file} has resample={value!r}; a number from 0 to 5 or one of {', '.join(FILTERS)} is allowed")
+    return number
 
 
 def _check_patches(file: Path, parameters: ImageProcessorParameters, vision: VisionConfig) -> None:
@@ -90,5 +89,6 @@ def _check_patches(file: Path, parameters: ImageProcessorParameters, vision: Vis
         "merge_size": vision.spatial_merge_size,
     }
     for name, expected in pairs.items():
-        if getattr(parameters, name) != expected:
-            raise ExportError(f"{file} has {name}={getattr(parameters, name)}; the vision encoder of mllm/config.json has {expected}")
+        value = getattr(parameters, name)
+        if value != expected:
+            raise ExportError(f"{file} has {name}={value}; the vision encoder of mllm/config.json has {expected}")

@@ -51,7 +51,7 @@ def read_text(path: Path) -> str:
 
 
 def number_in(path: Path, config: dict[str, Any], key: str, low: float, high: float, default: float | None = None) -> float:
-    """A number of a file's object, `default` where there is none. Raises ExportError, naming file and key, for any other value."""
+    """A number of a file's object, `default` where there is none. Raises ExportError, naming file and key, for another value."""
     value = config.get(key)
     if value is None and default is not None:
         return default

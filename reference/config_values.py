@@ -1,11 +1,11 @@
-"""Checks the values of a network's config, so that no number of a file becomes a network that can't exist or takes minutes to build."""
+"""Checks the values of a network's config: no number of a file becomes a network that can't exist or takes minutes to build."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, TypeGuard, get_args, get_origin, get_type_hints
 
 Range = tuple[float, float]
 ANY_COUNT: Range = (1, 2**24)
@@ -49,7 +49,7 @@ def _check(name: str, value: Any, kind: Any, allowed: Range | None) -> None:
         raise ValueError(f"{name}={value!r} must be a number from {(allowed or POSITIVE)[0]:g} to {(allowed or POSITIVE)[1]:g}")
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[int | float]:
     """Whether a value of JSON is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
