@@ -38,7 +38,9 @@ def generate(
     max_prompt_tokens: Annotated[int, typer.Option(help="Longer prompts are cut.")] = DEFAULTS["max_prompt_tokens"],
     max_pixels: Annotated[int, typer.Option(help="The largest area drawn.")] = DEFAULTS["max_pixels"],
     max_input_side: Annotated[int, typer.Option(help="Pixels of an input.")] = DEFAULTS["max_input_side_px"],
-    align_size: Annotated[bool, typer.Option(help="Take a single input image's size.")] = DEFAULTS["align_size"],
+    align_size: Annotated[
+        bool | None, typer.Option(help="Take a single input image's size; by default where none is given.")
+    ] = DEFAULTS["align_size"],
     cache: Annotated[str | None, typer.Option(help="teacache or taylorseer: faster, a little different.")] = None,
     tea_threshold: Annotated[float | None, typer.Option(help="TeaCache: higher skips more.")] = None,
     out: Annotated[Path, typer.Option(help="The picture's file; with several, -0, -1, … is added.")] = Path("out.png"),
@@ -48,7 +50,7 @@ def generate(
     memory_limit: MemoryLimit = None,
 ) -> None:
     """Draw a picture from words, edit one, or combine several."""
-    from ..runtime.images.png import save_png
+    from .output import Picture, save_all
 
     request = Request(
         prompt=prompt,
@@ -77,10 +79,13 @@ def generate(
         total = steps if request.timesteps is None else len(request.timesteps)
         result = pipeline.generate(request, on_step=lambda step: bar.show(step.index + 1, total, "drawing"))
         bar.end()
-        parameters = {**_parameters(request), "bundle": Path(bundle).name, **_engine(pipeline)}
-    for index, (picture, name) in enumerate(zip(result.images, names, strict=True)):
-        save_png(picture, name, {**parameters, "index": index})
-        typer.echo(str(name))
+        inputs = {"latents": None if latents is None else _name(latents), "bundle": _name(Path(bundle))}
+        parameters = {**_parameters(request), **inputs, **_engine(pipeline)}
+    for field, tokens in result.cut_tokens.items():
+        limit = f"--max-prompt-tokens {request.max_prompt_tokens}"
+        typer.echo(f"note: the last {tokens} tokens of the {field} were not read; {limit} are", err=True)
+    pictures = [Picture(image=image, parameters={**parameters, "index": k}) for k, image in enumerate(result.images)]
+    save_all(zip(pictures, names, strict=True), lambda name: typer.echo(str(name)))
 
 
 def demo(
@@ -91,15 +96,14 @@ def demo(
 ) -> None:
     """Let the model that ships draw, edit and combine, and put the pictures on one contact sheet."""
     from ..nano.demo import demonstrate
-    from ..runtime.images.png import save_png
+    from .output import Picture, save_all
 
     picture_names(out, 1)
     with open_pipeline("nano", backend, precision, threads, None) as pipeline:
         bar = ProgressLine()
         sheet = demonstrate(pipeline, bar.show)
         bar.end()
-    save_png(sheet, out, {})
-    typer.echo(str(out))
+    save_all([(Picture(image=sheet), out)], lambda name: typer.echo(str(name)))
 
 
 def _engine(pipeline: Pipeline) -> dict[str, str]:
@@ -108,10 +112,14 @@ def _engine(pipeline: Pipeline) -> dict[str, str]:
 
 
 def _parameters(request: Request) -> dict[str, Any]:
-    """A request's fields for the picture's file: enough to draw it again."""
+    """A request's fields for the picture's file: enough to draw it again. Of input images their names, not where they lie."""
     fields = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
-    fields["images"] = [str(image) for image in request.images]
-    fields["latents"] = None if request.latents is None else "given"
+    fields["images"] = [_name(Path(str(image))) for image in request.images]
     if request.cache is not None:
         fields["cache"] = repr(request.cache)
     return fields
+
+
+def _name(path: Path) -> str:
+    """A file's name as valid text."""
+    return path.name.encode("utf-8", "backslashreplace").decode()

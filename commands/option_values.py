@@ -1,10 +1,15 @@
-"""Command-line text as the values that `Request` and `load` take: caches, times, sizes of memory, names of files.
+"""Command-line text as the values that `Request` and `load` take: caches, times, noise, sizes of memory, names of files.
 
 Which values are allowed for a drawing, `Request` says.
 """
 
 from __future__ import annotations
 
+import math
+import os
+import stat
+import tempfile
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.errors import RequestError
+from ..runtime.files.reading import open_regular
 from ..runtime.step_caches import CACHES, CachePolicy, TeaCache
+
+MAX_LATENTS_BYTES = 2**31
+_PROBE_BYTES = 2**20
 
 
 def cache_policy(name: str | None, threshold: float | None) -> CachePolicy | None:
@@ -27,15 +36,15 @@ def cache_policy(name: str | None, threshold: float | None) -> CachePolicy | Non
 
 
 def picture_names(out: Path, count: int) -> list[Path]:
-    """The pictures' files. Raises RequestError, before anything is drawn, where they couldn't be written."""
+    """The files of `count` pictures. Raises RequestError, before anything is drawn, where they couldn't be written."""
     if out.suffix.lower() != ".png":
         raise RequestError(f"--out {str(out)!r} must end in .png")
     if not out.parent.is_dir():
         raise RequestError(f"the folder of --out, {str(out.parent)!r}, does not exist: make it first")
     names = [out] if count == 1 else [out.with_name(f"{out.stem}-{k}{out.suffix}") for k in range(count)]
     for name in names:
-        if name.is_dir():
-            raise RequestError(f"--out {str(name)!r} is a folder: name a file")
+        _check_name(name)
+    _check_folder(out.parent)
     return names
 
 
@@ -48,16 +57,32 @@ def numbers(option: str, text: str) -> tuple[float, ...]:
 
 
 def read_latents(path: Path) -> NDArray[Any]:
-    """A .npy file's array. Raises RequestError where it can't be read."""
+    """A .npy file's array. Raises RequestError where it can't be read, before its memory is taken where it is too large."""
+    name = f"--latents {str(path)!r}"
     try:
-        loaded: NDArray[Any] = np.load(path, allow_pickle=False)
+        with open_regular(path) as file:
+            return _read_array(file)
     except OSError as error:
-        raise RequestError(f"--latents {str(path)!r} can't be read as a .npy file: {error.strerror or error}") from error
-    except ValueError as error:  # numpy's own message would have it unpickled
-        raise RequestError(f"--latents {str(path)!r} can't be read as a .npy file: it holds something else") from error
-    if not isinstance(loaded, np.ndarray):
-        raise RequestError(f"--latents {str(path)!r} holds several arrays: give a .npy file with one")
-    return loaded
+        raise RequestError(f"{name} can't be read as a .npy file: {error.strerror or error}") from error
+    except RequestError as error:
+        raise RequestError(f"{name} {error}") from error
+    except Exception as error:  # numpy's reader facing damaged bytes may raise anything, and its message advises to unpickle
+        raise RequestError(f"{name} can't be read as a .npy file: it holds something else") from error
+
+
+def _read_array(file: BufferedReader) -> NDArray[Any]:
+    """The array of a .npy file. Raises RequestError, which goes after the file's name, for another length than it announces."""
+    version = np.lib.format.read_magic(file)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, is_fortran, dtype = read_header(file)
+    begin = file.tell()
+    there, needed = os.fstat(file.fileno()).st_size - begin, math.prod(shape) * dtype.itemsize
+    if needed != there or dtype.hasobject or min(shape, default=0) < 0:
+        raise RequestError(f"can't be read: an array {shape} of {dtype} is announced, and {there} bytes follow")
+    if needed > MAX_LATENTS_BYTES:
+        raise RequestError(f"can't be read: it holds {needed} bytes; noise has at most {MAX_LATENTS_BYTES}")
+    array: NDArray[Any] = np.frombuffer(file.read(needed), dtype).reshape(shape, order="F" if is_fortran else "C")
+    return array
 
 
 def memory_bytes(text: str | None) -> int | None:
@@ -74,3 +99,26 @@ def memory_bytes(text: str | None) -> int | None:
     if size < 1:
         raise RequestError(f"--memory-limit {text!r} is below the smallest size, 1 byte")
     return size
+
+
+def _check_name(name: Path) -> None:
+    try:
+        is_folder = stat.S_ISDIR(os.stat(name).st_mode)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise RequestError(f"--out can't be {str(name)!r}: {getattr(error, 'strerror', None) or error}") from error
+    if is_folder:
+        raise RequestError(f"--out {str(name)!r} is a folder: name a file")
+
+
+def _check_folder(folder: Path) -> None:
+    """Writes a megabyte there and takes it back: permissions alone don't tell of quotas and full disks."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(_PROBE_BYTES))
+            probe.flush()
+    except OSError as error:
+        raise RequestError(
+            f"nothing can be written into the folder of --out, {str(folder)!r}: {error.strerror or error}"
+        ) from error

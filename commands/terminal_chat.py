@@ -5,18 +5,20 @@ Talks to people through a `say` function and reads through `ask_line`, so that t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from ..runtime.chat.conversation import Conversation
 from ..runtime.chat.exchange import ChatResult
 from ..runtime.chat.reflection import Reflection, Round
 from ..runtime.errors import OmniGen2Error
 from ..runtime.images.captioned_row import captioned_row
-from ..runtime.images.png import save_png
 from ..runtime.request import OnStep, Request
+from .output import Picture, save_all, save_numbered
 from .terminal import ProgressLine
 
 Say = Callable[[str], object]
@@ -25,12 +27,7 @@ HELP = "/image FILE shows a picture with the next question, /new starts anew, /q
 
 def save_pictures(answer: ChatResult, folder: Path) -> list[Path]:
     """The answer's pictures under names that are free in `folder`: picture-1.png, picture-2.png, …"""
-    saved = []
-    for image in answer.images:
-        name = next(path for path in _names(folder) if not path.exists())
-        save_png(image, name, {})
-        saved.append(name)
-    return saved
+    return save_numbered(answer.images, folder)
 
 
 def answer_as_json(answer: ChatResult, files: list[Path]) -> dict[str, Any]:
@@ -120,10 +117,10 @@ def save_rounds(reflection: Reflection, out: Path) -> list[Path]:
         return []
     names = [out.with_name(f"{out.stem}-{k}{out.suffix}") for k in range(len(pictures))]
     sheet = out.with_name(f"{out.stem}-sheet{out.suffix}")
-    for picture, name in zip(pictures, names, strict=True):
-        save_png(picture, name, {})
-    save_png(pictures[reflection.best], out, {"rounds": rounds_as_json(reflection)})
-    save_png(captioned_row(pictures, [_caption(number, done) for number, done in enumerate(reflection.rounds)]), sheet, {})
+    row = captioned_row(pictures, [_caption(number, done) for number, done in enumerate(reflection.rounds)])
+    best = Picture(image=pictures[reflection.best], parameters={"rounds": rounds_as_json(reflection)})
+    rounds = zip(map(_picture, pictures), names, strict=True)
+    save_all([*rounds, (best, out), (_picture(row), sheet)])
     return [out, *names, sheet]
 
 
@@ -140,8 +137,5 @@ def rounds_as_json(reflection: Reflection) -> list[dict[str, Any]]:
     ]
 
 
-def _names(folder: Path) -> Iterator[Path]:
-    number = 1
-    while True:
-        yield folder / f"picture-{number}.png"
-        number += 1
+def _picture(image: Image.Image) -> Picture:
+    return Picture(image=image)

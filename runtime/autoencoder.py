@@ -8,7 +8,7 @@ from PIL import Image
 
 from .components import Components
 from .errors import BackendError
-from .images.pixels import Size, resize_bilinear, to_images, to_pixels
+from .images.pixels import Size, to_pixels, to_resized_images
 
 
 def encode_image(components: Components, image: Image.Image, size: Size) -> NDArray[np.float32]:
@@ -25,4 +25,4 @@ def decode_images(components: Components, latents: NDArray[np.float32], size: Si
     pixels = components.decode_latents(latents / np.float32(vae.scaling_factor) + np.float32(vae.shift_factor))
     if not np.isfinite(pixels).all():
         raise BackendError(f"the decoded picture isn't finite in {components.backend.precision}: try precision fp32")
-    return to_images(resize_bilinear(pixels, size.height_px, size.width_px))
+    return to_resized_images(pixels, size)

@@ -135,9 +135,9 @@ class Components:
         """Copies rotary tables to the device, so that later steps need not."""
         return Rotary(self.backend.to_device(rotary.cos), self.backend.to_device(rotary.sin))
 
-    def close(self) -> None:
-        """Close every component; the next run opens it again."""
-        self.sessions.close()
+    def close(self, for_good: bool = False) -> None:
+        """Close every component. The next run opens it again, or raises RequestError after closing for good."""
+        self.sessions.close(for_good)
 
     def _zeros(self, batch: int, tokens: int) -> DeviceArray:
         shape = (batch, tokens, self.bundle.manifest.transformer.hidden_size)

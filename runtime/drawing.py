@@ -8,7 +8,7 @@ the same as alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -16,15 +16,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .autoencoder import decode_images, encode_image
+from .checks import check_callback
 from .components import Components
 from .denoiser import Conditions, Denoiser
 from .errors import BackendError, RequestError
 from .guidance import Plan, plan_branches
-from .images.loading import load_image
-from .images.pixels import Size, output_size, reference_size
+from .images.loading import ImageSource, load_image
+from .images.pixels import Size, output_size, reference_size, resize_lanczos
 from .manifest import Manifest
 from .noise import gaussian_noise
-from .request import OnStep, Request, Result, Step
+from .request import OnStep, Request, Result, Step, asks_to_stop, check_delivered
 from .schedulers import SCHEDULERS, timesteps
 
 Latents = NDArray[np.float32]
@@ -47,6 +48,7 @@ class Drawing:
         latents: Latents,
         size: Size,
         clock: Clock,
+        cut_tokens: Mapping[str, int],
     ) -> None:
         self._denoiser: Denoiser | None = denoiser
         self._components = denoiser.components
@@ -56,13 +58,14 @@ class Drawing:
         self._latents = latents
         self._size = size
         self._clock = clock
+        self._cut_tokens = cut_tokens
         self._steps: list[Step] = []
         self._result: Result | None = None
 
     @property
     def latents(self) -> Latents:
-        """The latents (B, C, h, w) float32 after the last step; before the first, the noise."""
-        return self._latents
+        """A copy of the latents (B, C, h, w) float32 after the last step; before the first, the noise."""
+        return self._latents.copy()
 
     @property
     def total_steps(self) -> int:
@@ -81,7 +84,8 @@ class Drawing:
         index, before = len(self._steps), self._latents
         timestep = self._schedule[index]
         try:
-            with self._clock.measure("denoising"):
+            # What overflows becomes infinite and is reported below.
+            with self._clock.measure("denoising"), np.errstate(over="ignore", invalid="ignore"):
                 velocity, computed = self._denoiser.velocity(index, float(timestep), before)
                 estimate: Latents = before + (np.float32(1) - timestep) * velocity
                 latents = self._scheduler.step(index, velocity, before)
@@ -95,7 +99,7 @@ class Drawing:
             self.cancel()
             raise
         self._latents = latents
-        step = Step(index=index, timestep=float(timestep), latents=latents, estimate=estimate, computed=computed)
+        step = Step(index=index, timestep=float(timestep), latents=latents.copy(), estimate=estimate, computed=computed)
         self._steps.append(step)
         if len(self._steps) == len(self._schedule):
             self._denoiser = None  # its caches hold device memory
@@ -105,23 +109,25 @@ class Drawing:
         """Take the steps that are left and decode. `on_step(step)` is called after each; if it returns False, drawing stops.
 
         A drawing that was stopped or cancelled before its last step has its latents and steps, and no pictures. Later calls
-        return the same result.
+        return the same result. Raises RequestError where `on_step` is no function, and as `step`.
         """
+        check_callback("on_step", on_step)
         while not self.done:
             step = self.step()
-            if on_step is not None and on_step(step) is False:
+            if on_step is not None and asks_to_stop(on_step(step)):
                 self.cancel()
         if self._result is None:
             pictures: list[Image.Image] = []
             if len(self._steps) == len(self._schedule):
-                with self._clock.measure("decoding"):
+                with self._clock.measure("decoding"), np.errstate(over="ignore", invalid="ignore"):
                     pictures = decode_images(self._components, self._latents, self._size)
             self._result = Result(
                 images=pictures,
-                latents=self._latents,
+                latents=self._latents.copy(),
                 steps=tuple(self._steps),
                 timings=dict(self._clock.seconds),
                 request=self._request,
+                cut_tokens=dict(self._cut_tokens),
             )
         return self._result
 
@@ -130,15 +136,19 @@ class Drawing:
         self._denoiser = None
 
 
-def start_drawing(components: Components, request: Request, encode_branch: EncodeBranch) -> Drawing:
+def start_drawing(
+    components: Components, request: Request, encode_branch: EncodeBranch, cut_tokens: Mapping[str, int] | None = None
+) -> Drawing:
     """Check a request against the bundle and do everything that comes before its first step.
 
-    Raises RequestError where the request doesn't fit the bundle, BackendError where the engine fails.
+    cut_tokens: the result's; `encode_branch` may still add to it. Raises RequestError where the request doesn't fit the bundle,
+    BackendError where the engine fails.
     """
     if not isinstance(request, Request):
         raise RequestError(f"request must be a Request, not {type(request).__name__}")
     manifest, clock = components.bundle.manifest, Clock()
-    images = [load_image(source) for source in request.images]
+    _check_count(manifest, len(request.images))
+    images = [_load_reference(manifest, request, source) for source in request.images]
     size, final = picture_sizes(manifest, request, images)
     latents = starting_latents(manifest, request, size)
     schedule = _schedule(manifest, request, latents)
@@ -149,23 +159,25 @@ def start_drawing(components: Components, request: Request, encode_branch: Encod
         branches = dict.fromkeys(branch for step in plan for branch in step)
         prompts = {branch: encode_branch(branch) for branch in branches}
     with clock.measure("references"):
-        references = [encode_image(components, image, _reference_size(manifest, request, image)) for image in images]
+        references = [encode_image(components, image, Size(*image.size)) for image in images]
     with clock.measure("denoising"):
         conditions = Conditions(prompts=prompts, references=references)
         denoiser = Denoiser(components, request, conditions, plan, latents)
-    return Drawing(denoiser, request, schedule, latents, final, clock)
+    return Drawing(denoiser, request, schedule, latents, final, clock, cut_tokens or {})
 
 
 def picture_sizes(manifest: Manifest, request: Request, images: Sequence[Image.Image]) -> tuple[Size, Size]:
     """The size to draw at and the size to deliver. Raises RequestError for too many input images or too small ones."""
-    most = manifest.transformer.max_references
-    if len(images) > most:
-        raise RequestError(f"{len(images)} images were given; this model takes at most {most}")
-    if len(images) == 1 and request.align_size:
+    _check_count(manifest, len(images))
+    has_size = request.height_px is not None or request.width_px is not None
+    aligns = not has_size if request.align_size is None else request.align_size
+    if len(images) == 1 and aligns:
         size = _reference_size(manifest, request, images[0])
+        check_delivered(*size, request.images_per_prompt)
         return size, size
     own = manifest.vae.sample_px
     final = Size(request.width_px or own, request.height_px or own)
+    check_delivered(*final, request.images_per_prompt)
     return output_size(final.width_px, final.height_px, _token_px(manifest), request.max_pixels), final
 
 
@@ -202,6 +214,17 @@ class Clock:
 def _token_px(manifest: Manifest) -> int:
     """Pixels to a token's side: drawn sizes are multiples of it."""
     return manifest.vae.downscale * manifest.transformer.patch_size
+
+
+def _check_count(manifest: Manifest, images: int) -> None:
+    if images > manifest.transformer.max_references:
+        raise RequestError(f"{images} images were given; this model takes at most {manifest.transformer.max_references}")
+
+
+def _load_reference(manifest: Manifest, request: Request, source: ImageSource) -> Image.Image:
+    """An input image at the size at which it is read: a photograph itself can take a hundred times the memory."""
+    image = load_image(source)
+    return resize_lanczos(image, _reference_size(manifest, request, image))
 
 
 def _reference_size(manifest: Manifest, request: Request, image: Image.Image) -> Size:

@@ -19,6 +19,7 @@ from .chat.conversation import Conversation, OnToken, Turn
 from .chat.exchange import ChatResult, Exchange, answer_together, first_question
 from .chat.reflection import OnRound, Reflection, reflect
 from .chat.settings import ChatSettings
+from .checks import check_callback
 from .components import Components
 from .drawing import Drawing, start_drawing
 from .errors import BackendError, BundleError
@@ -93,16 +94,22 @@ class Pipeline:
         Returns the pictures with their latents and steps; a drawing that was stopped has its steps and no pictures. Raises
         RequestError where the request doesn't fit the bundle, BackendError where the engine fails.
         """
+        check_callback("on_step", on_step)
         return self.start(request).finish(on_step)
 
     def start(self, request: Request) -> Drawing:
         """Start a drawing that is held between two steps; several may be stepped in turn. Raises as `generate`."""
 
-        def encode_branch(branch: str) -> States:
-            text = request.negative_prompt if has_negative_prompt(branch) else request.prompt
-            return self.prompt_encoder.encode(self.prompt_encoder.token_ids(text, request.max_prompt_tokens))
+        cut_tokens: dict[str, int] = {}
 
-        return start_drawing(self.components, request, encode_branch)
+        def encode_branch(branch: str) -> States:
+            field = "negative_prompt" if has_negative_prompt(branch) else "prompt"
+            ids, most = self.prompt_encoder.token_ids(getattr(request, field)), request.max_prompt_tokens
+            if len(ids) > most:
+                cut_tokens[field] = len(ids) - most
+            return self.prompt_encoder.encode(ids[:most])
+
+        return start_drawing(self.components, request, encode_branch, cut_tokens)
 
     def chat(
         self,
@@ -164,11 +171,14 @@ class Pipeline:
         return Exchange(self.prompt_encoder, [first_question(self.prompt_encoder, text, images)], ChatSettings()).states[0]
 
     def close(self) -> None:
-        """Free the engine's memory. The pipeline may be used again; its components are then opened anew."""
+        """Free the engine's memory. The pipeline may be used again; its components are then opened anew.
+
+        The end of a `with` block closes it for good: what runs a component then raises RequestError.
+        """
         self.components.close()
 
     def __enter__(self) -> Pipeline:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
+        self.components.close(for_good=True)

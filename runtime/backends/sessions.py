@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..bundle import Bundle
+from ..errors import RequestError
 from .backend import Backend, DeviceArray, Session, resident_bytes
 
 
@@ -44,19 +45,23 @@ class Sessions:
         self._backend = backend
         self._limit = memory_limit_bytes
         self._open: dict[str, Session] = {}
+        self._is_closed = False
         self.openings: list[Opening] = []
         self.most_bytes = 0
 
     def run(self, component: str, feeds: Mapping[str, DeviceArray | np.ndarray]) -> dict[str, DeviceArray]:
         """Run a component, opening it if need be. Raises BundleError or BackendError where that can't be done."""
+        if self._is_closed:
+            raise RequestError("this pipeline was closed at the end of its `with` block: load the bundle again")
         session = self._open.pop(component, None)
         if session is None:
             session = self._opening(component)
         self._open[component] = session
         return session.run(feeds)
 
-    def close(self) -> None:
-        """Close every session; the next run opens them again."""
+    def close(self, for_good: bool = False) -> None:
+        """Close every session. The next run opens it again, or raises RequestError after closing for good."""
+        self._is_closed = self._is_closed or for_good
         self._open.clear()
 
     @property

@@ -14,9 +14,12 @@ _FLAGS = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a FIFO doe
 def open_regular(path: str | Path) -> BufferedReader:
     """The file, opened for reading. Raises OSError where it can't be opened or is a FIFO, a device or a folder."""
     descriptor = os.open(path, os.O_RDONLY | _FLAGS)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
+        is_folder = stat.S_ISDIR(mode)
+        number, reason = (errno.EISDIR, os.strerror(errno.EISDIR)) if is_folder else (errno.EINVAL, "not a regular file")
+        raise OSError(number, reason, str(path))
     return os.fdopen(descriptor, "rb")
 
 

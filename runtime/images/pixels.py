@@ -14,6 +14,8 @@ from PIL import Image
 
 from ..errors import RequestError
 
+_BAND_PIXELS = 2**20
+
 
 class Size(NamedTuple):
     """A picture's size, in the order of PIL."""
@@ -50,9 +52,14 @@ def _cut(width_px: int, height_px: int, ratio: float, multiple: int, what: str) 
     return size
 
 
+def resize_lanczos(image: Image.Image, size: Size) -> Image.Image:
+    """The image at `size`; one of that size already is copied."""
+    return image.resize(size, Image.Resampling.LANCZOS)
+
+
 def to_pixels(image: Image.Image, size: Size) -> NDArray[np.float32]:
     """An RGB image, resized (Lanczos), as pixels (1, 3, H, W) float32 in [-1, 1]."""
-    resized = image.resize(size, Image.Resampling.LANCZOS)
+    resized = resize_lanczos(image, size)
     pixels = np.asarray(resized, np.float32) / np.float32(255) * np.float32(2) - np.float32(1)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
 
@@ -63,6 +70,23 @@ def to_images(pixels: NDArray[np.floating[Any]]) -> list[Image.Image]:
     return [Image.fromarray(image) for image in np.round(unit * 255).astype(np.uint8).transpose(0, 2, 3, 1)]
 
 
+def to_resized_images(pixels: NDArray[np.floating[Any]], size: Size) -> list[Image.Image]:
+    """Pixels (B, 3, h, w) in [-1, 1] as RGB images of `size`, resized by `resize_bilinear`.
+
+    Works on a band of rows at a time: the size may be far larger than the one that was drawn.
+    """
+    rows = max(1, _BAND_PIXELS // size.width_px)
+    images = []
+    for picture in pixels[:, None]:
+        image = Image.new("RGB", size)
+        for top in range(0, size.height_px, rows):
+            band = range(top, min(top + rows, size.height_px))
+            resized = _resize_axis(_resize_axis(picture, 2, size.height_px, band), 3, size.width_px)
+            image.paste(to_images(resized)[0], (0, top))
+        images.append(image)
+    return images
+
+
 def resize_bilinear(pixels: NDArray[np.float32], height_px: int, width_px: int) -> NDArray[np.float32]:
     """Bilinear resizing without antialiasing, pixel centres at half: PyTorch's interpolate(mode="bilinear").
 
@@ -71,13 +95,16 @@ def resize_bilinear(pixels: NDArray[np.float32], height_px: int, width_px: int) 
     return _resize_axis(_resize_axis(pixels, 2, height_px), 3, width_px)
 
 
-def _resize_axis(pixels: NDArray[np.float32], axis: int, length: int) -> NDArray[np.float32]:
-    old = pixels.shape[axis]
+def _resize_axis(
+    pixels: NDArray[np.float32], axis: int, length: int, part: range | None = None
+) -> NDArray[np.float32]:
+    """The axis resized to `length`, all of it or the part of these indices."""
+    old, part = pixels.shape[axis], part or range(length)
     if old == length:
-        return pixels
+        return pixels.take(part, axis)
     # PyTorch computes the coordinates in float32 with one rounding; in large pictures it shows in the fractions.
     scale = np.float64(np.float32(old / length))
-    centres = np.maximum(((np.arange(length) + 0.5) * scale - 0.5).astype(np.float32), 0)
+    centres = np.maximum(((np.array(part) + 0.5) * scale - 0.5).astype(np.float32), 0)
     low = np.minimum(centres.astype(np.int64), old - 1)
     shape = [-1 if a == axis else 1 for a in range(pixels.ndim)]
     fraction = (centres - low.astype(np.float32)).reshape(shape)

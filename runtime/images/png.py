@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin
 
 from ..errors import RequestError
 from ..files.json_text import parse_object
+from ..files.reading import open_regular
 from ..files.writing import atomic_file
+from .png_chunks import read_text
 
 JSON_CHUNK = "omnigen2"
 TEXT_CHUNK = "parameters"
@@ -31,11 +33,12 @@ def save_png(image: Image.Image, path: str | os.PathLike[str], parameters: Mappi
         text = json.dumps(dict(parameters), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise RequestError(f"parameters cannot be written as JSON: {error}") from error
-    chunks = PngImagePlugin.PngInfo()
-    chunks.add_text(JSON_CHUNK, text)
-    chunks.add_itxt(TEXT_CHUNK, "\n".join(f"{name}: {value}" for name, value in parameters.items()))
+    words = "\n".join(f"{name}: {value}" for name, value in parameters.items())
     target = Path(path)
     try:
+        chunks = PngImagePlugin.PngInfo()
+        chunks.add_text(JSON_CHUNK, text)
+        chunks.add_itxt(TEXT_CHUNK, words)
         with atomic_file(target) as file:
             image.save(file, format="PNG", pnginfo=chunks)
     except (OSError, ValueError) as error:
@@ -50,14 +53,13 @@ def read_parameters(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     name = repr(os.fspath(path))
     try:
-        with Image.open(path, formats=("PNG",)) as image:
-            assert isinstance(image, PngImagePlugin.PngImageFile)
-            text = image.text.get(JSON_CHUNK)
+        with open_regular(os.fsdecode(path)) as file:
+            text = read_text(file, JSON_CHUNK)
     except FileNotFoundError as error:
         raise RequestError(f"{name} does not exist") from error
-    except UnidentifiedImageError as error:
-        raise RequestError(f"{name} is not a PNG file") from error
-    except Exception as error:  # a decoder facing damaged bytes may raise anything
+    except RequestError as error:
+        raise RequestError(f"{name} {error}") from error
+    except (OSError, ValueError) as error:
         raise RequestError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if text is None:
         raise RequestError(f"{name} carries no parameters of a drawing; was it made or re-saved by another program?")

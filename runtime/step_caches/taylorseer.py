@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
-from ..errors import RequestError
+from ..errors import RequestError, shown
 from .policy import DeviceArray
 
 
@@ -20,9 +20,9 @@ from .policy import DeviceArray
 class TaylorSeer:
     """Runs the transformer at the first steps and then at every `interval`-th, and extrapolates in between.
 
-    warmup_steps: runs before the first prediction, 1 or more; more are safer and slower.
-    interval: after the warm-up, every how many steps it runs; 1 or more, 1 never predicts.
-    order: the highest derivative used, 0 (repeat the last output) or more; a bundle says how high it may be, 4 for those made by
+    warmup_steps: runs before the first prediction, 1 to 100,000; more are safer and slower.
+    interval: after the warm-up, every how many steps it runs; 1 to 100,000, 1 never predicts.
+    order: the highest derivative used, 0 (repeat the last output) to 100; a bundle says how high it may be, 4 for those made by
         `omnigen2 export`. Keeps order + 1 outputs a branch in memory.
     """
 
@@ -31,10 +31,13 @@ class TaylorSeer:
     order: int = 4
 
     def __post_init__(self) -> None:
-        for name, least in (("warmup_steps", 1), ("interval", 1), ("order", 0)):
+        for name, least, most in (("warmup_steps", 1, 100_000), ("interval", 1, 100_000), ("order", 0, 100)):
             value = getattr(self, name)
             if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-                raise RequestError(f"TaylorSeer {name}={value!r} is not a whole number of {least} or more")
+                raise RequestError(f"TaylorSeer {name}={shown(value)} is not a whole number of {least} or more")
+            if int(value) > most:
+                raise RequestError(f"TaylorSeer {name}={shown(value)} is above the largest allowed, {most}")
+            object.__setattr__(self, name, int(value))
 
     def check(self, most_blended: int) -> None:
         """Raises RequestError for an order that needs more states than a bundle blends."""

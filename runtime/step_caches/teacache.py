@@ -6,12 +6,11 @@ takes part after step 0 computes then, where the original fails.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 
-from ..errors import RequestError
+from ..errors import RequestError, shown
 from .policy import DeviceArray
 
 PREDICTION_STATES = 3
@@ -21,15 +20,18 @@ PREDICTION_STATES = 3
 class TeaCache:
     """Skips the transformer until the estimated change of its output adds up to `threshold`.
 
-    threshold: 0 or more; higher skips more and strays further. 0.05 skips about a third of the runs.
+    threshold: 0 to 1,000,000; higher skips more and strays further. 0.05 skips about a third of the runs.
     """
 
     threshold: float = 0.05
 
     def __post_init__(self) -> None:
         value = self.threshold
-        if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value) or value < 0:
-            raise RequestError(f"TeaCache threshold={value!r} is not a number of 0 or more; 0.05 is usual")
+        if not isinstance(value, Real) or isinstance(value, bool) or not value >= 0:
+            raise RequestError(f"TeaCache threshold={shown(value)} is not a number of 0 or more; 0.05 is usual")
+        if value > 1_000_000:
+            raise RequestError(f"TeaCache threshold={shown(value)} is above the largest allowed, 1000000; 0.05 is usual")
+        object.__setattr__(self, "threshold", value if type(value) is int else float(value))
 
     def check(self, most_blended: int) -> None:
         """Raises RequestError where a bundle blends fewer than the three states of a prediction."""

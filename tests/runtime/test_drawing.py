@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import Mock
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from omnigen2_rt import BackendError, Drawing, Request, RequestError, Result, TaylorSeer, TeaCache, load
+from omnigen2_rt import BackendError, Drawing, Request, RequestError, Result, Step, TaylorSeer, TeaCache, load
 from omnigen2_rt.runtime.backends.fake import FakeBackend
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.pipeline import Pipeline
@@ -64,7 +65,7 @@ def test_drawing_shows_its_noise_before_the_first_step_and_its_latents_after_eac
     again = pipe.generate(Request(prompt="a cat", height_px=32, width_px=48, steps=3, latents=drawing.latents))
     assert_same(again, pipe.generate(SMALL))
     step = drawing.step()
-    assert drawing.latents is step.latents
+    np.testing.assert_array_equal(drawing.latents, step.latents)
 
 
 def test_cancelled_drawing_has_its_steps_and_no_pictures(pipe: Pipeline) -> None:
@@ -94,6 +95,63 @@ def test_step_that_fails_cancels_the_drawing(
 
 def test_cancelling_after_the_last_step_keeps_the_pictures(pipe: Pipeline) -> None:
     assert len(pipe.generate(SMALL, lambda step: step.index < 2).images) == 1
+
+
+def test_arrays_that_were_handed_out_do_not_change_the_drawing(pipe: Pipeline) -> None:
+    """They were the drawing's own: a caller that scaled `step.latents` for a preview drew another picture."""
+
+    def spoil(step: Step) -> None:
+        step.latents[:] = step.estimate[:] = 7
+
+    drawing = pipe.start(SMALL)
+    drawing.latents[:] = 7
+    result = drawing.finish(spoil)
+    drawing.latents[:] = 7
+    assert result.latents.tobytes() == pipe.generate(SMALL).latents.tobytes()
+    assert [image.tobytes() for image in result.images] == [image.tobytes() for image in pipe.generate(SMALL).images]
+
+
+@pytest.mark.parametrize("answer", [False, np.False_])
+def test_on_step_that_returns_false_of_any_kind_stops(pipe: Pipeline, answer: object) -> None:
+    """numpy's went on: a comparison of arrays gives that."""
+    assert len(pipe.generate(SMALL, lambda step: answer).steps) == 1
+
+
+@pytest.mark.parametrize("answer", [None, 0, True, np.True_, "", np.zeros(2)], ids=repr)
+def test_on_step_that_returns_anything_else_goes_on(pipe: Pipeline, answer: object) -> None:
+    assert len(pipe.generate(SMALL, lambda step: answer).steps) == 3
+
+
+def test_on_step_that_is_no_function_is_refused_before_anything_runs(bundles: dict[str, Path]) -> None:
+    backend = FakeBackend()
+    with pytest.raises(RequestError, match="on_step=3 is not a function"):
+        Pipeline(Bundle.open(bundles["A"]), backend).generate(SMALL, 3)  # type: ignore[arg-type]
+    assert backend.opened == []
+
+
+def test_finish_with_anything_but_a_function_is_refused_and_takes_no_step(pipe: Pipeline) -> None:
+    drawing = pipe.start(SMALL)
+    with pytest.raises(RequestError, match="on_step=3 is not a function"):
+        drawing.finish(3)  # type: ignore[arg-type]
+    assert not drawing.done and len(drawing.finish().steps) == 3
+
+
+def test_drawing_after_the_end_of_a_with_block_says_so(bundles: dict[str, Path]) -> None:
+    """The components were opened again without a word, and never closed."""
+    with load(bundles["A"], backend="ort-cpu", precision="fp32", threads=1) as pipeline:
+        drawing = pipeline.start(SMALL)
+    for use in (drawing.step, lambda: pipeline.generate(SMALL), lambda: pipeline.encode_prompt("another")):
+        with pytest.raises(RequestError, match="this pipeline was closed at the end of its `with` block: load the bundle again"):
+            use()
+
+
+def test_overflow_in_a_step_is_reported_without_warnings(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    huge = np.full((1, 16, 4, 6), 3e38, np.float32)
+    monkeypatch.setattr(pipe.components, "predict_velocity", lambda *words: -huge)
+    noise = np.full((1, 16, 4, 6), -3e38, np.float32)
+    drawing = pipe.start(dataclasses.replace(SMALL, latents=noise, text_guidance=1.0, steps=1))
+    with pytest.raises(BackendError, match="step 0 gave values that are not finite"):
+        drawing.step()
 
 
 @pytest.mark.parametrize("request_", [None, "a cat", {"prompt": "a cat"}], ids=["none", "text", "dictionary"])

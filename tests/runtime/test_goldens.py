@@ -48,6 +48,7 @@ def request_of(config: str, name: str, **changes: Any) -> Request:
     fields["images"] = [GOLDENS / config / "golden" / file for file in args["images"] or () if isinstance(file, str)]
     fields["scheduler"] = args["scheduler"]
     fields["latents"] = recorded.get("latents")
+    fields.setdefault("align_size", True)  # the original takes the image's size also where one is given
     if args["generator"]:
         fields["seed"] = int(args["generator"].split("manual_seed(")[1].split(")")[0])
     if args["teacache_rel_l1_thresh"]:

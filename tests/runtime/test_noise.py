@@ -25,10 +25,11 @@ def test_noise_of_any_shape_equals_pytorch(shape: tuple[int, ...], seed: int) ->
     np.testing.assert_allclose(noise, expected, rtol=0, atol=1e-6)
 
 
-def test_noise_of_a_seed_above_32_bits_uses_the_low_ones() -> None:
-    expected = torch.randn((40,), generator=torch.Generator("cpu").manual_seed(2**40 + 5)).numpy()
-    np.testing.assert_allclose(gaussian_noise((40,), 2**40 + 5), expected, rtol=0, atol=1e-6)
-    np.testing.assert_array_equal(gaussian_noise((40,), 2**40 + 5), gaussian_noise((40,), 5))
+@pytest.mark.parametrize("seed", [2**40 + 5, 2**63 + 5, 2**64 - 1])
+def test_noise_of_a_seed_above_32_bits_uses_the_low_ones(seed: int) -> None:
+    expected = torch.randn((40,), generator=torch.Generator("cpu").manual_seed(seed)).numpy()
+    np.testing.assert_allclose(gaussian_noise((40,), seed), expected, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(gaussian_noise((40,), seed), gaussian_noise((40,), seed % 2**32))
 
 
 def test_noise_without_elements_is_empty() -> None:

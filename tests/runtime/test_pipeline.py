@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -201,10 +202,54 @@ def test_photographs_as_references_are_seen(pipe: Pipeline) -> None:
     """Larger than they may be read, the second turned by its EXIF tag; each counts, in its place."""
     settings: dict[str, Any] = {"prompt": "the cat beside the cup", "steps": 1, "height_px": 64, "width_px": 96,
                                 "image_guidance": 2.0, "max_input_side_px": 256}  # fmt: skip
+    settings["align_size"] = True
     drawn = [pipe.generate(Request(**settings, images=images)) for images in ((CAT, CUP), (CUP, CAT), (CAT,), (CUP,))]
     assert [result.images[0].size for result in drawn] == [(96, 64), (96, 64), (256, 160), (256, 160)]
     for one, other in ((drawn[0], drawn[1]), (drawn[2], drawn[3])):
         assert np.abs(one.latents - other.latents).max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("fields", "size"),
+    [
+        ({}, (64, 48)),
+        ({"height_px": 32, "width_px": 80}, (80, 32)),
+        ({"height_px": 32, "width_px": 80, "align_size": False}, (80, 32)),
+        ({"height_px": 32, "width_px": 80, "align_size": True}, (64, 48)),
+    ],
+)
+def test_size_that_is_given_counts_beside_one_image(fields: dict[str, Any], size: tuple[int, int], pipe: Pipeline) -> None:
+    """It was ignored without a word: the picture took the image's size, as the original's does."""
+    request = Request(prompt="in autumn", images=picture(64, 48), steps=1, text_guidance=1.0, **fields)
+    assert pipe.generate(request).images[0].size == size
+
+
+def test_prompt_that_is_cut_is_counted_in_the_result(pipe: Pipeline) -> None:
+    """Whatever lay beyond the limit was left out without a word."""
+    request = Request(**{**SMALL, "prompt": "one two three four", "steps": 1}, negative_prompt="five six")
+    assert pipe.generate(request).cut_tokens == {}
+    tokens = {text: len(pipe.prompt_encoder.token_ids(text)) for text in (request.prompt, request.negative_prompt)}
+    cut = pipe.generate(dataclasses.replace(request, max_prompt_tokens=3))
+    assert cut.cut_tokens == {"prompt": tokens[request.prompt] - 3, "negative_prompt": tokens[request.negative_prompt] - 3}
+    only_prompt = pipe.generate(dataclasses.replace(request, max_prompt_tokens=3, text_guidance=1.0))
+    assert list(only_prompt.cut_tokens) == ["prompt"]
+
+
+def test_picture_delivered_in_bands_equals_the_picture_resized_at_once(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = Request(prompt="x", width_px=101, height_px=67, steps=1, text_guidance=1.0, images_per_prompt=2)
+    at_once = [image.tobytes() for image in pipe.generate(request).images]
+    monkeypatch.setattr("omnigen2_rt.runtime.images.pixels._BAND_PIXELS", 101 * 7)
+    assert [image.tobytes() for image in pipe.generate(request).images] == at_once
+
+
+def test_delivered_size_of_the_models_own_is_bounded(pipe: Pipeline) -> None:
+    with pytest.raises(RequestError, match=r"pictures of .* px would hold \d+ pixels; a drawing holds at most 268435456"):
+        pipe.start(Request(prompt="x", width_px=65_535, images_per_prompt=1000))
+
+
+def test_too_many_references_are_refused_unread(pipe: Pipeline) -> None:
+    with pytest.raises(RequestError, match="1000 images were given; this model takes at most 5"):
+        pipe.start(Request(prompt="x", images=["/nowhere.png"] * 1000))
 
 
 @pytest.mark.parametrize("prompt", ["", "一只红色的猫坐在桌子上", "🐈‍⬛🎨", "a very long story " * 400, "<|im_end|>"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from PIL import Image
 from omnigen2_rt.runtime.errors import RequestError
 from omnigen2_rt.runtime.request import Request
 from omnigen2_rt.runtime.schedulers import SCHEDULERS
-from omnigen2_rt.runtime.step_caches import CACHES
+from omnigen2_rt.runtime.step_caches import CACHES, TaylorSeer, TeaCache
 
 NOISE = np.zeros((1, 16, 8, 8), np.float32)
 
@@ -39,7 +40,7 @@ def test_request_with_a_prompt_alone_has_the_documented_defaults() -> None:
         "max_prompt_tokens": 1024,
         "max_pixels": 1024 * 1024,
         "max_input_side_px": 1024,
-        "align_size": True,
+        "align_size": None,
         "cache": None,
     }
 
@@ -149,7 +150,40 @@ BAD = [
     ),
     ({"images_per_prompt": 0}, "images_per_prompt=0 is below the fewest images, 1"),
     ({"seed": -1}, "seed=-1 is below the smallest seed, 0"),
-    ({"seed": 2**63}, f"seed={2**63} is too large; the largest is 2**63 - 1"),
+    ({"seed": 2**64}, f"seed={2**64} is above the largest allowed, {2**64 - 1}"),
+    ({"seed": 10**5000}, f"seed=(an integer of 16610 bits) is above the largest allowed, {2**64 - 1}"),
+    ({"seed": -(10**5000)}, "seed=(an integer of 16610 bits) is below the smallest seed, 0"),
+    ({"seed": np.array(5)}, "seed=array(5) is not a whole number"),
+    ({"steps": 2**63}, f"steps={2**63} is above the largest allowed, 100000"),
+    ({"images_per_prompt": 10**5}, "images_per_prompt=100000 is above the largest allowed, 1000"),
+    ({"width_px": 10**9}, "width_px=1000000000 is above the largest allowed, 65535"),
+    (
+        {"width_px": 2**15, "height_px": 2**14},
+        "a picture of 32768×16384 px would hold 536870912 pixels; a drawing holds at most 268435456",
+    ),
+    (
+        {"width_px": 1024, "height_px": 1024, "images_per_prompt": 257},
+        "257 pictures of 1024×1024 px would hold 269484032 pixels; a drawing holds at most 268435456",
+    ),
+    ({"max_pixels": 10**5000}, "max_pixels=(an integer of 16610 bits) is above the largest allowed, 4294967296"),
+    ({"max_prompt_tokens": 2**20}, "max_prompt_tokens=1048576 is above the largest allowed, 32768"),
+    ({"max_input_side_px": 10**6}, "max_input_side_px=1000000 is above the largest allowed, 65535"),
+    ({"text_guidance": 1e300}, "text_guidance=1e+300 is above the largest scale, 1000 (4 to 5 is usual)"),
+    ({"image_guidance": 10**400}, "image_guidance=(an integer of 1329 bits) is not a finite number"),
+    ({"prompt": "x" * 1_000_001}, "prompt has 1000001 characters; at most 1000000 are read"),
+    ({"cfg_range": np.array(0.5)}, "cfg_range has shape (); it needs one axis"),
+    ({"cfg_range": range(10**18)}, "cfg_range holds more than 2 numbers, the most that are allowed"),
+    ({"timesteps": np.zeros(10**7)}, "timesteps holds more than 100000 numbers, the most that are allowed"),
+    ({"timesteps": np.zeros((2, 2))}, "timesteps has shape (2, 2); it needs one axis"),
+    ({"timesteps": [0.0, 1e300]}, "timesteps must increase from step to step and lie in [0, 1), 0 being noise (in float32)"),
+    ({"latents": np.float32(1)}, "latents must be a floating-point numpy array, not float32"),
+    ({"latents": np.array(1.0)}, "latents has shape (); it needs 4 axes, (B, C, h, w)"),
+    ({"latents": NOISE.astype(object)}, "latents must be a floating-point numpy array, not object array"),
+    (
+        {"latents": np.broadcast_to(np.float16(0), (1, 10**4, 10**4, 10**4))},
+        "latents has shape (1, 10000, 10000, 10000); at most 268435456 values are allowed",
+    ),
+    ({"images": range(10**18)}, "images holds more than 1000 images, the most of a request"),
     ({"seed": 1.0}, "seed=1.0 is not a whole number"),
     ({"latents": [[1.0]]}, "latents must be a floating-point numpy array, not list"),
     ({"latents": NOISE.astype(int)}, "latents must be a floating-point numpy array, not int64 array"),
@@ -177,6 +211,85 @@ def test_request_with_a_bad_value_says_what_is_allowed(values: dict[str, Any], m
     with pytest.raises(RequestError) as caught:
         Request(**{"prompt": "cat", **values})
     assert str(caught.value) == message
+
+
+class Endless(Sequence[float]):
+    """Says that it holds two numbers, and never ends."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: Any) -> Any:
+        return 0.5
+
+
+class Loud(Sequence[float]):
+    """Raises from every method."""
+
+    def __len__(self) -> int:
+        raise OSError("len")
+
+    def __getitem__(self, index: Any) -> Any:
+        raise OSError("getitem")
+
+    def __repr__(self) -> str:
+        raise OSError("repr")
+
+
+class Disguised:
+    """Raises where its class is asked for, as `isinstance` does."""
+
+    @property
+    def __class__(self) -> Any:
+        raise OSError("class")
+
+    @__class__.setter
+    def __class__(self, value: Any) -> None: ...
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Request)])
+@pytest.mark.parametrize("make", [Endless, Loud, Disguised])
+def test_request_with_an_object_that_misbehaves_says_so(make: type, field: str) -> None:
+    with pytest.raises(RequestError, match=f"^{field}"):
+        Request(**{"prompt": "cat", field: make()})
+
+
+def test_request_with_a_list_that_contains_itself_says_so() -> None:
+    endless: list[Any] = []
+    endless += [endless] * 10
+    for field in ("images", "cfg_range", "timesteps", "steps", "scheduler", "cache", "latents"):
+        with pytest.raises(RequestError, match=f"^{field}"):
+            Request(**{"prompt": "cat", field: endless})
+
+
+@pytest.mark.parametrize("seed", [2**63, 2**64 - 1, np.uint64(2**64 - 1)])
+def test_request_takes_every_seed_that_pytorch_takes(seed: Any) -> None:
+    kept = Request(prompt="cat", seed=seed).seed
+    assert kept == int(seed) and type(kept) is int
+
+
+def test_request_with_a_subclass_of_text_holds_plain_text() -> None:
+    class Shouting(str):
+        def __str__(self) -> str:
+            return "LOUD"
+
+    request = Request(prompt=Shouting("quiet"), scheduler=Shouting("euler"))
+    assert (request.prompt, type(request.prompt), request.scheduler) == ("quiet", str, "euler")
+
+
+@pytest.mark.parametrize(("policy", "field"), [(TeaCache(), "threshold"), (TaylorSeer(), "order")])
+def test_request_with_a_cache_policy_whose_field_was_broken_says_so(policy: Any, field: str) -> None:
+    """It failed with a TypeError in the middle of the drawing."""
+    object.__setattr__(policy, field, "many")
+    with pytest.raises(RequestError, match=f"{field}='many' is not a"):
+        Request(prompt="cat", cache=policy)
+
+
+def test_request_takes_latents_that_are_read_only_and_not_contiguous() -> None:
+    latents = np.broadcast_to(np.arange(4, dtype=np.float16), (1, 2, 3, 4))[..., ::-1]
+    kept = Request(prompt="cat", latents=latents).latents
+    assert kept is not None and kept.flags.c_contiguous
+    np.testing.assert_array_equal(kept, latents)
 
 
 @pytest.mark.filterwarnings("error")

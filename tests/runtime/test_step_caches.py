@@ -178,6 +178,10 @@ def test_cache_policy_that_needs_as_many_states_as_the_bundle_blends_is_allowed(
     [
         (TeaCache, {"threshold": -0.1}, "TeaCache threshold=-0.1 is not a number of 0 or more; 0.05 is usual"),
         (TeaCache, {"threshold": float("nan")}, "TeaCache threshold=nan is not a number of 0 or more; 0.05 is usual"),
+        (TeaCache, {"threshold": 10**400}, "TeaCache threshold=(an integer of 1329 bits) is above the largest allowed, 1000000; "
+         "0.05 is usual"),
+        (TaylorSeer, {"interval": 10**99}, "TaylorSeer interval=(an integer of 329 bits) is above the largest allowed, 100000"),
+        (TaylorSeer, {"order": 101}, "TaylorSeer order=101 is above the largest allowed, 100"),
         (TeaCache, {"threshold": "x"}, "TeaCache threshold='x' is not a number of 0 or more; 0.05 is usual"),
         (TaylorSeer, {"warmup_steps": 0}, "TaylorSeer warmup_steps=0 is not a whole number of 1 or more"),
         (TaylorSeer, {"interval": 1.5}, "TaylorSeer interval=1.5 is not a whole number of 1 or more"),

@@ -190,7 +190,11 @@ def test_load_image_missing_or_not_a_picture_names_the_file(tmp_path: Path) -> N
     (tmp_path / "text.png").write_text("hello")
     for path, message in [
         (tmp_path / "none.png", f"image file {str(tmp_path / 'none.png')!r} does not exist"),
-        (tmp_path / "text.png", f"image file {str(tmp_path / 'text.png')!r} is not a picture in a known format"),
+        (
+            tmp_path / "text.png",
+            f"image file {str(tmp_path / 'text.png')!r} is not a picture in a known format; "
+            "known are PNG, JPEG, WEBP, GIF, BMP, TIFF, AVIF",
+        ),
         (tmp_path, f"image file {str(tmp_path)!r} cannot be read: Is a directory"),
     ]:
         with pytest.raises(RequestError, match=f"^{re.escape(message)}$"):
