@@ -183,7 +183,11 @@ def _check_unchanged(job: _Job, work: Work) -> None:
     except OSError:
         is_unchanged = False
     if not is_unchanged:
-        raise ExportError(f"{work.source!r} or its LoRA has changed while it was exported: export it again")
+        raise _changed(f"{work.source!r} or its LoRA")
+
+
+def _changed(what: str) -> ExportError:
+    return ExportError(f"{what} has changed while it was exported: export it again")
 
 
 def _placed_name(weights: Path) -> str:
@@ -211,9 +215,12 @@ def _source_weights(job: _Job, folder: Path, files: Sequence[FileSpec]) -> dict[
     hashes = {}
     for path in job.checkpoint.weight_files():
         name = _placed_name(path)
-        hashes[name] = placed[name] if path.samefile(folder / name) else file_hash(path)
+        try:
+            hashes[name] = placed[name] if path.samefile(folder / name) else file_hash(path)
+        except FileNotFoundError:
+            raise _changed(repr(str(path))) from None
         if hashes[name] != placed[name]:
-            raise ExportError(f"{str(path)!r} has changed while it was exported: export it again")
+            raise _changed(repr(str(path)))
     return hashes
 
 
