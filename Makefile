@@ -2,6 +2,7 @@
 #   make demo    let the model that ships draw, into demo/; installs what its users install, without PyTorch, into .venv-cpu
 #   make test    lint, type-check and run the tests: what continuous integration runs; installs everything into .venv, and .venv-cpu
 #   make check   lint and type-check only
+#   .venv/bin/python -m tests.fuzz --cases 100000   run the fuzz suites of tests/fuzz for longer than make test does
 #   make clean   remove everything that these leave, environments too
 
 PYTHON ?= python3

@@ -100,7 +100,7 @@ class Bundle:
                 content = read_bytes(path, MAX_GRAPH_BYTES)
                 _refuse_pointer(content)
                 _expect(sha256(content).hexdigest(), digest)
-                _check_weights(content, sizes)
+                _check_weights(name, content, sizes)
         for spec in self.manifest.files:
             with self._reading(spec.file) as path:
                 _check_file(path, spec)
@@ -147,13 +147,15 @@ def _check_names(manifest: Manifest) -> None:
         raise BundleError(f"{MANIFEST}.tokenizer is {manifest.tokenizer!r}, which files doesn't list: export the bundle again")
 
 
-def _check_weights(graph: bytes, sizes: Mapping[str, int]) -> None:
-    """Raises ValueError for a graph with a weight that isn't inside a file of `sizes`."""
+def _check_weights(name: str, graph: bytes, sizes: Mapping[str, int]) -> None:
+    """Raises ValueError for a graph with a weight that isn't inside a file of `sizes`. Engines look beside the graph's file."""
+    folder = name.rpartition("/")[0]
     for tensor in external_tensors(graph):
-        if tensor.location not in sizes:
-            raise ValueError(f"takes weights from {tensor.location!r}, which {MANIFEST} doesn't list: export the bundle again")
-        if tensor.offset + tensor.nbytes > sizes[tensor.location]:
-            raise ValueError(f"takes weights from behind the end of {tensor.location!r}: export the bundle again")
+        file = f"{folder}/{tensor.location}" if folder else tensor.location
+        if file not in sizes:
+            raise ValueError(f"takes weights from {file!r}, which {MANIFEST} doesn't list: export the bundle again")
+        if tensor.offset + tensor.nbytes > sizes[file]:
+            raise ValueError(f"takes weights from behind the end of {file!r}: export the bundle again")
 
 
 def _hint(folder: Path) -> str:

@@ -149,6 +149,18 @@ def test_graph_whose_weights_lie_in_no_listed_file_is_refused(bundle: Path, loca
     assert f"takes weights from {location!r}, which bundle.json doesn't list" in refusal(bundle)
 
 
+def test_weights_of_a_graph_in_a_folder_lie_beside_it(bundle: Path) -> None:
+    """Engines read a location from the graph's own folder, where the file of that name may be another."""
+    (bundle / "inner" / "mllm").mkdir(parents=True)
+    (bundle / "inner" / "token.onnx").write_bytes(graph := small_graph(WEIGHTS))
+    digest = hashlib.sha256(graph).hexdigest()
+    change(bundle, lambda m: m["graphs"][0].update(file="inner/token.onnx", sha256=digest))
+    assert f"takes weights from 'inner/{WEIGHTS}', which bundle.json doesn't list" in refusal(bundle)
+    shutil.copyfile(bundle / WEIGHTS, bundle / "inner" / WEIGHTS)
+    change(bundle, lambda m: m["files"].append({**m["files"][0], "file": f"inner/{WEIGHTS}"}))
+    Bundle.open(bundle)
+
+
 @pytest.mark.parametrize("offset", [10**6, 2**63 - 1])
 def test_graph_whose_weights_lie_behind_a_files_end_is_refused(bundle: Path, offset: int) -> None:
     put_graph(bundle, small_graph(WEIGHTS, offset=offset))
