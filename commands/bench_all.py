@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.backends import BACKENDS
+from ..runtime.backends import BACKENDS, check_limits
 from ..runtime.bundle import Bundle
 from ..runtime.errors import BackendError, OmniGen2Error, RequestError
 from ..runtime.pipeline import Pipeline, bundle_path, load
@@ -98,6 +98,7 @@ def measure_ways(
     if repeat < 1:
         raise RequestError(f"repeat={repeat} is below the fewest drawings, 1")
     request_of([], (0.0, 1.0), size_px, steps, None)
+    check_limits(memory_limit_bytes=None, threads=threads)
     folder = bundle_path(bundle)
     every = ways(Bundle.open(folder), threads)
     measured: list[Measured] = []

@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from .backends import Backend, open_backend
+from .backends import Backend, check_limits, open_backend
 from .bundle import Bundle
 from .chat.conversation import Conversation, OnToken, Turn
 from .chat.exchange import ChatResult, Exchange, answer_together, first_question
@@ -20,7 +20,7 @@ from .chat.reflection import OnRound, Reflection, reflect
 from .chat.settings import ChatSettings
 from .components import Components
 from .drawing import Drawing, start_drawing
-from .errors import BackendError, BundleError
+from .errors import BundleError
 from .guidance import has_negative_prompt
 from .images.loading import ImageSource
 from .manifest import MANIFEST
@@ -38,25 +38,21 @@ def load(
     precision: str = "auto",
     memory_limit_bytes: int | None = None,
     threads: int | None = None,
+    trust_engines: bool = False,
 ) -> Pipeline:
     """Open a bundle: its folder, or "nano" for the small model that ships. Components are loaded when they are first needed.
 
     backend: "auto" or a backend's name (`omnigen2 doctor` lists them). precision: "auto", "fp32", "fp16" or "bf16".
     memory_limit_bytes: keep open weights below this, closing components that aren't in use; slower, with the same pictures. A
     component that is larger alone is streamed; then pictures are the same up to the precision's rounding.
-    threads: CPU threads, by default as many as the engine sees fit. Raises BundleError or BackendError.
+    threads: CPU threads, by default as many as the engine sees fit.
+    trust_engines: run TensorRT engines that this user neither built nor trusts; an engine is a program.
+    Raises BundleError or BackendError.
     """
-    check_limits(memory_limit_bytes=memory_limit_bytes, threads=threads)
+    check_limits(memory_limit_bytes=memory_limit_bytes, threads=threads)  # before a bundle is read
     opened = Bundle.open(bundle_path(bundle))
-    engine = open_backend(opened, backend, precision, threads, memory_limit_bytes)
+    engine = open_backend(opened, backend, precision, threads, memory_limit_bytes, trust_engines)
     return Pipeline(opened, engine, memory_limit_bytes)
-
-
-def check_limits(**limits: int | None) -> None:
-    """Raises BackendError for a limit that is neither None nor a whole number of 1 or more."""
-    for name, value in limits.items():
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise BackendError(f"{name}={value!r} is not a whole number of 1 or more, or None")
 
 
 def bundle_path(bundle: str | Path) -> Path:
