@@ -11,10 +11,12 @@ This file holds the public names and nothing else. Importing it loads neither an
 
 __version__ = "0.1.0"
 
-from .runtime.chat.conversation import AnswerStream, Conversation, Turn
+from .runtime.chat.answer_stream import AnswerStream
+from .runtime.chat.conversation import Conversation
 from .runtime.chat.exchange import ChatResult
 from .runtime.chat.reflection import Reflection
 from .runtime.chat.settings import ChatSettings
+from .runtime.chat.turns import Turn
 from .runtime.drawing import Drawing
 from .runtime.errors import BackendError, BundleError, ExportError, OmniGen2Error, RequestError
 from .runtime.pipeline import Pipeline, load

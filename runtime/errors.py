@@ -12,6 +12,8 @@ A message is one line of at most 300 characters: what was given, what is allowed
 
 from __future__ import annotations
 
+import reprlib
+
 LONGEST_MESSAGE = 300
 
 
@@ -30,6 +32,21 @@ def one_line(text: str, longest: int = LONGEST_MESSAGE) -> str:
         words = f"{words[: longest - end - 3]} … {words[-end:]}"
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in words)
     return shown if len(shown) <= longest else f"{shown[: longest - end - 3]} … {shown[-end:]}"
+
+
+def shown(value: object) -> str:
+    """The value as a message shows it, bounded whatever it is: an integer of any size, an array, a list that contains itself."""
+    try:
+        if isinstance(value, int) and value.bit_length() > 128:
+            return f"(an integer of {value.bit_length()} bits)"
+        shape = getattr(value, "shape", ())
+        return f"(an array of shape {shape})" if isinstance(shape, tuple) and shape else _REPR.repr(value)
+    except Exception:  # the methods of a foreign object may raise anything
+        return f"(a {type(value).__name__})"
+
+
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother = 2, 80, 80
 
 
 class BundleError(OmniGen2Error):

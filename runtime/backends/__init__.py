@@ -11,6 +11,7 @@ from ..bundle import Bundle
 from ..errors import BackendError
 from . import ort
 from .backend import Backend, DeviceArray, Session, resident_bytes
+from .machine_limits import usable_cores
 from .openvino import backend as openvino_backend
 from .openvino import library as openvino_library
 from .sessions import Opening, Sessions
@@ -114,8 +115,10 @@ def open_backend(
 ) -> Backend:
     """A backend for a bundle; "auto" takes the first that works here and runs the bundle in `precision` within the limit.
 
-    Raises BackendError with what is allowed, or with what to install.
+    threads: more than the cores that this process may use are taken as those. Raises BackendError with what is allowed, or with
+    what to install.
     """
+    threads = None if threads is None else min(threads, usable_cores())
     named = [choose_backend(backend)] if backend != "auto" else _working(bundle)
     problems = []
     for name in named:
