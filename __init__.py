@@ -17,16 +17,17 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .runtime.chat.conversation import AnswerStream, Conversation, Turn
+    from .runtime.chat.answer_stream import AnswerStream
+    from .runtime.chat.conversation import Conversation
     from .runtime.chat.exchange import ChatResult
     from .runtime.chat.reflection import Reflection
     from .runtime.chat.settings import ChatSettings
+    from .runtime.chat.turns import Turn
     from .runtime.drawing import Drawing
     from .runtime.errors import BackendError, BundleError, ExportError, OmniGen2Error, RequestError
     from .runtime.pipeline import Pipeline, load
     from .runtime.request import Request, Result, Step
     from .runtime.step_caches import TaylorSeer, TeaCache
-
 
 __all__ = [
     "AnswerStream",
@@ -52,10 +53,12 @@ __all__ = [
 ]
 
 _MODULES = {
-    "runtime.chat.conversation": ("AnswerStream", "Conversation", "Turn"),
+    "runtime.chat.answer_stream": ("AnswerStream",),
+    "runtime.chat.conversation": ("Conversation",),
     "runtime.chat.exchange": ("ChatResult",),
     "runtime.chat.reflection": ("Reflection",),
     "runtime.chat.settings": ("ChatSettings",),
+    "runtime.chat.turns": ("Turn",),
     "runtime.drawing": ("Drawing",),
     "runtime.errors": ("BackendError", "BundleError", "ExportError", "OmniGen2Error", "RequestError"),
     "runtime.pipeline": ("Pipeline", "load"),

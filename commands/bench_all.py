@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.backends import BACKENDS
+from ..runtime.backends import BACKENDS, check_limits
 from ..runtime.bundle import Bundle
 from ..runtime.errors import BackendError, OmniGen2Error
 from ..runtime.pipeline import Pipeline, bundle_path, load
@@ -100,6 +100,7 @@ def measure_ways(
     """
     check_range("repeat", repeat, 1, MOST_DRAWINGS)
     request_of([], (0.0, 1.0), size_px, steps, None)
+    check_limits(memory_limit_bytes=None, threads=threads)
     folder = bundle_path(bundle)
     every = ways(Bundle.open(folder), threads)
     measured: list[Measured] = []

@@ -39,13 +39,20 @@ def build(
     dry_run: Annotated[bool, typer.Option(help="Only print the plan, and what TensorRT's parser would refuse.")] = False,
     list_built: Annotated[bool, typer.Option("--list", help="List the stored engines.")] = False,
     prune_old: Annotated[bool, typer.Option("--prune", help="Remove engines that can't run here.")] = False,
+    trust_built: Annotated[
+        bool, typer.Option("--trust", help="Let engines that were built elsewhere run; an engine is a program.")
+    ] = False,
 ) -> None:
     """Build a bundle's TensorRT engines. Stored engines of the same graph, weights and options are reused."""
     needs_extra("export", "onnx")
-    from ..exporter.engines.build import build_engines, engine_list, prune_engines
+    from ..exporter.engines.build import build_engines, engine_list, prune_engines, trust_engines
 
     if list_built:
         say_lines("\n".join(engine_list(bundle)) or "no engines")
+        return
+    if trust_built:
+        names = trust_engines(bundle)
+        typer.echo("\n".join(f"{name} may run now" for name in names) or "no engine that was built elsewhere")
         return
     if prune_old:
         removed, freed = prune_engines(bundle)

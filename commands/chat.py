@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..runtime.chat.reflection import MAX_ROUNDS
 from ..runtime.chat.settings import ChatSettings
+from ..runtime.checks import check_integer
 from ..runtime.errors import OmniGen2Error
+from ..runtime.images.loading import load_images
 from ..runtime.request import Request
 from .option_values import picture_names
 from .options import (
@@ -25,6 +29,9 @@ from .options import (
 )
 from .terminal import ProgressLine, say, show
 
+if TYPE_CHECKING:
+    from ..runtime.pipeline import Pipeline
+
 
 def chat(
     prompt: Annotated[str | None, typer.Argument(help="Ask this and end; without it, a conversation.")] = None,
@@ -36,7 +43,7 @@ def chat(
     width: Width = None,
     steps: Annotated[int, typer.Option(help="Model evaluations for a picture.")] = DEFAULTS["steps"],
     seed: Annotated[int, typer.Option(help="Where the noise and the choice of words come from.")] = DEFAULTS["seed"],
-    out: Annotated[Path, typer.Option(help="The folder for pictures that are made.")] = Path(),
+    out: Annotated[Path | None, typer.Option(help="The folder for pictures that are made; by default the current one.")] = None,
     as_json: AsJson = False,
     backend: Backend = "auto",
     precision: Precision = "auto",
@@ -44,28 +51,40 @@ def chat(
     memory_limit: MemoryLimit = None,
 ) -> None:
     """Talk with the model: ask about pictures, or for pictures."""
-    from .terminal_chat import answer_as_json, converse, line_reader, save_pictures, step_progress
+    from .terminal_chat import answer_as_json, check_folder, cut_note, save_pictures, step_progress
 
     request = Request(prompt="", height_px=height, width_px=width, steps=steps, seed=seed)
-    if not out.is_dir():
-        raise OmniGen2Error(f"--out {str(out)!r} is not a folder: make it first")
+    settings = ChatSettings(request=request, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    folder = Path() if out is None else out
+    if out is not None:
+        check_folder(out)
     if prompt is None and as_json:
         raise OmniGen2Error("--json needs a prompt: it prints one answer")
-    settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+    load_images("--image", image or ())
+    if prompt is None:
+        _converse(lambda: open_pipeline(bundle, backend, precision, threads, memory_limit), settings, folder, image or ())
+        return
     with open_pipeline(bundle, backend, precision, threads, memory_limit) as pipeline:
-        if prompt is None:
-            converse(pipeline.start_chat, request, out, line_reader(), say, settings, image or ())
-            return
-        on_token = None if as_json else say
         bar = ProgressLine()
-        settings["on_step"] = step_progress(bar, request)
-        answer = pipeline.chat(prompt, image or (), request=request, on_token=on_token, **settings)
+        on_token = None if as_json else say
+        answer = pipeline.chat(prompt, image or (), settings, on_token=on_token, on_step=step_progress(bar, request))
         bar.end()
-    files = save_pictures(answer, out)
+    files = save_pictures(answer, folder)
     if as_json:
         show(answer_as_json(answer, files), as_json)
     else:
-        typer.echo("\n".join([*([""] if answer.text else []), *map(str, files)]))
+        say("\n".join([*([""] if answer.text else []), *map(str, files)]) + "\n")
+        typer.echo(cut_note(answer), nl=False, err=True)
+
+
+def _converse(open_bundle: Callable[[], Pipeline], settings: ChatSettings, folder: Path, images: Sequence[Path]) -> None:
+    """A conversation through the standard streams. What can be refused is refused before the first question is read."""
+    from .terminal_chat import converse, is_at_terminal, line_reader
+
+    ask_line = line_reader()
+    with open_bundle() as pipeline:
+        _ = pipeline.language_model.chat  # raises where the bundle can only draw
+        converse(pipeline.start_chat, settings, folder, ask_line, say, images, at_terminal=is_at_terminal())
 
 
 def reflect(
@@ -84,10 +103,12 @@ def reflect(
     memory_limit: MemoryLimit = None,
 ) -> None:
     """Draw, look at the picture, correct it, and keep the best."""
-    from .terminal_chat import rounds_as_json, save_rounds, step_progress
+    from .terminal_chat import files_beside, rounds_as_json, save_rounds, step_progress
 
     request = Request(prompt=prompt, height_px=height, width_px=width, steps=steps, seed=seed)
-    picture_names(out, 1)
+    check_integer("rounds", rounds, 1, "the fewest", MAX_ROUNDS)
+    for file in (out, *files_beside(out, rounds + 1)):
+        picture_names(file, 1)
     with open_pipeline(bundle, backend, precision, threads, memory_limit) as pipeline:
         bar = ProgressLine()
         reflection = pipeline.reflect(request, rounds, on_step=step_progress(bar, request))

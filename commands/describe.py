@@ -18,6 +18,7 @@ from ..runtime.bundle import Bundle
 from ..runtime.errors import BundleError, RequestError
 from ..runtime.files.reading import open_regular
 from ..runtime.files.safetensors_header import read_header
+from ..runtime.files.user_cache import UserCache, user_cache
 from ..runtime.images.png import read_parameters
 from ..runtime.manifest import MANIFEST, Manifest
 from ..runtime.pipeline import bundle_path
@@ -128,8 +129,13 @@ def diagnose() -> dict[str, Any]:
         "backends": {name: _state(problem) for name, problem in problems.items()},
         "building engines": _state(build_problem()),
         "auto takes": _automatic_choice(working),
+        "compiled models": _kept(user_cache()),
         "precisions": {name: ", ".join(BACKENDS[name].precisions(None)) for name in working},
     }
+
+
+def _kept(cache: UserCache) -> str:
+    return f"kept in {str(cache.folder)!r}" if cache.problem is None else f"not kept: {cache.problem}"
 
 
 def _state(problem: str | None) -> str:

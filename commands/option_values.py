@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import stat
 import tempfile
+from decimal import Decimal
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from ..runtime.step_caches import CACHES, CachePolicy, TeaCache
 
 MAX_LATENTS_BYTES = 2**31
 _PROBE_BYTES = 2**20
+SIZE = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([KMGT]?)(i?)(B?)\s*", re.IGNORECASE)
+"""A number, a prefix, whether it counts in powers of 1024, and the unit, which may be left out after a prefix."""
 
 
 def cache_policy(name: str | None, threshold: float | None) -> CachePolicy | None:
@@ -86,16 +90,16 @@ def _read_array(file: BufferedReader) -> NDArray[Any]:
 
 
 def memory_bytes(text: str | None) -> int | None:
-    """ "4GB", "500MB" or a number of bytes. Raises RequestError for anything else."""
+    """The bytes of a size such as "4GB", "4GiB", "1.5 GB" or "1000000B". Raises RequestError for anything else."""
     if text is None:
         return None
-    units = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "": 1}
-    digits = text.rstrip("KMGBkmgb ")
-    unit = text[len(digits) :].strip().upper()
-    try:
-        size = int(float(digits) * units[unit])
-    except (ValueError, KeyError, OverflowError):
-        raise RequestError(f"--memory-limit {text!r} is not a size such as 4GB or 500MB") from None
+    match = SIZE.fullmatch(text)
+    if match is None or match[3] and not match[2]:
+        raise RequestError(f"--memory-limit {text!r} is not a size such as 4GB, 4GiB or 512MiB")
+    number, prefix, binary, unit = match.groups()
+    if not (prefix or unit):
+        raise RequestError(f"--memory-limit {text!r} lacks a unit: say {number}GB, {number}GiB or {number}MB; B is bytes")
+    size = int(Decimal(number) * (1024 if binary else 1000) ** " KMGT".index((prefix or " ").upper()))
     if size < 1:
         raise RequestError(f"--memory-limit {text!r} is below the smallest size, 1 byte")
     return size

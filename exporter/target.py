@@ -11,8 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from ..runtime.backends.openvino.compiled_models import FOLDER as COMPILED
-from ..runtime.backends.tensorrt.engines import FOLDER as ENGINES
+from ..runtime.backends.tensorrt.records import FOLDER as ENGINES
 from ..runtime.bundle import CALIBRATION
 from ..runtime.errors import BundleError, ExportError
 from ..runtime.files.json_text import MAX_JSON_BYTES
@@ -20,6 +19,9 @@ from ..runtime.files.reading import read_bytes
 from ..runtime.files.unfinished import PREFIX
 from ..runtime.files.writing import PARTIAL
 from ..runtime.manifest import MANIFEST, Manifest
+
+COMPILED = "compiled"
+"""Where earlier releases kept compiled models of OpenVINO."""
 
 
 def resolve_target(bundle: str | Path) -> Path:

@@ -7,14 +7,11 @@ runtime crash, hang or take all memory.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 from .dtypes import DTYPES, PRECISIONS
 from .files.bundle_paths import NameInside
 from .files.schema import Length, Matches, Once, OneOf, Range
-
-if TYPE_CHECKING:
-    from .manifest import ChatParameters, GraphSpec, Manifest, VisionParameters
 
 LEAST_TEMPERATURE = 1e-4
 """Below it sampling is greedy, which a manifest says by 0; logits divided by less may leave float64."""
@@ -38,8 +35,11 @@ Mean = Annotated[float, Range(-1000, 1000)]
 TokenId = Annotated[int, Range(0, 2**31 - 1)]
 
 
-def contradictions(manifest: Manifest) -> Iterator[str]:
-    """Fields that are allowed alone and not together: each place, what stands there and what is allowed."""
+def contradictions(manifest: Any) -> Iterator[str]:
+    """Fields that are allowed alone and not together: each place, what stands there and what is allowed.
+
+    manifest: a `Manifest`, whose module imports this one.
+    """
     mllm, axes = manifest.mllm, manifest.transformer.rope_axes
     if any(width % 2 for width in axes):
         yield f"transformer.rope_axes is {axes}; allowed are even widths"
@@ -58,7 +58,7 @@ def contradictions(manifest: Manifest) -> Iterator[str]:
             yield f"graphs[{number}].rounded_bytes is {graph.rounded_bytes}; allowed is 0 to resident_bytes, {most}"
 
 
-def _token_contradictions(chat: ChatParameters, graphs: Sequence[GraphSpec]) -> Iterator[str]:
+def _token_contradictions(chat: Any, graphs: Sequence[Any]) -> Iterator[str]:
     """Token ids that the model has no logit for."""
     logits = [graph.outputs["logits"].shape for graph in graphs if graph.component == "lm_head" and "logits" in graph.outputs]
     sizes = [shape[-1] for shape in logits if shape and isinstance(shape[-1], int)]
@@ -68,7 +68,7 @@ def _token_contradictions(chat: ChatParameters, graphs: Sequence[GraphSpec]) -> 
             yield f"chat.{name} is {number}; allowed is 0 to {min(sizes) - 1}, as lm_head gives {min(sizes)} logits"
 
 
-def _vision_contradictions(vision: VisionParameters) -> Iterator[str]:
+def _vision_contradictions(vision: Any) -> Iterator[str]:
     processor = vision.processor
     token_px = processor.patch_size * processor.merge_size
     if vision.head_width % 4:

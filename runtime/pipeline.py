@@ -13,16 +13,18 @@ from typing import Any
 
 from PIL import Image
 
-from .backends import Backend, open_backend
+from .backends import Backend, check_limits, open_backend
 from .bundle import Bundle
-from .chat.conversation import Conversation, OnToken, Turn
+from .chat.arguments import read_images
+from .chat.conversation import Conversation, OnToken
 from .chat.exchange import ChatResult, Exchange, answer_together, first_question
 from .chat.reflection import OnRound, Reflection, reflect
 from .chat.settings import ChatSettings
-from .checks import check_callback
+from .chat.turns import Turn
+from .checks import check_callback, check_text
 from .components import Components
 from .drawing import Drawing, start_drawing
-from .errors import BackendError, BundleError
+from .errors import BackendError, BundleError, shown
 from .guidance import has_negative_prompt
 from .images.loading import ImageSource
 from .manifest import MANIFEST
@@ -34,42 +36,52 @@ NANO = Path(__file__).parent.parent / "nano" / "checkpoint"
 
 
 def load(
-    bundle: str | Path = "nano",
+    bundle: str | os.PathLike[str] = "nano",
     *,
     backend: str = "auto",
     precision: str = "auto",
     memory_limit_bytes: int | None = None,
     threads: int | None = None,
+    trust_engines: bool = False,
 ) -> Pipeline:
     """Open a bundle: its folder, or "nano" for the small model that ships. Components are loaded when they are first needed.
 
     backend: "auto" or a backend's name (`omnigen2 doctor` lists them). precision: "auto", "fp32", "fp16" or "bf16".
     memory_limit_bytes: keep open weights below this, closing components that aren't in use; slower, with the same pictures. A
     component that is larger alone is streamed; then pictures are the same up to the precision's rounding.
-    threads: CPU threads, by default as many as the engine sees fit. Raises BundleError or BackendError.
+    threads: CPU threads, by default as many as the engine sees fit.
+    trust_engines: run TensorRT engines that this user neither built nor trusts; an engine is a program.
+    Raises BundleError or BackendError.
     """
-    check_limits(memory_limit_bytes=memory_limit_bytes, threads=threads)
+    check_limits(memory_limit_bytes=memory_limit_bytes, threads=threads)  # before a bundle is read
+    for name, value in (("backend", backend), ("precision", precision)):
+        if not isinstance(value, str):
+            raise BackendError(f"{name} must be text (str), not {type(value).__name__}")
     opened = Bundle.open(bundle_path(bundle))
-    engine = open_backend(opened, backend, precision, threads, memory_limit_bytes)
+    engine = open_backend(opened, backend, precision, threads, memory_limit_bytes, trust_engines)
     return Pipeline(opened, engine, memory_limit_bytes)
 
 
-def check_limits(**limits: int | None) -> None:
-    """Raises BackendError for a limit that is neither None nor a whole number of 1 or more."""
-    for name, value in limits.items():
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise BackendError(f"{name}={value!r} is not a whole number of 1 or more, or None")
-
-
-def bundle_path(bundle: str | Path) -> Path:
+def bundle_path(bundle: str | os.PathLike[str]) -> Path:
     """The folder of a bundle. "nano" is the one that ships; a folder of that name is "./nano". Raises BundleError without it."""
     if not isinstance(bundle, str | os.PathLike):
-        raise BundleError(f"a bundle is given by its folder's name, not by {type(bundle).__name__}")
+        raise BundleError(f"bundle must be the name of a folder (str or path), not {type(bundle).__name__}")
     if bundle != "nano":
-        return Path(bundle)
+        return _path(bundle)
     if not (NANO / MANIFEST).is_file():
         raise BundleError("this release ships no model: give the folder of a bundle made by `omnigen2 export`")
     return NANO
+
+
+def _path(bundle: str | os.PathLike[str]) -> Path:
+    try:
+        path = Path(bundle)
+        path.is_dir()  # raises OSError for a name that is too long
+    except Exception as error:  # also whatever a path object of the caller's own raises
+        raise BundleError(f"bundle {shown(bundle)} is not the name of a folder: {error}") from error
+    if "\0" in str(path):
+        raise BundleError(f"bundle {str(path)!r} is not the name of a folder: it holds a null character")
+    return path
 
 
 class Pipeline:
@@ -147,7 +159,13 @@ class Pipeline:
     def reflect(
         self, request: Request, rounds: int = 2, on_step: OnStep | None = None, on_round: OnRound | None = None
     ) -> Reflection:
-        """Draw, then criticize and correct the picture up to `rounds` times, and keep the best. See `reflection.reflect`."""
+        """Draw, then criticize and correct the picture up to `rounds` times, and keep the best. See `reflection.reflect`.
+
+        Raises BundleError, before anything is drawn, where the bundle can't look at pictures.
+        """
+        check_callback("on_step", on_step)
+        prompts = self.language_model.chat.reflection
+        _ = self.language_model.vision  # raises before anything is drawn
 
         def ask(question: str, picture: Image.Image) -> str:
             return self.chat(question, [picture], may_draw=False).text.strip()
@@ -155,7 +173,7 @@ class Pipeline:
         return reflect(
             request,
             rounds,
-            self.language_model.chat.reflection,
+            prompts,
             draw=lambda drawn: self.generate(drawn, on_step),
             ask=ask,
             on_round=on_round,
@@ -164,11 +182,14 @@ class Pipeline:
     def encode_prompt(self, text: str, images: Sequence[ImageSource] = ()) -> States:
         """The language model's hidden states of a prompt: (T, Dt) float32.
 
-        Without images in the drawing template; with them in the chat template, the image tokens left out.
+        Without images in the drawing template; with them in the chat template, the image tokens left out. Raises RequestError
+        for what is no text or no image, and for more than the model reads.
         """
-        if not images:
+        text = check_text("text", text)
+        pictures = read_images("images", images)
+        if not pictures:
             return self.prompt_encoder.encode(self.prompt_encoder.token_ids(text)).copy()
-        return Exchange(self.prompt_encoder, [first_question(self.prompt_encoder, text, images)], ChatSettings()).states[0]
+        return Exchange(self.prompt_encoder, [first_question(self.prompt_encoder, text, pictures)], ChatSettings()).states[0]
 
     def close(self) -> None:
         """Free the engine's memory. The pipeline may be used again; its components are then opened anew.

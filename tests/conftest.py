@@ -21,6 +21,14 @@ def shared_graphs() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests, and the processes that they start, keep what they compile in a folder of their own, not in the user's cache."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
+    os.environ["XDG_CACHE_HOME"] = os.environ["LOCALAPPDATA"] = str(folder)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def one_pytorch_thread() -> None:
     """On a machine that is busy, threads of networks this small wait for each other ten times as long as they compute."""
     torch.set_num_threads(1)

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...runtime.backends.cache_keys import Key
-from ...runtime.backends.tensorrt.engines import FOLDER, EngineRecord, engine_name, mismatches
+from ...runtime.backends.tensorrt.engines import mismatches
+from ...runtime.backends.tensorrt.records import EngineRecord, engine_name, read_records
 from ...runtime.bundle import Bundle
 from ...runtime.errors import BundleError, Cancelled, ExportError
+from ...runtime.files.user_cache import UserCache, user_cache
 from ...runtime.progress import Progress, no_progress
-from .engine_store import build_lock, list_engines, prune, store_engine, stored_engine
+from .engine_store import build_lock, list_engines, prune, store_engine, stored_engine, trust
 from .options import BuildOptions
 from .plan import BuildPlan, PlannedEngine, local_machine, plan_engines
 from .tensorrt_builder import build_engine
@@ -82,17 +84,25 @@ def _build_or_reuse(
             planned.profiles,
             options.engine,
             rope=options.rope,
-            timing_cache=_timing_cache(bundle, planned.key),
+            timing_cache=_timing_cache(user_cache(), planned.key),
             progress=progress,
         )
-        report = {"attention": engine.attention, "seconds": round(engine.seconds, 1), "notes": list(engine.notes)}
+        notes = [*engine.notes, *_cache_notes(user_cache())]
+        report = {"attention": engine.attention, "seconds": round(engine.seconds, 1), "notes": notes}
         return store_engine(bundle.path, planned.key, engine.plan, report), True
 
 
-def _timing_cache(bundle: Bundle, key: Key) -> Path:
-    """The file of measured tactics, which hold for one TensorRT on one GPU."""
+def _timing_cache(cache: UserCache, key: Key) -> Path | None:
+    """The file of measured tactics, which hold for one TensorRT on one GPU, or None where nothing can be kept.
+
+    It is the user's: TensorRT would trust one that came with a bundle.
+    """
     gpu = "".join(letter if letter.isalnum() else "-" for letter in key["gpu"])
-    return bundle.path / FOLDER / f"timing-{key['tensorrt']}-{gpu}.cache"
+    return None if cache.problem is not None else cache.folder / f"timing-{key['tensorrt']}-{gpu}.cache"
+
+
+def _cache_notes(cache: UserCache) -> list[str]:
+    return [] if cache.problem is None else [f"the engine runs only with trust_engines=True, because {cache.problem}"]
 
 
 def _with_component(progress: Progress, component: str) -> Progress:
@@ -119,9 +129,21 @@ def prune_engines(bundle: str | Path) -> tuple[list[str], int]:
     return prune(opened.path, keep)
 
 
+def trust_engines(bundle: str | Path) -> list[str]:
+    """Let the bundle's engines run that were built elsewhere. An engine is a program: only for those of somebody who is trusted.
+
+    Returns the names of those that couldn't run before. Raises BundleError, BackendError or ExportError.
+    """
+    if (problem := user_cache().problem) is not None:
+        raise ExportError(f"trust can't be kept: {problem}")
+    return trust(Bundle.open(bundle).path)
+
+
 def engine_list(bundle: str | Path) -> list[str]:
-    """The bundle's engines, a line each, newest first."""
-    return [_engine_line(record, damage) for record, damage in list_engines(Bundle.open(bundle).path)]
+    """The bundle's engines, a line each, newest first, then the files that look like records and are none."""
+    folder = Bundle.open(bundle).path
+    lines = [_engine_line(record, damage) for record, damage in list_engines(folder)]
+    return lines + [f"not used: {problem}" for problem in read_records(folder)[1]]
 
 
 def _engine_line(record: EngineRecord, damage: str | None) -> str:
@@ -130,6 +152,7 @@ def _engine_line(record: EngineRecord, damage: str | None) -> str:
         f"{record.size_bytes / 1e6:.1f} MB, TensorRT {key['tensorrt']}, {key['gpu']} ({key['compute_capability']}), "
         f"driver {key['driver']}",
         *record.report.get("notes", ()),
+        *([] if record.is_own() else ["built elsewhere: does not run here without --trust"]),
         *([f"DAMAGED: {damage}"] if damage else []),
     ]
     return f"{record.name}: {'; '.join(facts)}"

@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -15,43 +17,69 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ...runtime.backends.cache_keys import Key
-from ...runtime.backends.tensorrt.engines import (
-    FOLDER,
+from ...runtime.backends.tensorrt.engines import plan_problem
+from ...runtime.backends.tensorrt.records import (
+    ENGINE_NAME,
     EngineRecord,
+    engine_folder,
     engine_name,
-    plan_problem,
     read_record,
     read_records,
+    regular_files,
 )
 from ...runtime.errors import ExportError
 from ...runtime.files.locking import try_lock
 from ...runtime.files.writing import PARTIAL, write_whole
 
 WAIT_S = 0.2
+PARTIAL_NAME = re.compile(re.escape(PARTIAL) + r"[0-9a-f]{16}")
+LOCK_NAME = re.compile(r"\..*\.lock")
 
 
 def stored_engine(bundle: Path, key: Key) -> EngineRecord | None:
-    """The engine of exactly this key, or None where the bundle has none or its plan is damaged."""
-    record = read_record(bundle / FOLDER / f"{engine_name(key)}.json")
-    return record if record is not None and plan_problem(bundle, record) is None else None
+    """The engine of exactly this key that this user built or trusts, or None where there is none or its plan is damaged."""
+    try:
+        record = read_record(engine_folder(bundle) / f"{engine_name(key)}.json")
+    except (OSError, ValueError):
+        return None
+    return record if record.is_own() and plan_problem(bundle, record) is None else None
 
 
 def store_engine(bundle: Path, key: Key, plan: Any, report: dict[str, Any]) -> EngineRecord:
-    """Write a plan (a buffer) and its record. Raises ExportError where the disk refuses."""
-    folder = bundle / FOLDER
+    """Write a plan (a buffer) and its record with this user's MAC. Raises ExportError where the disk refuses."""
+    folder = engine_folder(bundle)
     view = memoryview(plan)
     name = engine_name(key)
-    record = EngineRecord(
-        key=key, plan=f"{name}.plan", size_bytes=view.nbytes, sha256=hashlib.sha256(view).hexdigest(), report=report
-    )
+    sha256 = hashlib.sha256(view).hexdigest()
+    record = EngineRecord(key=key, plan=f"{name}.plan", size_bytes=view.nbytes, sha256=sha256, report=report).signed()
     try:
         folder.mkdir(exist_ok=True)
         (folder / f"{name}.json").unlink(missing_ok=True)  # a record never stands beside another plan
         write_whole(folder / record.plan, view)
-        write_whole(folder / f"{name}.json", json.dumps(asdict(record), indent=1))
+        _write_record(folder, record)
     except OSError as error:
         raise ExportError(f"can't write the engine {name} to {str(folder)!r}: {error.strerror or error}") from error
     return record
+
+
+def _write_record(folder: Path, record: EngineRecord) -> None:
+    write_whole(folder / f"{record.name}.json", json.dumps(asdict(record), indent=1))
+
+
+def trust(bundle: Path) -> list[str]:
+    """Give every whole engine of a bundle this user's MAC, so that it may run. Returns the names of those that had none.
+
+    Raises ExportError where the disk refuses.
+    """
+    trusted = []
+    for record, damage in list_engines(bundle):
+        if damage is None and plan_problem(bundle, record) is None and not record.is_own():
+            try:
+                _write_record(engine_folder(bundle), record.signed())
+            except OSError as error:
+                raise ExportError(f"can't write the record of {record.name}: {error.strerror or error}") from error
+            trusted.append(record.name)
+    return trusted
 
 
 @contextlib.contextmanager
@@ -60,10 +88,10 @@ def build_lock(bundle: Path, name: str, on_wait: Callable[[], object] = lambda: 
 
     The system frees the lock when its holder's process ends, even when it is killed. Raises ExportError.
     """
-    folder = bundle / FOLDER
+    folder = engine_folder(bundle)
     try:
         folder.mkdir(exist_ok=True)
-        file = (folder / f".{name}.lock").open("a+b")
+        file = _open_lock(folder / f".{name}.lock")
     except OSError as error:
         raise ExportError(f"can't write to {str(folder)!r}: {error.strerror or error}") from error
     with file:
@@ -76,24 +104,24 @@ def build_lock(bundle: Path, name: str, on_wait: Callable[[], object] = lambda: 
 
 def list_engines(bundle: Path) -> list[tuple[EngineRecord, str | None]]:
     """Every engine, newest first, with the damage that its plan's size shows, or None."""
-    return [(record, plan_problem(bundle, record, every_byte=False)) for record in read_records(bundle)]
+    return [(record, plan_problem(bundle, record, every_byte=False)) for record in read_records(bundle)[0]]
 
 
 def prune(bundle: Path, keep: Callable[[EngineRecord], bool]) -> tuple[list[str], int]:
     """Remove engines that `keep` refuses, damaged ones and leftovers. Returns the removed files' names and their bytes.
 
-    Files of a running build stay.
+    Only regular files whose names are an engine's or a leftover's go. Files of a running build stay.
+    Raises BackendError where the folder is a link.
     """
-    folder = bundle / FOLDER
+    folder = engine_folder(bundle)
     stays = {record.name for record, damage in list_engines(bundle) if damage is None and keep(record)}
     removed, freed = [], 0
-    for path in sorted(folder.glob("*")):
-        name = path.name.removesuffix(".plan").removesuffix(".json")
-        is_partial = path.name.startswith(PARTIAL)
-        is_kept = name in stays or (path.suffix not in (".plan", ".json") and not is_partial)
-        if is_kept or not path.is_file() or _is_building(folder, None if is_partial else name):
+    for path, state in regular_files(folder):
+        is_partial = PARTIAL_NAME.fullmatch(path.name) is not None
+        is_engine = path.suffix in (".plan", ".json") and ENGINE_NAME.fullmatch(path.stem) is not None
+        if not (is_partial or is_engine) or path.stem in stays or _is_building(folder, None if is_partial else path.stem):
             continue
-        freed += path.stat().st_size
+        freed += state.st_size
         path.unlink()
         removed.append(path.name)
     return removed, freed
@@ -101,11 +129,19 @@ def prune(bundle: Path, keep: Callable[[EngineRecord], bool]) -> tuple[list[str]
 
 def _is_building(folder: Path, name: str | None) -> bool:
     """Whether a builder holds the lock of `name`, or of any engine where name is None."""
-    for path in folder.glob(".*.lock" if name is None else f".{name}.lock"):
-        with path.open("a+b") as file:
+    for path, _ in regular_files(folder):
+        if path.name != f".{name}.lock" and (name is not None or LOCK_NAME.fullmatch(path.name) is None):
+            continue
+        with _open_lock(path) as file:
             if not _lock(file):
                 return True
     return False
+
+
+def _open_lock(path: Path) -> BinaryIO:
+    """A lock's file, made where it is missing. Follows no link and waits for no FIFO; raises OSError for them."""
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    return os.fdopen(os.open(path, flags, 0o666), "r+b")
 
 
 def _lock(file: BinaryIO) -> bool:

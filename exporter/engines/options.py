@@ -8,12 +8,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ...runtime.backends.tensorrt.records import HARDWARE_COMPATIBILITY, ROPES
 from ...runtime.errors import ExportError
 
 SMALLEST_PX = 16
-HARDWARE_COMPATIBILITY = ("none", "ampere_plus", "same_compute_capability")
-"""TensorRT's levels, in lower case."""
-ROPES = ("plugin", "native")
 
 
 @dataclass(frozen=True, kw_only=True)

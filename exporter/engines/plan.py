@@ -11,7 +11,8 @@ from pathlib import Path
 from ...runtime.backends.cache_keys import Key
 from ...runtime.backends.tensorrt import library as tensorrt_library
 from ...runtime.backends.tensorrt.cuda import Device
-from ...runtime.backends.tensorrt.engines import EngineRecord, Machine, make_key
+from ...runtime.backends.tensorrt.engines import Machine, make_key
+from ...runtime.backends.tensorrt.records import EngineRecord
 from ...runtime.bundle import Bundle
 from ...runtime.errors import BackendError, BundleError, ExportError
 from ...runtime.manifest import GraphSpec

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.backends import Backend, open_backend
-from ...runtime.backends.machine_limits import usable_memory_bytes
+from ...runtime.backends.machine_limits import check_limits, usable_memory_bytes
 from ...runtime.bundle import CALIBRATION, Bundle
 from ...runtime.errors import BundleError, ExportError
-from ...runtime.pipeline import Pipeline, check_limits
+from ...runtime.pipeline import Pipeline
 from ...runtime.progress import Progress, no_progress
 from ...runtime.request import Request
 

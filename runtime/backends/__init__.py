@@ -11,6 +11,7 @@ from ..bundle import Bundle
 from ..errors import BackendError
 from . import ort
 from .backend import Backend, DeviceArray, Session, resident_bytes
+from .machine_limits import check_limits
 from .openvino import backend as openvino_backend
 from .openvino import library as openvino_library
 from .sessions import Opening, Sessions
@@ -25,6 +26,7 @@ __all__ = [
     "Opening",
     "Session",
     "Sessions",
+    "check_limits",
     "choose_backend",
     "choose_graphs",
     "choose_precision",
@@ -42,6 +44,7 @@ class Choice(NamedTuple):
     threads: CPU threads; None: the engine decides.
     streams_weights: read weights at every run.
     memory_limit_bytes: the limit of open components' weights, for a backend that can stream a part of them.
+    trust_engines: run compiled engines that this user neither built nor trusts.
     """
 
     precision: str
@@ -49,6 +52,7 @@ class Choice(NamedTuple):
     threads: int | None
     streams_weights: bool
     memory_limit_bytes: int | None = None
+    trust_engines: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +99,9 @@ def _openvino() -> BackendEntry:
 
 def _tensorrt() -> BackendEntry:
     def create(bundle: Bundle, choice: Choice) -> Backend:
-        return tensorrt_backend.TensorRTBackend(bundle, choice.precision, choice.streams_weights, choice.memory_limit_bytes)
+        return tensorrt_backend.TensorRTBackend(
+            bundle, choice.precision, choice.streams_weights, choice.memory_limit_bytes, choice.trust_engines
+        )
 
     return BackendEntry(precisions=lambda threads: tensorrt_backend.PRECISIONS, problem=tensorrt_library.problem, create=create)
 
@@ -110,17 +116,24 @@ BACKENDS: dict[str, BackendEntry] = {
 
 
 def open_backend(
-    bundle: Bundle, backend: str, precision: str, threads: int | None = None, memory_limit_bytes: int | None = None
+    bundle: Bundle,
+    backend: str,
+    precision: str,
+    threads: int | None = None,
+    memory_limit_bytes: int | None = None,
+    trust_engines: bool = False,
 ) -> Backend:
     """A backend for a bundle; "auto" takes the first that works here and runs the bundle in `precision` within the limit.
 
     Raises BackendError with what is allowed, or with what to install.
     """
+    check_limits(memory_limit_bytes=memory_limit_bytes, threads=threads)
     named = [choose_backend(backend)] if backend != "auto" else _working(bundle)
     problems = []
     for name in named:
         try:
-            return BACKENDS[name].create(bundle, _choose(bundle, name, precision, threads, memory_limit_bytes))
+            choice = _choose(bundle, name, precision, threads, memory_limit_bytes)
+            return BACKENDS[name].create(bundle, choice._replace(trust_engines=trust_engines))
         except BackendError as error:
             problems.append(str(error))
     raise BackendError("; ".join(problems))

@@ -149,11 +149,11 @@ class OrtSession:
         check_names(self._spec, feeds)
         binding = self._session.io_binding()
         values = {name: self._value(name, array) for name, array in feeds.items()}
-        for name, value in values.items():
-            binding.bind_ortvalue_input(name, value)
-        for name in self._spec.outputs:
-            binding.bind_output(name, self._backend.device)
         try:
+            for name, value in values.items():
+                binding.bind_ortvalue_input(name, value)
+            for name in self._spec.outputs:
+                binding.bind_output(name, self._backend.device)
             self._session.run_with_iobinding(binding)
         except Exception as error:  # see OrtBackend._create
             shapes = {name: tuple(value.shape()) for name, value in values.items()}

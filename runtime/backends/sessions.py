@@ -5,6 +5,7 @@ Knows what a backend is and how large each component's weights are, and nothing 
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ class Opening:
 
 
 class Sessions:
-    """Open sessions by component name, least recently used first.
+    """Open sessions by component name, least recently used first. Runs that several threads ask for take place one after another.
 
     memory_limit_bytes: keep the weights of open components below this; the least recently used are closed. A component that is
     larger than that alone is opened all the same: the backend then streams its weights.
@@ -46,6 +47,7 @@ class Sessions:
         self._limit = memory_limit_bytes
         self._open: dict[str, Session] = {}
         self._is_closed = False
+        self._lock = threading.Lock()
         self.openings: list[Opening] = []
         self.most_bytes = 0
 
@@ -53,11 +55,12 @@ class Sessions:
         """Run a component, opening it if need be. Raises BundleError or BackendError where that can't be done."""
         if self._is_closed:
             raise RequestError("this pipeline was closed at the end of its `with` block: load the bundle again")
-        session = self._open.pop(component, None)
-        if session is None:
-            session = self._opening(component)
-        self._open[component] = session
-        return session.run(feeds)
+        with self._lock:
+            session = self._open.pop(component, None)
+            if session is None:
+                session = self._opening(component)
+            self._open[component] = session
+            return session.run(feeds)
 
     def close(self, for_good: bool = False) -> None:
         """Close every session. The next run opens it again, or raises RequestError after closing for good."""

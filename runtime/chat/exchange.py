@@ -13,16 +13,18 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from ..checks import check_callback, check_text
 from ..drawing import start_drawing
 from ..errors import RequestError
 from ..guidance import has_negative_prompt
-from ..images.loading import ImageSource, load_images
+from ..images.loading import ImageSource
 from ..mllm.language_model import ImageFeatures, KVCache, States, Tokens
 from ..mllm.prompt_encoder import PromptEncoder
-from ..request import OnStep, Request, Result, check_text
+from ..request import OnStep, Request, Result
+from .arguments import check_sequence, check_texts, read_images
 from .detokenizer import Detokenizer
 from .settings import ChatSettings
-from .token_generation import GenerationState, generate_tokens
+from .token_generation import FinishReason, GenerationState, generate_tokens
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,12 +35,15 @@ class ChatResult:
     token_ids: as generated, the stop token included.
     images: its pictures.
     result: the drawing of the pictures, or None.
+    finish_reason: "stop" where the model ended it, a stop text came, or it is a picture; "length" where it was cut at
+        `max_new_tokens`; "context" where it was cut because the model's context is full; "cancelled" where the caller ended it.
     """
 
     text: str
     token_ids: tuple[int, ...]
     images: list[Image.Image]
     result: Result | None
+    finish_reason: FinishReason = "stop"
 
 
 class Segment(NamedTuple):
@@ -93,16 +98,20 @@ class Exchange:
         for row, token in generate_tokens(model, self.state, last_states, self._samplers, stops, most):
             yield from self._release(row, decoders[row].add(token))
             if decoders[row].stopped:
-                self.state.unfinished.discard(row)
+                self.state.end(row, "stop")
         for row, decoder in enumerate(decoders):
             yield from self._release(row, decoder.end())
 
     def result(self, row: int, on_step: OnStep | None = None, is_complete: bool = True) -> ChatResult:
         """The answer of a row as far as it was generated; draws its picture if it is one and is complete."""
-        ids = tuple(self.state.answers[row])
-        draws = is_complete and ids[:1] == (self._encoder.model.chat.draw_token_id,)
-        result = self._draw(row, on_step) if draws else None
-        return ChatResult(text=self.texts[row], token_ids=ids, images=result.images if result else [], result=result)
+        ids, reason = tuple(self.state.answers[row]), self.state.finish_reasons[row] if is_complete else "cancelled"
+        if ids[:1] != (self._encoder.model.chat.draw_token_id,):
+            return ChatResult(text=self.texts[row], token_ids=ids, images=[], result=None, finish_reason=reason)
+        result = self._draw(row, on_step) if is_complete else None
+        images = result.images if result else []
+        reason = "stop" if images else "cancelled"
+        text = "" if images else self.texts[row]
+        return ChatResult(text=text, token_ids=ids, images=images, result=result, finish_reason=reason)
 
     def _release(self, row: int, text: str) -> Iterator[tuple[int, str]]:
         if text:
@@ -159,7 +168,7 @@ def question_ids(encoder: PromptEncoder, template: str, prompt: str, image_numbe
 
     Raises RequestError for a prompt that is no valid text, and for image tokens in the text itself.
     """
-    check_text("prompt", prompt)
+    prompt = check_text("prompt", prompt)
     chat = encoder.model.chat
     tags = "".join(chat.image_tag.replace("{number}", str(number)) for number in image_numbers)
     ids = encoder.tokenizer.encode(template.replace("{prompt}", tags + prompt))
@@ -171,7 +180,7 @@ def question_ids(encoder: PromptEncoder, template: str, prompt: str, image_numbe
 
 def first_question(encoder: PromptEncoder, prompt: str, images: Sequence[ImageSource]) -> Question:
     """The question that begins a conversation."""
-    pictures = load_images("images", images)
+    pictures = read_images("images", images)
     ids = question_ids(encoder, encoder.model.chat.first_turn, prompt, range(1, len(pictures) + 1))
     return Question(prompt=prompt, images=pictures, segments=[Segment(ids, pictures)])
 
@@ -187,15 +196,14 @@ def answer_together(
 
     images: each question's, or empty. Raises RequestError or BundleError, for all of them at once.
     """
-    if isinstance(questions, str) or not isinstance(questions, Sequence):
-        raise RequestError(f"prompts must be a sequence of texts, not {type(questions).__name__}")
-    if (images and len(images) != len(questions)):
-        raise RequestError(
-            f"{len(images)} lists of images were given for {len(questions)} prompts: give a list for each, or none"
-        )
-    if not questions:
+    texts = check_texts("prompts", questions)
+    shown = check_sequence("images", images, "lists of images, one for each prompt") or ((),) * len(texts)
+    if len(shown) != len(texts):
+        raise RequestError(f"{len(shown)} lists of images were given for {len(texts)} prompts: give a list for each, or none")
+    check_callback("on_step", on_step)
+    if not texts:
         return []
-    rows = [first_question(encoder, *pair) for pair in zip(questions, images or [()] * len(questions), strict=True)]
+    rows = [first_question(encoder, text, pictures) for text, pictures in zip(texts, shown, strict=True)]
     exchange = Exchange(encoder, rows, settings)
     for _ in exchange.pieces():
         pass

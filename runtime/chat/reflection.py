@@ -12,11 +12,13 @@ from dataclasses import dataclass, replace
 
 from PIL import Image
 
+from ..checks import check_callback, check_integer
 from ..errors import RequestError
 from ..manifest import ReflectionPrompts
 from ..request import Request, Result
+from .grades import grade_in, scale_in
 
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+MAX_ROUNDS = 1000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,7 +26,7 @@ class Round:
     """A picture and the model's judgement of it.
 
     result: its drawing.
-    grade: the model's, higher being better; None if its answer held no number.
+    grade: the model's, higher being better; None if its answer holds none that is certain (`grades.grade_in`).
     critique: what is wrong with it.
     edit: the instruction that the next round's picture follows; empty in the last round.
     """
@@ -69,8 +71,10 @@ def reflect(
     Ends when the model finds nothing wrong, when rounds are used up, or when a correction is graded lower. Raises RequestError
     for more than one picture a prompt.
     """
-    if rounds < 1:
-        raise RequestError(f"rounds={rounds} is below the fewest, 1")
+    if not isinstance(request, Request):
+        raise RequestError(f"request must be a Request, not {type(request).__name__}")
+    rounds = check_integer("rounds", rounds, 1, "the fewest", MAX_ROUNDS)
+    check_callback("on_round", on_round)
     if request.images_per_prompt != 1:
         raise RequestError(f"images_per_prompt={request.images_per_prompt}; reflection works on one picture at a time")
     finished: list[Round] = []
@@ -98,18 +102,12 @@ def best_round(rounds: list[Round]) -> int:
     return max(range(len(rounds)), key=lambda index: (_comparable(rounds[index]), index))
 
 
-def grade_in(text: str) -> float | None:
-    """The first number in an answer, or None."""
-    number = _NUMBER.search(text)
-    return float(number.group()) if number else None
-
-
 def _comparable(judged: Round) -> float:
     return -1.0 if judged.grade is None else judged.grade
 
 
 def _grade(ask: Ask, prompts: ReflectionPrompts, request: Request, result: Result) -> float | None:
-    return grade_in(ask(_filled(prompts.judge, request.prompt), result.images[0]))
+    return grade_in(ask(_filled(prompts.judge, request.prompt), result.images[0]), scale_in(prompts.judge))
 
 
 def _criticize(ask: Ask, prompts: ReflectionPrompts, request: Request, judged: Round) -> Round:
@@ -122,4 +120,6 @@ def _criticize(ask: Ask, prompts: ReflectionPrompts, request: Request, judged: R
 
 
 def _filled(template: str, prompt: str, critique: str = "") -> str:
-    return template.replace("{critique}", critique).replace("{prompt}", prompt)
+    """The template with its placeholders filled at once: a critique that holds "{prompt}" keeps it."""
+    texts = {"{prompt}": prompt, "{critique}": critique}
+    return re.sub(r"\{(?:prompt|critique)\}", lambda found: texts[found[0]], template)

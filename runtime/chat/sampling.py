@@ -12,7 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import RequestError
+from ..errors import RequestError, shown
+
+LEAST_DIVISOR = 1e-200
+"""Lower temperatures count as this one. Over it, the largest float32 stays below float64's largest number, and any difference of
+two logits leaves a chance to the larger one only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +26,8 @@ class Sampling:
     temperature: 0 is greedy.
     top_p: the cumulative probability that is kept; 1 keeps all.
     top_k: the number of tokens that is kept; 0 keeps all.
-    repetition_penalty: above 1, tokens that occurred become less likely.
-    seed: of the random numbers.
+    repetition_penalty: 0.01 to 100; above 1, tokens that occurred become less likely.
+    seed: of the random numbers, 0 <= seed < 2**64.
     """
 
     temperature: float = 0.0
@@ -36,13 +40,13 @@ class Sampling:
         ranges = {
             "temperature": (self.temperature >= 0, "0 or more"),
             "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
-            "top_k": (self.top_k >= 0, "0 or more"),
-            "repetition_penalty": (self.repetition_penalty > 0, "above 0"),
-            "seed": (self.seed >= 0, "0 or more"),
+            "top_k": (0 <= self.top_k < 2**63, "0 to 2**63 - 1"),
+            "repetition_penalty": (0.01 <= self.repetition_penalty <= 100, "0.01 to 100"),
+            "seed": (0 <= self.seed < 2**64, "0 to 2**64 - 1"),
         }
         for name, (is_in_range, allowed) in ranges.items():
             if not is_in_range:
-                raise RequestError(f"{name}={getattr(self, name)} is out of range; it must be {allowed}")
+                raise RequestError(f"{name}={shown(getattr(self, name))} is out of range; it must be {allowed}")
 
 
 class Sampler:
@@ -64,18 +68,19 @@ class Sampler:
 
 
 def penalize_repetition(logits: NDArray[np.float32], ids: Sequence[int], penalty: float) -> NDArray[np.float32]:
-    """A copy of the logits in which every token of `ids` is less likely."""
+    """A copy of the logits, all finite, in which every token of `ids` is less likely."""
     scores = logits.copy()
     repeated = np.unique(np.asarray(ids, np.int64))
     repeated = repeated[repeated < len(scores)]  # a tokenizer may have more tokens than the model
     old = scores[repeated]
-    scores[repeated] = np.where(old < 0, old * np.float32(penalty), old / np.float32(penalty))
+    with np.errstate(over="ignore"):  # what overflows becomes the largest float32
+        scores[repeated] = np.nan_to_num(np.where(old < 0, old * np.float32(penalty), old / np.float32(penalty)))
     return scores
 
 
 def probabilities(scores: NDArray[np.float32], sampling: Sampling) -> NDArray[np.float64]:
     """The probability of each token after temperature, top-k and top-p; they sum to 1."""
-    scaled = scores.astype(np.float64) / sampling.temperature
+    scaled = scores.astype(np.float64) / max(sampling.temperature, LEAST_DIVISOR)
     if 0 < sampling.top_k < len(scaled):
         scaled[scaled < np.partition(scaled, -sampling.top_k)[-sampling.top_k]] = -np.inf
     chances = np.exp(scaled - scaled.max())

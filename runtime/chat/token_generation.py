@@ -6,6 +6,7 @@ The rows of a batch are generated side by side, each as it would be alone. Knows
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +14,22 @@ from numpy.typing import NDArray
 from ..mllm.language_model import KVCache, LanguageModel, Tokens
 from .sampling import Sampler
 
+FinishReason = Literal["stop", "length", "context", "cancelled"]
+"""Why an answer ended.
+
+stop: the model ended it, or a stop text came.
+length: it has `max_new_tokens` tokens.
+context: the model's context is full.
+cancelled: the caller ended it.
+"""
+
 
 class GenerationState:
     """Answers under way, one for each row of `cache`. The cache has read all of their tokens but, at most, the last.
 
     answers: the tokens of each row's answer so far.
-    unfinished: the rows that go on; taking one out ends its answer.
+    unfinished: the rows that go on.
+    finish_reasons: why each row's answer ended; "cancelled" while it goes on, for then only the caller can end it.
     """
 
     def __init__(self, cache: KVCache) -> None:
@@ -26,6 +37,12 @@ class GenerationState:
         self.cache = cache
         self.answers: list[list[int]] = [[] for _ in cache.rows]
         self.unfinished = set(range(len(cache.rows)))
+        self.finish_reasons: list[FinishReason] = ["cancelled" for _ in cache.rows]
+
+    def end(self, row: int, reason: FinishReason) -> None:
+        """Let a row's answer go no further."""
+        self.unfinished.discard(row)
+        self.finish_reasons[row] = reason
 
     def unread(self, row: int = 0) -> list[int]:
         """The end of an answer that the cache hasn't read."""
@@ -42,7 +59,8 @@ def generate_tokens(
 ) -> Iterator[tuple[int, int]]:
     """Yields (row, token), each token appended to its answer first; an answer's last may be a stop token.
 
-    hidden_states: (B, Dt) of each row's last token. The iterator may be left at any point: `state` is whole then.
+    hidden_states: (B, Dt) of each row's last token. The iterator may be left at any point: `state` is whole then. Raises
+    BackendError where the model computes values that aren't finite.
     """
     most = model.chat.max_context_tokens
     while state.unfinished:
@@ -50,8 +68,12 @@ def generate_tokens(
         for row in sorted(state.unfinished):
             answer, read = state.answers[row], state.cache.rows[row]
             answer.append(samplers[row].sample(logits[row], read))
-            if answer[-1] in stop_token_ids or len(answer) >= max_new_tokens or len(read) >= most:
-                state.unfinished.discard(row)
+            if answer[-1] in stop_token_ids:
+                state.end(row, "stop")
+            elif len(answer) >= max_new_tokens:
+                state.end(row, "length")
+            elif len(read) >= most:
+                state.end(row, "context")
             yield row, answer[-1]
         if state.unfinished:
             new = [answer[-1:] if row in state.unfinished else [] for row, answer in enumerate(state.answers)]

@@ -17,7 +17,7 @@ from PIL import Image
 
 from ..backends import DeviceArray
 from ..components import Components, KeysAndValues
-from ..errors import BundleError, RequestError
+from ..errors import BackendError, BundleError, RequestError
 from ..manifest import ChatParameters, VisionParameters
 from ..rope import Grid, Rotary
 from .image_processor import vision_patches
@@ -176,17 +176,36 @@ class LanguageModel:
         return self._run(cache, rows, block, embeds)
 
     def encode_text(self, ids: Sequence[int]) -> States:
-        """The hidden states (T, Dt) of a text on its own; works for a bundle that can only draw. Raises RequestError for none."""
+        """The hidden states (T, Dt) of a text on its own; works for a bundle that can only draw.
+
+        Raises RequestError for no tokens, and for more than the context takes, where the bundle names its length.
+        """
         if not ids:
             raise RequestError("the prompt has no tokens in the bundle's template: write something")
-        tokens = Tokens.text(ids)
+        tokens, chat = Tokens.text(ids), self._bundle.manifest.chat
+        most = chat.max_context_tokens if chat else len(tokens)
+        if len(tokens) > most:
+            raise RequestError(f"the prompt has {len(tokens)} tokens; this model reads at most {most}: shorten it")
         block = _padded([tokens], [text_positions(0, len(tokens))])
         return self._run(KVCache(), [tokens], block, self._embeds(block, []))[0][0]
 
     def logits(self, hidden_states: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The next tokens' logits after tokens with these hidden states (…, Dt): (…, vocabulary) float32."""
+        """The next tokens' logits after tokens with these hidden states (…, Dt): (…, vocabulary) float32.
+
+        Raises BackendError where one isn't finite.
+        """
         flat = hidden_states.reshape(-1, hidden_states.shape[-1])
-        return self.components.predict_logits(flat).reshape(*hidden_states.shape[:-1], -1)
+        logits = self.components.predict_logits(flat)
+        self._check_finite(logits)
+        return logits.reshape(*hidden_states.shape[:-1], -1)
+
+    def _check_finite(self, values: NDArray[np.float32]) -> None:
+        if not np.isfinite(values).all():
+            backend = self.components.backend
+            raise BackendError(
+                f"the language model gave values that are not finite in {backend.precision} on {backend.name}: "
+                "try precision fp32, or check the checkpoint"
+            )
 
     def _run(
         self, cache: KVCache, rows: Sequence[Tokens], block: _Block, embeds: DeviceArray | np.ndarray
@@ -206,7 +225,10 @@ class LanguageModel:
             is_token=is_token,
             past=past,
         )
-        return [states[len(states) - len(row) :] for states, row in zip(hidden, rows, strict=True)], extended
+        own = [states[len(states) - len(row) :] for states, row in zip(hidden, rows, strict=True)]
+        for states in own:
+            self._check_finite(states)
+        return own, extended
 
     def _embeds(self, block: _Block, pictures: Sequence[ImageFeatures]) -> DeviceArray | np.ndarray:
         """The tokens' embeddings: on the device, or on the host with the pictures' features among them."""

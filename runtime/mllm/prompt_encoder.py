@@ -32,12 +32,13 @@ class PromptEncoder:
     def encode(self, ids: Sequence[int]) -> States:
         """The hidden states of these tokens: (T, Dt) float32. Not computed again for recent ones."""
         key = tuple(ids)
-        if key not in self._remembered:
-            self._remembered[key] = self.model.encode_text(key)
-            if len(self._remembered) > REMEMBERED_PROMPTS:
-                self._remembered.popitem(last=False)
-        self._remembered.move_to_end(key)
-        return self._remembered[key]
+        states = self._remembered.pop(key, None)
+        if states is None:
+            states = self.model.encode_text(key)
+        self._remembered[key] = states  # the latest comes last
+        if len(self._remembered) > REMEMBERED_PROMPTS:
+            self._remembered.popitem(last=False)
+        return states
 
     def forget(self) -> None:
         """Drop the remembered prompts, for measurements that include encoding."""

@@ -13,7 +13,9 @@ from omnigen2_rt.exporter.engines.build import build_engines, prune_engines
 from omnigen2_rt.exporter.engines.engine_store import store_engine
 from omnigen2_rt.exporter.engines.options import BuildOptions, EngineOptions
 from omnigen2_rt.runtime.backends.tensorrt import library as tensorrt_library
+from omnigen2_rt.runtime.backends.tensorrt import records
 from omnigen2_rt.runtime.errors import ExportError
+from omnigen2_rt.runtime.files.user_cache import UserCache
 from tests.exporter.engines.small_bundle import MACHINE, antialiasing_graph, make_bundle, make_test_key
 
 
@@ -57,6 +59,18 @@ def test_build_list_and_prune_follow_the_stored_engines(tmp_path: Path, monkeypa
     output = run(str(bundle.path), "--list")
     assert current.name in output
     assert old.name not in output
+
+
+def test_build_trust_names_the_engines_that_may_run_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    other = UserCache(tmp_path / "elsewhere", b"another secret", None)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(records, "user_cache", lambda: other)
+        record = store_engine(bundle.path, make_test_key(bundle), b"plan", {})
+    assert "built elsewhere: does not run here without --trust" in run(str(bundle.path), "--list")
+    assert run(str(bundle.path), "--trust") == f"{record.name} may run now\n"
+    assert run(str(bundle.path), "--trust") == "no engine that was built elsewhere\n"
+    assert "built elsewhere" not in run(str(bundle.path), "--list")
 
 
 def test_build_without_tensorrt_says_why(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 from omnigen2_rt.commands.terminal_chat import answer_as_json, converse, save_rounds
 from omnigen2_rt.runtime.chat.exchange import ChatResult
 from omnigen2_rt.runtime.chat.reflection import Reflection, Round
+from omnigen2_rt.runtime.chat.settings import ChatSettings
 from omnigen2_rt.runtime.errors import RequestError
 from omnigen2_rt.runtime.request import Request, Result
 
@@ -26,7 +27,7 @@ class Parrot:
         self.heard: list[tuple[str, list[Path]]] = []
 
     def ask(
-        self, prompt: str, images: list[Path], request: Request, on_token: Callable[[str], object], on_step: object
+        self, prompt: str, images: list[Path], settings: ChatSettings, on_token: Callable[[str], object], on_step: object
     ) -> ChatResult:
         self.heard.append((prompt, images))
         if prompt == "fail":
@@ -38,7 +39,9 @@ class Parrot:
         return ChatResult(text=prompt, token_ids=(1,), images=made, result=None)
 
 
-def talk(lines: list[str], folder: Path, images: tuple[Path, ...] = ()) -> tuple[Parrot, str]:
+def talk(
+    lines: list[str], folder: Path, images: tuple[Path, ...] = (), at_terminal: bool = True
+) -> tuple[Parrot, str]:
     remaining: Iterator[str] = iter(lines)
     parrot, said = Parrot(), list[str]()
 
@@ -49,7 +52,7 @@ def talk(lines: list[str], folder: Path, images: tuple[Path, ...] = ()) -> tuple
             raise EOFError from None
 
     starts: Any = lambda: parrot  # noqa: E731
-    converse(starts, REQUEST, folder, next_line, said.append, {}, images)
+    converse(starts, ChatSettings(request=REQUEST), folder, next_line, said.append, images, at_terminal=at_terminal)
     return parrot, "".join(said)
 
 

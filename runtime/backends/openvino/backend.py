@@ -19,7 +19,16 @@ from ...manifest import GraphSpec
 from ..backend import DeviceArray, check_names
 from ..machine_limits import usable_cores
 from .compiled_models import CompiledModels, make_key
-from .library import DEVICE, cpu_identity, import_openvino, last_line, openvino_core, problem
+from .library import (
+    DEVICE,
+    check_process,
+    cpu_identity,
+    import_openvino,
+    last_line,
+    note_threads,
+    openvino_core,
+    problem,
+)
 from .mapped_pages import release_pages
 from .rewrite_reports import RewriteReport
 from .rewrites import changes_products, read_rewritten
@@ -48,7 +57,7 @@ class OpenVINOBackend:
         self.openvino = import_openvino()
         self._bundle = bundle
         self._pads = pads
-        self._compiled = CompiledModels(bundle.path)
+        self._compiled = CompiledModels()
         self.rewrites: dict[str, tuple[RewriteReport, ...]] = {}
         """The reports of the rewrites of each component that was compiled, not read from disk."""
         self._options: dict[str, Any] = {
@@ -63,6 +72,7 @@ class OpenVINOBackend:
 
     def open(self, component: str) -> OpenVINOSession:
         """See Backend.open."""
+        check_process()
         spec = self._bundle.graph(component, self.graph_precision)
         hint = PRECISIONS["fp32" if spec.keeps_float32 else self.precision].openvino
         options = {**self._options, "INFERENCE_PRECISION_HINT": hint}
@@ -72,10 +82,12 @@ class OpenVINOBackend:
         stored = self._compiled.load(key)
         compiled = None if stored is None else self._import(stored, options)
         if compiled is not None:
+            _check_ports(spec, compiled)
             return OpenVINOSession(compiled, spec, self, memory=stored)
         source = read_rewritten(self._bundle, spec, self.precision, self._pads)
         self.rewrites[component] = source.reports
         compiled = self._compile(source.model, spec, options)
+        _check_ports(spec, compiled)
         if CompiledModels.keeps(spec) and not _changes_in_export(compiled):
             self._compiled.store(key, compiled.export_model().getvalue())
         release_pages(_large_constants(source.model))
@@ -93,6 +105,7 @@ class OpenVINOBackend:
         return np.array(host, np.float32 if host.dtype.itemsize == 2 else host.dtype)
 
     def _compile(self, model: Any, spec: GraphSpec, options: Mapping[str, Any]) -> Any:
+        note_threads()
         try:
             return openvino_core().compile_model(model, DEVICE, options)
         except Exception as error:  # OpenVINO raises RuntimeError and its children of many modules
@@ -100,6 +113,7 @@ class OpenVINOBackend:
 
     def _import(self, stored: np.ndarray, options: Mapping[str, Any]) -> Any:
         """A model from disk, or None where OpenVINO refuses it."""
+        note_threads()
         try:
             return openvino_core().import_model(self.openvino.Tensor(stored, shared_memory=True), DEVICE, options)
         except Exception:  # see _compile; the graph is compiled again
@@ -125,6 +139,7 @@ class OpenVINOSession:
 
     def run(self, feeds: Mapping[str, DeviceArray | np.ndarray]) -> dict[str, DeviceArray]:
         """See Session.run. Each run makes a new request (microseconds), so that its outputs are the caller's own memory."""
+        check_process()
         spec = self._spec
         check_names(spec, feeds)
         tensors = {name: self._tensor(name, array) for name, array in feeds.items()}
@@ -134,13 +149,14 @@ class OpenVINOSession:
                 request.set_tensor(name, tensor)
             request.start_async()
             request.wait()
+            outputs = {name: request.get_tensor(name) for name in spec.outputs}
         except Exception as error:  # see OpenVINOBackend._compile
             shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
             raise BackendError(f"{spec.component} failed on {shapes}: {last_line(error)}") from error
         source, self._source = self._source, None
         if source is not None:
             release_pages(_large_constants(source))
-        return {name: request.get_tensor(name) for name in spec.outputs}
+        return outputs
 
     def _tensor(self, name: str, array: DeviceArray | np.ndarray) -> Any:
         spec = self._spec.inputs[name]
@@ -150,6 +166,15 @@ class OpenVINOSession:
                 f"{self._spec.component} takes {name} of shape {spec.shape}; it was given {tuple(tensor.shape)}"
             )
         return tensor
+
+
+def _check_ports(spec: GraphSpec, compiled: Any) -> None:
+    """Raises BackendError unless a graph has the inputs and outputs that the manifest states: OpenVINO misses no input."""
+    for kind, stated, ports in (("inputs", spec.inputs, compiled.inputs), ("outputs", spec.outputs, compiled.outputs)):
+        names = {name for port in ports for name in port.names}
+        if not stated.keys() <= names or len(ports) != len(stated):
+            has = f"{spec.file} has the {kind} {', '.join(sorted(names))}"
+            raise BackendError(f"{has} where the bundle states {', '.join(stated) or 'none'}: export it again")
 
 
 def _large_constants(model: Any) -> list[int]:

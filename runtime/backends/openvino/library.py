@@ -6,6 +6,7 @@ Knows no bundle and no model.
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,12 @@ from ...errors import BackendError
 from ..machine_limits import usable_cores
 
 DEVICE = "CPU"
+FORKED = (
+    "OpenVINO ran in the process that this one was forked from, and would hang here: load the pipeline in the child alone, or "
+    'start the child with multiprocessing\'s "spawn"'
+)
+_threaded: set[int] = set()
+"""The processes, this one or those that it was forked from, in which OpenVINO has started threads. A fork copies no thread."""
 
 
 def import_openvino() -> Any:
@@ -50,9 +57,21 @@ def openvino_core() -> Any:
     return import_openvino().Core()
 
 
+def note_threads() -> None:
+    """Note that OpenVINO starts threads in this process: it does so when it compiles or reads the first model."""
+    _threaded.add(os.getpid())
+
+
+def check_process() -> None:
+    """Raises BackendError where OpenVINO would wait for threads that a fork didn't copy."""
+    if _threaded - {os.getpid()}:
+        raise BackendError(FORKED)
+
+
 def problem() -> str | None:
     """Why this backend can't work here, or None."""
     try:
+        check_process()
         devices = openvino_core().available_devices
     except BackendError as error:
         return str(error)

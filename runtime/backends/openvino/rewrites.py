@@ -11,6 +11,7 @@ from ...bundle import Bundle
 from ...errors import BackendError
 from ...manifest import GraphSpec
 from .library import last_line, openvino_core
+from .linked_weights import has_links, read_linked
 from .rewrite_products import align_products, split_feed_forward
 from .rewrite_reports import RewriteReport
 from .rewrite_rope import rotate_by_products
@@ -21,7 +22,7 @@ class RewrittenModel(NamedTuple):
     """A graph as OpenVINO's model, rewritten and not yet compiled.
 
     model: its weights are mapped from their files.
-    shared: constants whose memory the model reads; they must outlive it and what is compiled from it.
+    shared: constants and mapped files whose memory the model reads; they must outlive it and what is compiled from it.
     reports: a report of each rewrite that was applied.
     """
 
@@ -43,7 +44,7 @@ def read_rewritten(bundle: Bundle, spec: GraphSpec, precision: str, pads: bool) 
     path = bundle.path / (spec.inlined or spec.file)
     shared: list[Any] = []
     try:
-        model = openvino_core().read_model(path)
+        model, mapped = read_linked(path) if has_links(bundle) else (openvino_core().read_model(path), [])
         reports = [rotate_by_products(model)]
         if changes_products(spec, precision):
             if pads:
@@ -53,7 +54,7 @@ def read_rewritten(bundle: Bundle, spec: GraphSpec, precision: str, pads: bool) 
         reports.append(keep_stored_weights(model))
     except Exception as error:  # OpenVINO raises RuntimeError and its children of many modules
         raise BackendError(f"OpenVINO can't open {path.name}: {last_line(error)}") from error
-    return RewrittenModel(model, shared, tuple(reports))
+    return RewrittenModel(model, mapped + shared, tuple(reports))
 
 
 def rewrite_reports(bundle: Bundle, precision: str, graphs: str, pads: bool) -> dict[str, tuple[RewriteReport, ...]]:

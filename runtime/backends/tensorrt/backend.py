@@ -18,7 +18,7 @@ from ...manifest import GraphSpec
 from ..backend import DeviceArray
 from .cuda import Device
 from .cuda_graphs import Scratch
-from .engines import FOLDER, EngineRecord, find_engine
+from .engines import find_engine
 from .library import (
     import_tensorrt,
     make_error_recorder,
@@ -28,6 +28,7 @@ from .library import (
     take_errors,
     this_machine,
 )
+from .records import EngineRecord, engine_folder
 from .session import TensorRTSession
 
 PRECISIONS = ("bf16", "fp16", "fp32")
@@ -41,10 +42,16 @@ class TensorRTBackend:
 
     streams_weights: some component is larger than the memory limit, so a part of its weights may stay in host memory.
     memory_limit_bytes: the most of such a component's weights that may lie on the GPU; by default none.
+    trust_engines: also run engines that this user neither built nor trusts.
     """
 
     def __init__(
-        self, bundle: Bundle, precision: str, streams_weights: bool = False, memory_limit_bytes: int | None = None
+        self,
+        bundle: Bundle,
+        precision: str,
+        streams_weights: bool = False,
+        memory_limit_bytes: int | None = None,
+        trust_engines: bool = False,
     ) -> None:
         reason = problem()
         if reason is not None:
@@ -53,6 +60,7 @@ class TensorRTBackend:
         self.precision = self.graph_precision = precision
         self.device = Device()
         self._bundle = bundle
+        self._trust_engines = trust_engines
         self._weights_limit = (memory_limit_bytes or 0) if streams_weights else None
         self._trt = import_tensorrt()
         self.errors = make_error_recorder(self._trt)
@@ -66,11 +74,11 @@ class TensorRTBackend:
     def open(self, component: str) -> TensorRTSession:
         """See Backend.open. Raises BackendError where no engine fits this machine and this bundle."""
         record, spec = self._record(component), self._bundle.graph(component, self.precision)
-        if record.key["options"].get("version_compatible"):
-            self._runtime.engine_host_code_allowed = True  # such a plan contains its own small runtime, which is code
+        # Such a plan contains its own small runtime, which is code. Whether the engine may run at all, the user has decided.
+        self._runtime.engine_host_code_allowed = record.key["options"]["version_compatible"]
         self.device.trim()  # TensorRT allocates weights without our pool
         engine = self._load(record)
-        if record.key["options"].get("strip_plan"):
+        if record.key["options"]["strip_plan"]:
             self._refit(engine, record, spec)
         if self._weights_limit is not None and spec.resident_bytes > self._weights_limit:
             self._limit_weights(engine, component, self._weights_limit)
@@ -93,11 +101,12 @@ class TensorRTBackend:
     def _record(self, component: str) -> EngineRecord:
         """The component's engine. Its plan is hashed once: under a memory limit a component is opened many times."""
         if component not in self._records:
-            self._records[component] = find_engine(self._bundle, component, self.precision, self._machine)
+            bundle, trusts_all = self._bundle, self._trust_engines
+            self._records[component] = find_engine(bundle, component, self.precision, self._machine, trusts_all)
         return self._records[component]
 
     def _load(self, record: EngineRecord) -> Any:
-        path = self._bundle.path / FOLDER / record.plan
+        path = engine_folder(self._bundle.path) / record.plan
         try:
             with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as plan:
                 engine = self._runtime.deserialize_cuda_engine(plan)  # mapped: a plan of 8 GB isn't read twice

@@ -1,13 +1,12 @@
 """TensorRT engines on disk: their place in a bundle, what each was built from, and which may be loaded here.
 
-An engine is two files in the bundle's `engines/`: the plan, and a record of everything that went into it. The record is written
-last, so that a plan without one is an unfinished build. Knows no TensorRT: builder and runtime share this.
+An engine is two files in the bundle's `engines/`: the plan, and a record of everything that went into it (records.py). The record
+is written last, so that a plan without one is an unfinished build. Knows no TensorRT: builder and runtime share this.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,10 +17,11 @@ from ...bundle import Bundle
 from ...errors import BackendError
 from ...files.hashes import file_hash
 from ...manifest import GraphSpec
-from ..cache_keys import Key, digest, weight_identity
+from ..cache_keys import Key, weight_identity
+from .records import EngineRecord, engine_folder, read_records
 
-FOLDER = "engines"
 FORMAT_VERSION = 1
+UNTRUSTED = "this user did not build it; if you trust who did: `omnigen2 build --trust`, or trust_engines=True"
 PLUGIN_FILES = ("__init__.py", "kernel.py", "plugin.py", "ptx.py")
 
 
@@ -33,33 +33,6 @@ class Machine:
     gpu: str
     compute_capability: str
     driver: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineRecord:
-    """A built engine.
-
-    key: what it was built from.
-    plan: its file's name.
-    size_bytes, sha256: the file's.
-    report: the build's figures.
-    """
-
-    key: Key
-    plan: str
-    size_bytes: int
-    sha256: str
-    report: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """The plan's name without its ending: component, precision and the key's digest."""
-        return self.plan.removesuffix(".plan")
-
-
-def engine_name(key: Key) -> str:
-    """The name of the engine's files, without ending."""
-    return f"{key['component']}.{key['precision']}.{digest(key)}"
 
 
 def plugin_identity() -> str:
@@ -133,43 +106,23 @@ def mismatches(record: EngineRecord, bundle: Bundle, graph: GraphSpec, machine: 
     expected = {
         **key,
         "format": FORMAT_VERSION,
-        **_from_bundle(bundle, graph, key.get("rope", "plugin")),
+        **_from_bundle(bundle, graph, key["rope"]),
         **asdict(machine),
     }
-    options = key.get("options", {})
+    options = key["options"]
     may_differ: set[str] = set()
-    if options.get("version_compatible") and key["tensorrt"].split(".")[0] == machine.tensorrt.split(".")[0]:
+    if options["version_compatible"] and key["tensorrt"].split(".")[0] == machine.tensorrt.split(".")[0]:
         may_differ |= {"tensorrt", "driver"}
-    if options.get("hardware_compatibility", "none") != "none":
+    if options["hardware_compatibility"] != "none":
         may_differ |= {"gpu", "compute_capability", "driver"}
         if options["hardware_compatibility"] == "same_compute_capability":
             may_differ.discard("compute_capability")
     return [line for line in differences(key, expected) if line.split(":")[0].split(" ")[0] not in may_differ]
 
 
-def read_records(bundle: Path) -> list[EngineRecord]:
-    """The records in a bundle, newest first. Files that aren't whole records are skipped."""
-    records = []
-    for path in sorted((bundle / FOLDER).glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True):
-        record = read_record(path)
-        if record is not None:
-            records.append(record)
-    return records
-
-
-def read_record(path: Path) -> EngineRecord | None:
-    """A record, or None where the file isn't one, or is not the record of the key that it states."""
-    try:
-        record = EngineRecord(**json.loads(path.read_text(encoding="utf-8")))
-        whole = path.stem == record.name == engine_name(record.key)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None
-    return record if whole else None
-
-
 def plan_problem(bundle: Path, record: EngineRecord, *, every_byte: bool = True) -> str | None:
     """Why a record's plan isn't the file that was built, or None."""
-    path = bundle / FOLDER / record.plan
+    path = engine_folder(bundle) / record.plan
     if not path.is_file():
         return f"{record.plan} is missing"
     size = path.stat().st_size
@@ -180,22 +133,25 @@ def plan_problem(bundle: Path, record: EngineRecord, *, every_byte: bool = True)
     return None
 
 
-def find_engine(bundle: Bundle, component: str, precision: str, machine: Machine) -> EngineRecord:
-    """The newest engine of a component that may run here. Raises BackendError that says what differs in the nearest one."""
+def find_engine(bundle: Bundle, component: str, precision: str, machine: Machine, trusts_all: bool = False) -> EngineRecord:
+    """The newest engine of a component that may run here. Raises BackendError that says what is wrong with the nearest one.
+
+    trusts_all: also run engines that this user neither built nor trusts.
+    """
     graph = bundle.graph(component, precision)
+    records, problems = read_records(bundle.path, component, precision)
     reasons: list[list[str]] = []
-    for record in read_records(bundle.path):
-        if (record.key["component"], record.key["precision"]) != (component, precision):
-            continue
+    for record in records:
         wrong = mismatches(record, bundle, graph, machine)
+        if not wrong and not (trusts_all or record.is_own()):
+            wrong = [UNTRUSTED]
         damage = None if wrong else plan_problem(bundle.path, record)
         if not wrong and damage is None:
             return record
         reasons.append(wrong or [str(damage)])
     advice = f"run `omnigen2 build {bundle.path} --precision {precision}` on this machine"
+    reasons += [[problem] for problem in problems]
     if not reasons:
         raise BackendError(f"the bundle has no TensorRT engine of {component} in {precision}: {advice}")
     nearest = min(reasons, key=len)
-    raise BackendError(
-        f"no TensorRT engine of {component} in {precision} may run here ({'; '.join(nearest)}): {advice}"
-    )
+    raise BackendError(f"no TensorRT engine of {component} in {precision} may run here ({'; '.join(nearest)}): {advice}")

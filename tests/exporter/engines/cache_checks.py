@@ -23,7 +23,9 @@ from omnigen2_rt.exporter.engines import tensorrt_builder as engine_builder
 from omnigen2_rt.exporter.engines.build import build_engines, engine_list
 from omnigen2_rt.exporter.engines.options import BuildOptions, Limits
 from omnigen2_rt.runtime.backends.tensorrt import library as tensorrt_library
-from omnigen2_rt.runtime.backends.tensorrt.engines import FOLDER, Machine
+from omnigen2_rt.runtime.backends.tensorrt.engines import Machine
+from omnigen2_rt.runtime.backends.tensorrt.records import FOLDER
+from omnigen2_rt.runtime.files.user_cache import user_cache
 from tests.exporter.engines.fake_builder import Builder, failure, options, patched, temporary_bundle
 from tests.exporter.engines.small_bundle import MACHINE, attention_graph, make_bundle
 
@@ -163,7 +165,7 @@ def timings_are_stored_with_those_of_other_builders() -> None:
     builder.config.get_timing_cache.return_value = measured
     with temporary_bundle() as bundle, patched(builder):
         (record,) = build_engines(bundle.path, options()).built
-        (path,) = (bundle.path / FOLDER).glob("timing-*.cache")
+        (path,) = user_cache().folder.glob("timing-*.cache")
         assert path.name == "timing-11.4.0.106-NVIDIA-Test-1.cache"
         assert path.read_bytes() == b"measured"
         assert record.report["notes"] == []
@@ -171,6 +173,7 @@ def timings_are_stored_with_those_of_other_builders() -> None:
         builder.config.create_timing_cache.return_value = known
         build_engines(bundle.path, options(weight_streaming=True))
         measured.combine.assert_called_once_with(known, ignore_mismatch=True)
+    path.unlink()
 
 
 def timings_that_do_not_fit_the_disk_are_a_note() -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import tensorrt as trt
 
 from omnigen2_rt.exporter.engines.engine_store import store_engine
+from omnigen2_rt.exporter.engines.options import EngineOptions
 from omnigen2_rt.runtime.backends.tensorrt import backend as tensorrt
 from omnigen2_rt.runtime.backends.tensorrt import library as tensorrt_library
 from omnigen2_rt.runtime.backends.tensorrt.engines import make_key
@@ -53,11 +54,11 @@ class EngineSetup:
                 self.store(name, options)
             self.backend = tensorrt.TensorRTBackend(self.bundle, "fp16", streams_weights, limit)
 
-    def store(self, component: str, options: dict[str, object]) -> None:
+    def store(self, component: str, options: dict[str, Any]) -> None:
         machine = tensorrt_library.this_machine()
         graph = self.bundle.graph(component, "fp16")
         profiles = [{"name": "text", "shapes": {"image_tokens": [[1, 1, 32], [1, 4, 32], [1, 9, 32]]}}]
-        key = make_key(self.bundle, graph, machine, rope="plugin", profiles=profiles, options=options)
+        key = make_key(self.bundle, graph, machine, rope="plugin", profiles=profiles, options=EngineOptions(**options).to_json())
         store_engine(self.bundle.path, key, f"plan of {component}".encode(), {})
 
     def feeds(self, tokens: int = 4, references: int = 0, value: float = 1.5) -> dict[str, np.ndarray]:

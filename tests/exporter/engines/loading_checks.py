@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -16,7 +17,9 @@ import tensorrt as trt
 from omnigen2_rt.runtime.backends.sessions import Sessions
 from omnigen2_rt.runtime.backends.tensorrt import backend as tensorrt
 from omnigen2_rt.runtime.backends.tensorrt import library as tensorrt_library
+from omnigen2_rt.runtime.backends.tensorrt import records
 from omnigen2_rt.runtime.errors import BackendError
+from omnigen2_rt.runtime.files.user_cache import UserCache
 from tests.exporter.engines.engine_setup import engine_setup, fails
 from tests.exporter.engines.fake_tensorrt import TRANSFORMER
 
@@ -115,6 +118,25 @@ def version_compatible_engine_allows_its_own_code() -> None:
     with engine_setup(version_compatible=True) as setup:
         setup.backend.open("transformer")
         assert setup.runtime.instance.engine_host_code_allowed is True
+
+
+def engine_of_another_user_is_not_loaded_and_runs_no_code() -> None:
+    """A record's own word let host code run."""
+    other = UserCache(Path("elsewhere"), b"another secret", None)
+    with engine_setup(version_compatible=True) as setup, mock.patch.object(records, "user_cache", lambda: other):
+        with fails("this user did not build it"):
+            setup.backend.open("transformer")
+        assert setup.runtime.instance.engine_host_code_allowed is not True
+        setup.runtime.instance.deserialize_cuda_engine.assert_not_called()
+        setup.backend._trust_engines = True  # as `load(…, trust_engines=True)` opens it
+        setup.backend.open("transformer")
+        assert setup.runtime.instance.engine_host_code_allowed is True
+
+
+def engine_that_needs_no_host_code_is_not_allowed_any() -> None:
+    with engine_setup() as setup:
+        setup.backend.open("transformer")
+        assert setup.runtime.instance.engine_host_code_allowed is False
 
 
 def stripped_plan_gets_its_weights_from_the_graph() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
+from omnigen2_rt.exporter.engines.options import EngineOptions
 from omnigen2_rt.runtime.backends.cache_keys import Key
 from omnigen2_rt.runtime.backends.tensorrt.engines import Machine, make_key
 from omnigen2_rt.runtime.bundle import Bundle
@@ -142,5 +143,6 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
 def make_test_key(bundle: Bundle, **overrides: object) -> Key:
     """The key of the bundle's engine on MACHINE, with `overrides`."""
     graph = bundle.graph("transformer", "fp16")
-    profiles, options = [{"name": "text"}], {"optimization_level": 3}
+    profiles = [{"name": "text", "shapes": {}}]
+    options = EngineOptions().to_json()
     return {**make_key(bundle, graph, MACHINE, rope="plugin", profiles=profiles, options=options), **overrides}

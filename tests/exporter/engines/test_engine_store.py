@@ -14,17 +14,17 @@ from pathlib import Path
 import pytest
 
 from omnigen2_rt.exporter.engines.engine_store import build_lock, list_engines, prune, store_engine, stored_engine
+from omnigen2_rt.exporter.engines.options import EngineOptions
 from omnigen2_rt.plugins import omni_rope
 from omnigen2_rt.runtime.backends.cache_keys import digest
 from omnigen2_rt.runtime.backends.tensorrt.engines import (
-    FOLDER,
     PLUGIN_FILES,
     Machine,
     differences,
-    engine_name,
     find_engine,
     make_key,
 )
+from omnigen2_rt.runtime.backends.tensorrt.records import FOLDER, engine_name
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.errors import BackendError, ExportError
 from tests.exporter.engines.small_bundle import MACHINE, attention_graph, make_bundle, make_test_key
@@ -49,7 +49,7 @@ CHANGES = {
     "gpu": "NVIDIA Test 2",
     "compute_capability": "8.9",
     "driver": "570.9",
-    "options": {"optimization_level": 5},
+    "options": EngineOptions(optimization_level=5).to_json(),
     "component": "vae_decoder",
     "format": 0,
 }
@@ -88,7 +88,7 @@ def test_engine_of_another_machine_is_not_found_and_the_message_names_the_part(b
 
 
 def test_engine_for_several_gpus_is_found_on_another(bundle: Bundle) -> None:
-    key = make_test_key(bundle, options={"hardware_compatibility": "ampere_plus"})
+    key = make_test_key(bundle, options=EngineOptions(hardware_compatibility="ampere_plus").to_json())
     store_engine(bundle.path, key, PLAN, {})
     elsewhere = dataclasses.replace(MACHINE, gpu="NVIDIA Test 2", compute_capability="8.0", driver="1.0")
     find_engine(bundle, "transformer", "fp16", elsewhere)

@@ -22,6 +22,7 @@ from omnigen2_rt.runtime.backends.openvino.rewrite_products import SLICE_COLUMNS
 from omnigen2_rt.runtime.backends.openvino.rewrite_reports import Refusal, RewriteReport
 from omnigen2_rt.runtime.backends.openvino.rewrites import read_rewritten
 from omnigen2_rt.runtime.bundle import Bundle
+from omnigen2_rt.runtime.files.user_cache import user_cache
 from omnigen2_rt.runtime.manifest import MANIFEST
 from omnigen2_rt.runtime.request import Request
 
@@ -257,7 +258,7 @@ def test_rewritten_picture_is_the_same_from_disk_and_near_the_exported_one(bundl
         if as_exported:
             graphs = tuple(replace(graph, picture_rows=False) for graph in bundle.manifest.graphs)
             (bundle.path / MANIFEST).write_text(replace(bundle.manifest, graphs=graphs).to_json(), encoding="utf-8")
-            shutil.rmtree(bundle.path / compiled.FOLDER)
+            shutil.rmtree(user_cache().folder / compiled.FOLDER)
         with load(bundle.path, backend="openvino", precision="bf16", threads=2) as pipeline:
             latents.append(pipeline.generate(request).latents)
     np.testing.assert_array_equal(latents[0], latents[1])

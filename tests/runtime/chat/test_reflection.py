@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from omnigen2_rt import load
-from omnigen2_rt.runtime.chat.reflection import Reflection, grade_in, reflect
+from omnigen2_rt.runtime.chat.reflection import Reflection, reflect
 from omnigen2_rt.runtime.errors import RequestError
 from omnigen2_rt.runtime.manifest import ReflectionPrompts
 from omnigen2_rt.runtime.request import Request, Result
@@ -74,9 +74,6 @@ def test_reflection_whose_caller_says_stop_ends_after_that_round() -> None:
     assert len(script.reflect(rounds=3, on_round=lambda done: False).rounds) == 1
 
 
-@pytest.mark.parametrize(("text", "grade"), [("8", 8.0), ("About 7.5 of 10", 7.5), ("good", None), ("", None)])
-def test_grade_is_the_first_number(text: str, grade: float | None) -> None:
-    assert grade_in(text) == grade
 
 
 def test_reflection_on_several_pictures_is_refused() -> None:

@@ -1,0 +1,45 @@
+"""Sequences that callers give to a chat, checked: classes of their own may raise anything, or never end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..checks import check_text, reporting
+from ..errors import RequestError
+from ..images.loading import ImageSource, image_sources, load_image
+
+MAX_ITEMS = 2**20
+"""The most items of a sequence: more tokens than any model reads."""
+
+
+def check_sequence(name: str, values: object, items: str) -> tuple[Any, ...]:
+    """The values as a tuple. Raises RequestError for a text and for anything else that is no sequence of `items`."""
+    if isinstance(values, str | bytes | bytearray) or not isinstance(values, Sequence | np.ndarray):
+        raise RequestError(f"{name} must be a sequence of {items}, not {type(values).__name__}")
+    with reporting(name):
+        listed = tuple(islice(values, MAX_ITEMS + 1))
+    if len(listed) > MAX_ITEMS:
+        raise RequestError(f"{name} holds more than {MAX_ITEMS} items, the most that are read")
+    return listed
+
+
+def check_texts(name: str, values: object) -> tuple[str, ...]:
+    """The texts as a tuple. Raises RequestError for anything but a sequence of valid Unicode texts."""
+    return tuple(check_text(f"{name}[{index}]", text) for index, text in enumerate(check_sequence(name, values, "texts")))
+
+
+def check_images(name: str, images: object) -> tuple[ImageSource, ...]:
+    """What `Request.images` takes, as a tuple. Raises RequestError for anything else. Opens no file."""
+    with reporting(name):
+        return image_sources(name, images)
+
+
+def read_images(name: str, images: object) -> list[Image.Image]:
+    """What `Request.images` takes, as RGB pictures. Raises RequestError for anything else, and for a file that is no picture."""
+    with reporting(name):
+        return [load_image(image) for image in image_sources(name, images)]
