@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,6 +69,47 @@ def test_generate_leaves_its_parameters_in_the_picture(
     assert "prompt: a red square\n" in command("info", picture).out
 
 
+def test_generate_leaves_names_and_no_paths_in_the_picture(
+    command: Command, draw: tuple[object, ...], tmp_path: Path
+) -> None:
+    """A picture that was shared told its owner's folders."""
+    Image.new("RGB", (32, 32)).save(tmp_path / "in.png")
+    np.save(tmp_path / "noise.npy", np.zeros((1, 16, 4, 4), np.float32))
+    inputs = ("--image", tmp_path / "in.png", "--latents", tmp_path / "noise.npy")
+    assert command(*draw, *inputs, "--out", tmp_path / "a.png").code == 0
+    parameters = read_parameters(tmp_path / "a.png")
+    assert (parameters["images"], parameters["latents"]) == (["in.png"], "noise.npy")
+    assert parameters["bundle"] == Path(str(draw[3])).name
+    assert str(tmp_path) not in (tmp_path / "a.png").read_bytes().decode("latin-1")
+
+
+def test_generate_says_how_much_of_a_prompt_was_cut(command: Command, draw: tuple[object, ...], tmp_path: Path) -> None:
+    finished = command(*draw, "--max-prompt-tokens", 3, "--out", tmp_path / "a.png")
+    assert finished.code == 0
+    assert "tokens of the prompt were not read; --max-prompt-tokens 3 are\n" in finished.err
+
+
+def test_generate_whose_picture_cannot_be_saved_says_where_it_is(
+    command: Command, draw: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finished drawing was lost where its folder had gone meanwhile."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    original = Pipeline.generate
+
+    def generate(*words: Any, **settings: Any) -> Any:
+        folder.rmdir()
+        return original(*words, **settings)
+
+    monkeypatch.setattr(Pipeline, "generate", generate)
+    said = command.fails(*draw, "--out", folder / "a.png")
+    (kept,) = (tmp_path / "temporary").iterdir()
+    assert said.endswith(f"No such file or directory; what was drawn is kept in {str(kept)!r}")
+    assert read_parameters(kept / "picture-1.png")["prompt"] == "a red square"
+
+
 def test_generate_several_pictures_get_numbered_names(
     command: Command, draw: tuple[object, ...], tmp_path: Path
 ) -> None:
@@ -75,12 +118,12 @@ def test_generate_several_pictures_get_numbered_names(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a-0.png", "a-1.png"]
 
 
-def test_generate_with_a_reference_takes_its_size_unless_told_not_to(
+def test_generate_with_a_reference_takes_its_size_where_asked_to(
     command: Command, draw: tuple[object, ...], tmp_path: Path
 ) -> None:
     Image.new("RGB", (48, 64), "teal").save(tmp_path / "in.png")
     edit = (*draw, "--image", tmp_path / "in.png", "--image-guidance", 2, "--out", tmp_path / "out.png")
-    for words, size in (((), (48, 64)), (("--no-align-size",), (32, 32))):
+    for words, size in (((), (32, 32)), (("--align-size",), (48, 64)), (("--no-align-size",), (32, 32))):
         assert command(*edit, *words).code == 0
         with Image.open(tmp_path / "out.png") as picture:
             assert picture.size == size
@@ -88,7 +131,7 @@ def test_generate_with_a_reference_takes_its_size_unless_told_not_to(
 
 def test_generate_from_photographs_draws(command: Command, draw: tuple[object, ...], tmp_path: Path) -> None:
     edit = (*draw, "--image", CAT, "--image-guidance", 2, "--max-input-side", 128, "--out", tmp_path / "a.png")
-    for words, size in (((), (128, 80)), (("--image", CUP), (32, 32))):  # one gives its size, several don't
+    for words, size in ((("--align-size",), (128, 80)), (("--image", CUP), (32, 32))):  # one gives its size, several don't
         assert command(*edit, *words).code == 0
         with Image.open(tmp_path / "a.png") as picture:
             assert picture.size == size
