@@ -66,7 +66,7 @@ def bundle_path(bundle: str | os.PathLike[str]) -> Path:
     """The folder of a bundle. "nano" is the one that ships; a folder of that name is "./nano". Raises BundleError without it."""
     if not isinstance(bundle, str | os.PathLike):
         raise BundleError(f"bundle must be the name of a folder (str or path), not {type(bundle).__name__}")
-    if bundle != "nano":
+    if not isinstance(bundle, str) or bundle != "nano":
         return _path(bundle)
     if not (NANO / MANIFEST).is_file():
         raise BundleError("this release ships no model: give the folder of a bundle made by `omnigen2 export`")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -63,12 +64,49 @@ def test_chat_shows_its_images(command: Command, bundles: dict[str, Path], tmp_p
         (("x", "--max-new-tokens", 0), "max_new_tokens=0 is below"),
         (("x", "--temperature", -1), "temperature=-1.0 is out of range"),
         (("<|image_pad|>",), "holds 1 image tokens, without an image"),
+        (("x", "--out", "/proc/self"), "--out '/proc/self' can't be written to"),
     ],
 )
 def test_chat_with_a_bad_value_says_so(
     command: Command, bundles: dict[str, Path], words: tuple[object, ...], said: str
 ) -> None:
     assert said in command.fails("chat", *words, "--bundle", bundles["A"], *SMALL)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--temperature", -1), "temperature=-1.0 is out of range"),
+        (("--max-new-tokens", 0), "max_new_tokens=0 is below the fewest, 1"),
+        (("--seed", -1), "seed=-1 is below the smallest seed, 0"),
+        (("--image", "nowhere.png"), "'nowhere.png' does not exist"),
+        (("--image", "__file__"), "test_chat_commands.py"),
+    ],
+)
+def test_conversation_with_a_bad_value_is_refused_before_the_first_question(
+    command: Command, words: tuple[object, ...], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It once refused every question for it, and exited with 0."""
+    monkeypatch.setattr("sys.stdin", io.StringIO("what?\n"))
+    words = tuple(__file__ if word == "__file__" else word for word in words)
+    assert said in command.fails("chat", *words, "--bundle", "nano", *ENGINE)
+    assert sys.stdin.read() == "what?\n"
+
+
+def test_piped_questions_are_answered_without_prompts(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    questions = "what do you see?\nwhat colour is the background?"  # no line end at its end
+    monkeypatch.setattr("sys.stdin", io.StringIO(questions))
+    finished = command("chat", "--image", PICTURE, "--bundle", "nano", *ENGINE)
+    assert finished.code == 0 and len(finished.out.splitlines()) == 2
+    assert "> " not in finished.out and "/quit" not in finished.out
+
+
+def test_answer_that_is_cut_says_so_apart_from_the_answer(command: Command) -> None:
+    words = ("chat", "what do you see?", "--image", PICTURE, "--max-new-tokens", 2, "--bundle", "nano", *ENGINE)
+    finished = command(*words)
+    assert finished.err == "the answer was cut at 2 tokens: --max-new-tokens allows more\n"
+    assert "cut" not in finished.out
+    assert json.loads(command(*words, "--json").out)["finish_reason"] == "length"
 
 
 def test_reflect_writes_the_pictures_and_a_sheet(command: Command, bundles: dict[str, Path], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from omnigen2_rt.commands.terminal_chat import answer_as_json, converse, save_rounds
+from omnigen2_rt.commands.terminal_chat import (
+    answer_as_json,
+    check_folder,
+    converse,
+    cut_note,
+    line_reader,
+    picture_file,
+    save_rounds,
+)
 from omnigen2_rt.runtime.chat.exchange import ChatResult
 from omnigen2_rt.runtime.chat.reflection import Reflection, Round
 from omnigen2_rt.runtime.chat.settings import ChatSettings
@@ -36,7 +45,9 @@ class Parrot:
             raise KeyboardInterrupt
         on_token(prompt)
         made = [Image.new("RGB", (16, 16))] if prompt == "draw" else []
-        return ChatResult(text=prompt, token_ids=(1,), images=made, result=None)
+        return ChatResult(
+            text=prompt, token_ids=(1,), images=made, result=None, finish_reason="length" if prompt == "cut" else "stop"
+        )
 
 
 def talk(
@@ -85,9 +96,88 @@ def test_quit_ends_the_chat_and_a_missing_file_does_not(tmp_path: Path) -> None:
     assert parrot.heard == [] and "there is no file 'nowhere.png'" in text
 
 
+@pytest.mark.parametrize("typed", ["a b.png", "'a b.png'", '"a b.png"', r"a\ b.png", "./a b.png"])
+def test_picture_may_be_named_as_in_a_shell(tmp_path: Path, typed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quoted name was once looked for with its quotes."""
+    Image.new("RGB", (4, 4)).save(tmp_path / "a b.png")
+    monkeypatch.chdir(tmp_path)
+    assert picture_file(typed).resolve() == tmp_path / "a b.png"
+
+
+def test_picture_that_cannot_be_shown_is_refused_where_it_is_named(tmp_path: Path) -> None:
+    """It was once refused with the question, and a bare /image looked for a file of no name."""
+    (tmp_path / "text.png").write_text("no picture")
+    lines = ["/image", "/image   ", f"/image {tmp_path}", f"/image {tmp_path / 'text.png'}", f"/image {'x' * 9000}", "what?"]
+    parrot, text = talk(lines, tmp_path)
+    assert parrot.heard == [("what?", [])]
+    assert text.count("/image needs the name of a picture") == 2 and text.count("there is no file") == 2
+    assert "text.png' " in text and text.count("error: ") == 5
+
+
+@pytest.mark.parametrize(
+    ("line", "error"), [("fail", RequestError), ("interrupt", KeyboardInterrupt), ("/image x", RequestError)]
+)
+def test_error_or_ctrl_c_in_piped_questions_ends_the_command(tmp_path: Path, line: str, error: type[BaseException]) -> None:
+    with pytest.raises(error):
+        talk([line, "unheard"], tmp_path, at_terminal=False)
+
+
+def test_piped_questions_get_answers_and_nothing_else(tmp_path: Path) -> None:
+    """The help and a prompt for each line once stood among the answers."""
+    _, text = talk(["what?", "", "and?"], tmp_path, at_terminal=False)
+    assert text == "what?\nand?\n"
+
+
+def test_lines_of_a_pipe_are_read_without_a_prompt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("one\ntwo"))
+    read = line_reader()
+    assert [read(), read()] == ["one\n", "two"]
+    with pytest.raises(EOFError):
+        read()
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"\xff\xfe\n", "the standard input is not utf-8 text"), (b"x" * (2**20 + 1), "a line of more than 1048576 characters")],
+    ids=["bytes", "endless"],
+)
+def test_pipe_without_text_is_refused(monkeypatch: pytest.MonkeyPatch, content: bytes, message: str) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content), encoding="utf-8"))
+    with pytest.raises(RequestError, match=message):
+        line_reader()()
+
+
+def test_closed_standard_input_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(RequestError, match="there is no standard input to read questions from"):
+        line_reader()
+
+
+def test_answer_that_was_cut_has_a_note_on_the_error_stream(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, text = talk(["cut"], tmp_path)
+    assert text.endswith("cut\n")
+    assert capsys.readouterr().err == "the answer was cut at 1 tokens: --max-new-tokens allows more\n"
+    full = ChatResult(text="x", token_ids=(1,), images=[], result=None, finish_reason="context")
+    assert "fills the model's context" in cut_note(full)
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"), [("nowhere", "is not a folder: make it first"), ("/proc/self", "can't be written to")]
+)
+def test_folder_that_takes_no_pictures_is_refused(folder: str, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        check_folder(Path(folder))
+
+
 def test_answer_as_json_names_its_files() -> None:
     answer = ChatResult(text="hi", token_ids=(1, 2), images=[], result=None)
-    assert answer_as_json(answer, [Path("a.png")]) == {"text": "hi", "token_ids": [1, 2], "images": ["a.png"]}
+    assert answer_as_json(answer, [Path("a.png")]) == {
+        "text": "hi",
+        "token_ids": [1, 2],
+        "images": ["a.png"],
+        "finish_reason": "stop",
+    }
 
 
 def test_rounds_are_saved_with_a_sheet_and_the_best_under_the_name(tmp_path: Path) -> None:

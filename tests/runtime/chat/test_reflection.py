@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,36 @@ def test_reflection_whose_caller_says_stop_ends_after_that_round() -> None:
     assert len(script.reflect(rounds=3, on_round=lambda done: False).rounds) == 1
 
 
+
+
+def test_grade_is_looked_for_on_the_scale_of_the_question() -> None:
+    """The first number of an answer was once its grade."""
+    prompts = replace(PROMPTS, judge="grade {prompt} from 1 to 5")
+    answers: Iterator[str] = iter(["On a scale from 1 to 5, I'd give it a 4.", "dark", "brighten", "9 out of 10", "Nothing"])
+    script = Script()
+    reflection = reflect(REQUEST, 1, prompts, draw=script.draw, ask=lambda question, picture: next(answers))
+    assert [done.grade for done in reflection.rounds] == [4, None] and reflection.best == 0
+
+
+def test_critique_that_holds_a_placeholder_keeps_it() -> None:
+    """It was once filled with the request."""
+    script = Script("3", "it says {prompt}", "fix", "8")
+    script.reflect(rounds=1)
+    assert script.questions[2] == "fix it says {prompt}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"request": "two birds"}, "request must be a Request, not str"),
+        ({"rounds": 1.5}, "rounds=1.5 is not a whole number"),
+        ({"rounds": 10**400}, r"rounds=.* is above the largest allowed, 1000"),
+        ({"on_round": 3}, "on_round=3 is not a function"),
+    ],
+)
+def test_reflection_with_a_wrong_argument_is_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        Script().reflect(**{"rounds": 1, **arguments})
 
 
 def test_reflection_on_several_pictures_is_refused() -> None:

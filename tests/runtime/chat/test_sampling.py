@@ -51,3 +51,31 @@ def test_sampling_follows_the_probabilities() -> None:
 
 def test_banned_token_is_never_sampled() -> None:
     assert Sampler(Sampling(), [1]).sample(np.array([0.0, 5.0, 1.0], np.float32), []) == 2
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-320, 1e-308, 1e-250])
+def test_tiniest_temperatures_take_the_likeliest_token(temperature: float) -> None:
+    """Dividing by them overflowed: a numpy warning, and probabilities of NaN."""
+    logits = np.array([-3e38, 1.0, np.nextafter(np.float32(1), np.float32(2)), 3e-39], np.float32)
+    assert probabilities(logits, Sampling(temperature=temperature)).tolist() == [0, 0, 1, 0]
+    assert probabilities(np.array([3e38, -3e38, 3e38], np.float32), Sampling(temperature=temperature)).tolist() == [0.5, 0, 0.5]
+
+
+def test_largest_temperature_takes_all_tokens_alike() -> None:
+    logits = np.array([-5.0, 0.0, 5.0], np.float32)
+    np.testing.assert_allclose(probabilities(logits, Sampling(temperature=1.7e308)), [1 / 3] * 3)
+
+
+@pytest.mark.parametrize("penalty", [0.01, 100.0])
+@pytest.mark.parametrize("logit", [3e38, -3e38, 1e-45, 0.0])
+def test_scores_stay_finite_with_every_penalty_that_is_allowed(penalty: float, logit: float) -> None:
+    scores = penalize_repetition(np.array([logit, 1.0], np.float32), [0], penalty)
+    assert np.isfinite(scores).all()
+    chances = probabilities(scores, Sampling(temperature=1.0))
+    np.testing.assert_allclose(chances.sum(), 1)
+
+
+@pytest.mark.parametrize("top_k", [1, 3, 4, 2**63 - 1])
+def test_top_k_beyond_the_vocabulary_keeps_all(top_k: int) -> None:
+    chances = probabilities(np.zeros(3, np.float32), Sampling(temperature=1.0, top_k=top_k))
+    np.testing.assert_allclose(chances, [1 / 3] * 3)  # those of equal chance stay together
