@@ -97,7 +97,7 @@ CHECKPOINT_DAMAGES: Damages = {
     ),
     "unknown key": (lambda c: edit_json(c / "transformer/config.json", spin=1), r"unknown keys \['spin'\]"),
     "word for number": (lambda c: edit_json(c / "transformer/config.json", hidden_size="wide"), "hidden_size='wide'"),
-    "word in mllm": (lambda c: edit_json(c / "mllm/config.json", hidden_size="wide"), r"config\.json: hidden_size='wide' must be an integer"),
+    "word in mllm": (lambda c: edit_json(c / "mllm/config.json", hidden_size="wide"), "hidden_size='wide' must be an integer"),
     "other activation": (lambda c: edit_json(c / "vae/config.json", act_fn="gelu"), "act_fn='gelu'"),
     "other scheduler": (
         lambda c: edit_json(c / "scheduler/scheduler_config.json", _class_name="DDIMScheduler"),
