@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
+from tempfile import mkdtemp
 
 CASES = 2000
 """The cases of a suite in the tests; `python -m tests.fuzz --cases N` runs more."""
@@ -44,6 +48,13 @@ def record_counts(suite: Suite, record_property: Callable[[str, object], None]) 
     outcomes = suite.run()
     record_property(COUNTS, summary(suite.name, outcomes))
     return outcomes
+
+
+def scratch_folder() -> Path:
+    """A new temporary folder, which goes when the process ends."""
+    folder = mkdtemp(prefix="omnigen2-fuzz-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def summary(name: str, outcomes: Counter[str]) -> str:
