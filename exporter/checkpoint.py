@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from .manifest import make_manifest
 from .processor import read_processor
 from .weights.tensor_file import WEIGHT_DTYPES, Locations
 
+Network = Callable[..., torch.nn.Module]
 PARTS = ("transformer", "vae", "mllm")
 HUB_FILES = ["*.json", "*.txt", "*.safetensors", "*.jinja"]
 
@@ -70,14 +72,14 @@ class Checkpoint:
         locations = {part: tensor_locations(path / part) for part in ("transformer", "vae")}
         locations["mllm"] = mllm_locations(path / "mllm", mllm)
         scheduler = _scheduler_parameters(path)
-        networks: dict[str, Callable[[], torch.nn.Module]] = {
-            "transformer": lambda: Transformer(transformer),
-            "vae": lambda: VAE(vae),
-            "mllm": lambda: MLLM(mllm, vision),
+        networks: dict[str, tuple[Network, tuple[Any, ...]]] = {
+            "transformer": (Transformer, (transformer,)),
+            "vae": (VAE, (vae,)),
+            "mllm": (MLLM, (mllm, vision)),
         }
-        for part, build in networks.items():
+        for part, (network, arguments) in networks.items():
             _check_depth(path / part, configs, locations[part])
-            _check_shapes(path / part, build, locations[part])
+            _check_shapes(path / part, _expected_shapes(network, *arguments), locations[part])
             _check_dtypes(locations[part])
         try:
             processor = read_processor(path, stored["mllm"], mllm, vision)
@@ -128,9 +130,15 @@ def _check_depth(folder: Path, configs: Configs, locations: Mapping[str, TensorL
         raise ExportError(f"{folder} has {len(locations)} tensors, too few for the {layers} layers of its config.json")
 
 
-def _check_shapes(folder: Path, build: Callable[[], torch.nn.Module], locations: Mapping[str, TensorLocation]) -> None:
+@lru_cache(maxsize=16)
+def _expected_shapes(network: Network, *configs: Any) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
-        expected = {name: tuple(tensor.shape) for name, tensor in build().state_dict().items()}
+        return {name: tuple(tensor.shape) for name, tensor in network(*configs).state_dict().items()}
+
+
+def _check_shapes(
+    folder: Path, expected: Mapping[str, tuple[int, ...]], locations: Mapping[str, TensorLocation]
+) -> None:
     stored = {name: place.shape for name, place in locations.items()}
     shared = sorted(stored.keys() & expected.keys())
     problems = {

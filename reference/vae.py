@@ -57,7 +57,7 @@ class VAEConfig:
         settings = {key: value for key, value in config.items() if not key.startswith("_")}
         for key, allowed in _FIXED.items():
             value = settings.pop(key, allowed)
-            if value != allowed and not (isinstance(value, list) and set(value) == {allowed}):
+            if value != allowed and not (isinstance(value, list) and value and all(item == allowed for item in value)):
                 raise ValueError(f"vae config has {key}={value!r}; only {allowed!r} is supported")
         for key in _UNREAD:
             settings.pop(key, None)

@@ -89,14 +89,15 @@ CHECKPOINT_DAMAGES: Damages = {
     ),
     "word in image processor": (
         lambda c: edit_json(c / "processor/preprocessor_config.json", patch_size="big"),
-        r"vision\.processor\.patch_size is 'big', not int$",
+        r"preprocessor_config\.json has patch_size='big'; an integer from 1 to 1024 is allowed$",
     ),
     "word in sampling": (
-        lambda c: edit_json(c / "mllm/generation_config.json", top_p="most"), "a value of the wrong type: .* 'most'$"
+        lambda c: edit_json(c / "mllm/generation_config.json", top_p="most"),
+        r"generation_config\.json has top_p='most'; a number from 0 to 1 is allowed$",
     ),
     "unknown key": (lambda c: edit_json(c / "transformer/config.json", spin=1), r"unknown keys \['spin'\]"),
     "word for number": (lambda c: edit_json(c / "transformer/config.json", hidden_size="wide"), "hidden_size='wide'"),
-    "word in mllm": (lambda c: edit_json(c / "mllm/config.json", hidden_size="wide"), "a value of the wrong type"),
+    "word in mllm": (lambda c: edit_json(c / "mllm/config.json", hidden_size="wide"), "hidden_size='wide' must be an integer"),
     "other activation": (lambda c: edit_json(c / "vae/config.json", act_fn="gelu"), "act_fn='gelu'"),
     "other scheduler": (
         lambda c: edit_json(c / "scheduler/scheduler_config.json", _class_name="DDIMScheduler"),

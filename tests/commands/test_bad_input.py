@@ -125,6 +125,7 @@ def test_export_of_a_damaged_checkpoint_says_what_is_wrong(
         (("--lora", CHECKPOINT / "vae/config.json"), "can't be read"),
         (("--lora", "x", "--lora-scale", "nan"), "the LoRA's scale, nan, is not a finite number"),
         (("--lora-scale", 0.5), "--lora-scale belongs to --lora"),
+        (("--lora", "x", "--lora", "y", "--lora-scale", 0.5), "2 --lora and 1 --lora-scale: give each LoRA its scale"),
     ],
 )
 def test_export_with_a_bad_value_says_so(command: Command, tmp_path: Path, words: tuple[object, ...], said: str) -> None:
