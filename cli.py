@@ -94,15 +94,16 @@ def _message(error: Exception) -> str:
     if isinstance(error, OmniGen2Error):
         return str(error)
     if isinstance(error, MemoryError):
-        return one_line(str(error) or "out of memory")
+        return str(error) or "out of memory"
     if isinstance(error, OSError):
         reason = error.strerror or str(error)
-        return one_line(reason if error.filename is None else f"{str(error.filename)!r}: {reason}")
-    return one_line(f"{type(error).__name__}: {error}; this is a fault of omnigen2, and `omnigen2 --debug …` shows where")
+        return reason if error.filename is None else f"{str(error.filename)!r}: {reason}"
+    return f"{type(error).__name__}: {error}; this is a fault of omnigen2, and `omnigen2 --debug …` shows where"
 
 
 def _say(line: str, code: int) -> int:
     """Print a line on stderr, below a line of progress on a terminal. Returns the exit code."""
+    line = one_line(line)
     sys.stderr.write(f"\n{line}\n" if sys.stderr.isatty() else f"{line}\n")
     return code
 
