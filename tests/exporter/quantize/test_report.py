@@ -21,6 +21,7 @@ def test_measure_announces_each_stage_before_it_begins(monkeypatch: pytest.Monke
         events.append(f"scored {bundle}")
         return 0.5
 
+    monkeypatch.setattr(report, "ObservedBackend", lambda *words: None)
     monkeypatch.setattr(report, "_draw", lambda *words: drawing)
     monkeypatch.setattr(report, "_drawing_change", lambda *words: None)
     monkeypatch.setattr(report, "_score", score)
