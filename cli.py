@@ -13,7 +13,8 @@ import typer
 
 from .commands import build, chat, draw, export, inspect, measure
 from .commands.streams import LastingStream, lasting_streams
-from .runtime.errors import OmniGen2Error, one_line
+from .commands.terminal import error_message
+from .runtime.errors import one_line
 
 FAILED, MISUSED, INTERRUPTED, UNREAD = 1, 2, 130, 141
 USAGE_ERROR: Any = typer.BadParameter.__base__  # click's, or that of a typer which brings its own click
@@ -74,35 +75,24 @@ def _run(debug: bool) -> int:
     try:
         code = app(None if sys.argv[1:] else ["--help"], prog_name="omnigen2", standalone_mode=False)
     except USAGE_ERROR as error:
-        where = error.ctx.command_path if error.ctx else "omnigen2"
-        return _say(f"error: {one_line(error.format_message().rstrip('.'), 200)}; `{where} --help` lists what there is", MISUSED)
+        path, what = error.ctx.command_path if error.ctx else "omnigen2", error.format_message().rstrip(".")
+        return _say(f"error: {one_line(what, 200)}; `{path} --help` lists what there is", MISUSED)
     except KeyboardInterrupt:
         code = INTERRUPTED
     except typer.Abort as error:  # typer's word for Ctrl-C in older releases, and for what reads beyond an end
         if isinstance(error.__cause__, EOFError):
-            return _say(f"error: {_message(error.__cause__)}", FAILED)
+            return _say(f"error: {error_message(error.__cause__)}", FAILED)
         code = INTERRUPTED
     except Exception as error:
         if debug:
             raise
-        return _say(f"error: {_message(error)}", FAILED)
+        return _say(f"error: {error_message(error)}", FAILED)
     return _say("stopped", INTERRUPTED) if code == INTERRUPTED else code or 0
-
-
-def _message(error: Exception) -> str:
-    """The line for an error."""
-    if isinstance(error, OmniGen2Error):
-        return str(error)
-    if isinstance(error, MemoryError):
-        return one_line(str(error) or "out of memory")
-    if isinstance(error, OSError):
-        reason = error.strerror or str(error)
-        return one_line(reason if error.filename is None else f"{str(error.filename)!r}: {reason}")
-    return one_line(f"{type(error).__name__}: {error}; this is a fault of omnigen2, and `omnigen2 --debug …` shows where")
 
 
 def _say(line: str, code: int) -> int:
     """Print a line on stderr, below a line of progress on a terminal. Returns the exit code."""
+    line = one_line(line)
     sys.stderr.write(f"\n{line}\n" if sys.stderr.isatty() else f"{line}\n")
     return code
 

@@ -131,6 +131,7 @@ def _in_own_process(bundle: Path, way: Way, *arguments: Any) -> tuple[Measured, 
         result = Measured(way=way, problem=f"its process ended with {process.exitcode}"), None
     finally:
         process.kill()  # after Ctrl-C; otherwise it has ended
+        process.join()
     return result
 
 

@@ -23,7 +23,7 @@ Backend = Annotated[str, typer.Option(help="auto, or a backend that `omnigen2 do
 Precision = Annotated[str, typer.Option(help="auto, fp32, fp16 or bf16.")]
 Height = Annotated[int | None, typer.Option(help="Pixels of a picture; by default the model's own size.")]
 Width = Annotated[int | None, typer.Option(help="Likewise.")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads; by default the engine decides.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads; by default the backend decides.")]
 MemoryLimit = Annotated[str | None, typer.Option(help="Keep open weights below this, e.g. 4GB; slower.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")]

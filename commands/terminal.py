@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 import typer
 
-from ..runtime.errors import RequestError
+from ..runtime.errors import OmniGen2Error, RequestError
 from ..runtime.files.writing import write_whole
 
 _NOT_SHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -80,6 +80,18 @@ def _json_text(facts: dict[str, Any]) -> str:
     is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
     text = json.dumps(facts, indent=1, ensure_ascii=not is_unicode)
     return _NOT_SHOWN.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def error_message(error: Exception) -> str:
+    """The words for an error that ends the command; a file's names the file."""
+    if isinstance(error, OmniGen2Error):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return str(error) or "out of memory"
+    if isinstance(error, OSError):
+        reason = error.strerror or str(error)
+        return reason if error.filename is None else f"{str(error.filename)!r}: {reason}"
+    return f"{type(error).__name__}: {error}; this is a fault of omnigen2, and `omnigen2 --debug …` shows where"
 
 
 def check_json_file(path: Path | None) -> None:

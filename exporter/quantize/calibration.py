@@ -11,6 +11,7 @@ from ...runtime.backends import Backend, open_backend
 from ...runtime.backends.machine_limits import check_limits, usable_memory_bytes
 from ...runtime.bundle import CALIBRATION, Bundle
 from ...runtime.errors import BundleError, ExportError
+from ...runtime.files.reading import read_bytes
 from ...runtime.pipeline import Pipeline
 from ...runtime.progress import Progress, no_progress
 from ...runtime.request import Request
@@ -24,6 +25,8 @@ PROMPTS = (
     "a street in the rain at night, neon signs, people with umbrellas",
 )
 SIZE_PX = 256
+MAX_PROMPT_BYTES = 2**20
+"""The largest file of prompts; each line of it costs two drawings."""
 BACKEND, PRECISION = "ort-cpu", "fp32"
 
 
@@ -98,9 +101,9 @@ def _memory_limit(bundle: Bundle) -> int | None:
 
 
 def read_prompts(file: Path) -> tuple[str, ...]:
-    """The lines of a text file that aren't empty. Raises ExportError where it can't be read or has none."""
+    """The lines of a text file that aren't empty. Raises ExportError where it can't be read, is too large or has none."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = read_bytes(file, MAX_PROMPT_BYTES).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ExportError(f"can't read prompts from {str(file)!r}: {reason}") from error

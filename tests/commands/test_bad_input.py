@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -184,6 +185,16 @@ def test_quantize_with_a_bad_value_says_so(
 ) -> None:
     assert said in command.fails("quantize", bundles["B"], tmp_path / "new", *words)
     assert not list(tmp_path.iterdir())
+
+
+def test_quantize_with_prompts_that_never_end_says_so(command: Command, bundles: dict[str, Path], tmp_path: Path) -> None:
+    """A pipe was waited for, a device was read until memory was full."""
+    pipe, large = tmp_path / "pipe", tmp_path / "large"
+    os.mkfifo(pipe)
+    large.write_text("a red cube\n" * 100_000)
+    for file, said in ((pipe, "not a regular file"), ("/dev/zero", "not a regular file"), (large, "larger than 1048576 bytes")):
+        words = ("--scheme", "int8", "--prompts", file)
+        assert said in command.fails("quantize", bundles["B"], tmp_path / "new", *words)
 
 
 def test_quantize_over_something_says_so(command: Command, bundles: dict[str, Path], tmp_path: Path) -> None:

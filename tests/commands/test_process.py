@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.commands.processes import COMMAND, run, run_on_a_small_disk, start
+from tests.commands.processes import COMMAND, hear_ctrl_c, run, run_on_a_small_disk, start
 
 
 @pytest.fixture
@@ -44,6 +46,26 @@ def test_interrupted_drawing_exits_130_and_leaves_nothing(drawing: tuple[object,
     assert process.returncode == 130
     assert "drawing" in first and rest.endswith("stopped\n") and "Traceback" not in rest
     assert not list(tmp_path.iterdir())
+
+
+def test_interrupted_bench_of_all_ways_ends_its_process_too(bundles: dict[str, Path], tmp_path: Path) -> None:
+    """The process that drew printed a trace of its own, and the command waited for its end."""
+    words = [*COMMAND, "bench", bundles["B"], "--all", "--size", 32, "--steps", 100_000, "--threads", 1]
+    process = subprocess.Popen(
+        [str(word) for word in words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        preexec_fn=hear_ctrl_c,
+        process_group=0,
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("0/")
+    time.sleep(0.5)  # its process has begun
+    os.killpg(process.pid, signal.SIGINT)
+    errors = process.communicate(timeout=60)[1]  # to the end of all that hold the stream
+    assert (process.returncode, errors) == (130, "stopped\n")
 
 
 def test_drawing_to_a_full_disk_says_so_and_leaves_nothing(drawing: tuple[object, ...], tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_error_of_any_kind_is_one_line_at_the_end(
 
     monkeypatch.setattr("omnigen2_rt.commands.describe.describe", fail)
     line = command.fails("info", "x")
-    assert line.startswith(f"error: {said}") and len(line) <= 310
+    assert line.startswith(f"error: {said}") and len(line) <= 300
 
 
 def test_error_of_any_kind_shows_its_trace_with_debug(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,8 @@ import io
 import json
 import os
 import resource
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -175,3 +177,12 @@ def test_write_json_into_a_pipe_waits_for_its_reader(tmp_path: Path) -> None:
     write_json(pipe, {"a": 1})
     reader.join()
     assert read == [{"a": 1}] and [*tmp_path.iterdir()] == [pipe]
+
+
+def test_write_json_to_an_output_that_is_a_file_keeps_what_was_printed(tmp_path: Path) -> None:
+    """/dev/stdout then leads to a regular file, which was replaced: the table went with the old one."""
+    program = "from pathlib import Path; from omnigen2_rt.commands.terminal import say_lines, write_json; say_lines('table'); "
+    program += "write_json(Path('/dev/stdout'), {'a': 1})"
+    with (tmp_path / "out").open("w") as out:
+        subprocess.run([sys.executable, "-c", program], stdout=out, check=True)
+    assert (tmp_path / "out").read_text() == 'table\n{\n "a": 1\n}\n'
