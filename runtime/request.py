@@ -30,7 +30,7 @@ MAX_DELIVERED_PIXELS = 2**28
 """The largest area of all pictures of a drawing together: a gigabyte of memory."""
 MAX_STEPS = 100_000
 MAX_GUIDANCE = 1_000.0
-_MAX_LATENTS = 2**28  # values: a gigabyte
+_MAX_LATENTS = 2**26  # values: 268 MB; OmniGen2 takes as many for MAX_DELIVERED_PIXELS
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

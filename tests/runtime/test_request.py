@@ -181,7 +181,7 @@ BAD = [
     ({"latents": NOISE.astype(object)}, "latents must be a floating-point numpy array, not object array"),
     (
         {"latents": np.broadcast_to(np.float16(0), (1, 10**4, 10**4, 10**4))},
-        "latents has shape (1, 10000, 10000, 10000); at most 268435456 values are allowed",
+        "latents has shape (1, 10000, 10000, 10000); at most 67108864 values are allowed",
     ),
     ({"images": range(10**18)}, "images holds more than 1000 images, the most of a request"),
     ({"seed": 1.0}, "seed=1.0 is not a whole number"),
