@@ -17,7 +17,7 @@ from omnigen2_rt.exporter.target import check_replaceable
 from omnigen2_rt.runtime.errors import ExportError
 from omnigen2_rt.runtime.manifest import MANIFEST, FileSpec, Manifest
 from tests.exporter.checkpoints import TRANSFORMER, A
-from tests.exporter.test_staging import MANIFEST_TEXT, empty_bundle
+from tests.exporter.staged_work import MANIFEST_TEXT, empty_bundle
 
 
 def read_only_folder(tmp_path: Path) -> Path:
