@@ -10,12 +10,13 @@ from typing import Any, NamedTuple, Protocol
 from ..runtime.bundle import Bundle
 from ..runtime.chat.exchange import ChatResult
 from ..runtime.chat.reflection import Reflection
+from ..runtime.checks import check_integer
 from ..runtime.errors import BundleError, RequestError
 from ..runtime.images.loading import ImageSource
 from ..runtime.manifest import Manifest
 from ..runtime.pipeline import bundle_path
 from ..runtime.progress import Progress, no_progress
-from ..runtime.request import OnStep, Request, Result, check_integer
+from ..runtime.request import OnStep, Request, Result
 from ..runtime.step_caches import CachePolicy
 from .abilities import ABILITIES, SEED, Ability, Task, chosen_abilities, sample
 from .chat_tasks import DRAW_TOKEN, ChatTask

@@ -15,10 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .checks import check_integer as check_integer
-from .checks import check_number as check_number
-from .checks import check_numbers, reporting
-from .checks import check_text as check_text
+from .checks import check_integer, check_number, check_numbers, check_text, reporting
 from .errors import RequestError, shown
 from .images.loading import ImageSource, image_sources
 from .schedulers import SCHEDULERS
