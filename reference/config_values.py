@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import fields
+from types import NoneType
 from typing import Any, TypeGuard, get_args, get_origin, get_type_hints
 
 Range = tuple[float, float]
@@ -22,7 +23,7 @@ def check_values(config: Any, ranges: Mapping[str, Range]) -> None:
     hints = get_type_hints(type(config))
     for field in fields(config):
         value, kind = getattr(config, field.name), hints[field.name]
-        if value is None and field.default is None:
+        if value is None and NoneType in get_args(kind):
             continue
         if isinstance(value, list):  # JSON's
             value = tuple(value)

@@ -48,7 +48,7 @@ class Bundle:
         Raises BundleError where anything is missing, changed, outside the folder or newer than this release.
         """
         if not isinstance(path, str | os.PathLike):
-            raise BundleError(f"a bundle is given by its folder's name, not by {type(path).__name__}")
+            raise BundleError(f"bundle must be the name of a folder (str or path), not {type(path).__name__}")
         folder = Path(path)
         manifest = folder / MANIFEST
         try:

@@ -1,8 +1,8 @@
-"""The external data of an ONNX graph, read from protobuf's wire format: the runtime has no ONNX library.
+"""The external data of an ONNX graph: where each weight lies that isn't in the file itself.
 
 A tensor may name any file, and an engine may read it: a path outside the bundle, or a memory address. So every external tensor is
-listed here, of the graph itself, of graphs inside nodes, of functions and of sparse tensors. Fields: onnx/onnx.proto. Stricter
-than protobuf's own readers: what two readers might read differently (a field given twice, a group) is refused.
+listed here, of the graph itself, of graphs inside nodes, of functions and of sparse tensors. Fields: onnx/onnx.proto. What
+two readers might read differently, such as a field given twice, is refused.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from typing import NamedTuple
+
+from .onnx_wire import BYTES, VARINT, fields, integers, varint
 
 MAX_GRAPH_BYTES = 32 * 2**20
 """The largest graph that is read: weights lie elsewhere, and the full-size transformer's graph takes less than 1 MB."""
@@ -35,7 +37,6 @@ BITS = {1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12:
         18: 8, 19: 8, 20: 8, 21: 4, 22: 4}  # fmt: skip
 """The size of an element by `TensorProto.DataType`."""
 KEYS = {"location", "offset", "length", "checksum"}
-VARINT, FIXED_64, BYTES, FIXED_32 = 0, 1, 2, 5
 
 
 class ExternalTensor(NamedTuple):
@@ -47,13 +48,9 @@ class ExternalTensor(NamedTuple):
     nbytes: int
 
 
-Field = tuple[int, int, int, int]
-"""A field of a message: its number, its wire type, and where its value starts and stops."""
-
-
 def external_tensors(graph: bytes) -> list[ExternalTensor]:
     """The external tensors of an ONNX file. Raises ValueError, to go after its name, for bytes that are no ONNX model."""
-    numbers = {number for number, *_ in _fields(graph, 0, len(graph))}
+    numbers = {number for number, *_ in fields(graph)}
     if not {1, 7} <= numbers <= MODEL_FIELDS:
         raise ValueError("is no ONNX model")
     return list(_walk(graph, "model", 0, len(graph), MAX_DEPTH * 3))
@@ -69,7 +66,7 @@ def _walk(data: bytes, kind: str, start: int, stop: int, depth: int) -> Iterator
         yield from _external(data, start, stop)
         return
     children, seen = CHILDREN[kind], set[int]()
-    for number, wire, at, end in _fields(data, start, stop):
+    for number, wire, _, at, end in fields(data, start, stop):
         if wire == BYTES and number in children:
             if number in seen and (kind, number) in SINGLE:
                 raise ValueError(f"is no ONNX model: it has a field of a {kind} twice")
@@ -82,16 +79,16 @@ def _external(data: bytes, start: int, stop: int) -> Iterator[ExternalTensor]:
     name, dtype = "", 0
     dims: list[int] = []
     entries: dict[str, str] = {}
-    for number, wire, at, end in _fields(data, start, stop):
+    for number, wire, _, at, end in fields(data, start, stop):
         if number == 13 and wire == BYTES:
             key, value = _entry(data[at:end])
             if key in entries or key not in KEYS:
                 raise ValueError(f"holds a tensor {name!r} whose external data has {key!r} twice, or it is unknown")
             entries[key] = value
         elif number == 1:
-            dims += _integers(data, wire, at, end)
+            dims += integers(data, wire, at, end)
         elif number == 2 and wire == VARINT:
-            dtype, _ = _varint(data, at, end)
+            dtype, _ = varint(data, at, end)
         elif number == 8 and wire == BYTES:
             name = _text(data[at:end])
     if not entries:
@@ -109,7 +106,7 @@ def _external(data: bytes, start: int, stop: int) -> Iterator[ExternalTensor]:
 def _entry(entry: bytes) -> tuple[str, str]:
     """Key and value of a StringStringEntryProto."""
     parts: dict[int, str] = {}
-    for number, wire, at, end in _fields(entry, 0, len(entry)):
+    for number, wire, _, at, end in fields(entry):
         if number not in (1, 2) or wire != BYTES or number in parts:
             raise ValueError("holds an entry of external data that is no key and value")
         parts[number] = _text(entry[at:end])
@@ -124,45 +121,3 @@ def _integer(digits: str, name: str) -> int:
 
 def _text(content: bytes) -> str:
     return content.decode("utf-8", "backslashreplace")
-
-
-def _integers(data: bytes, wire: int, at: int, end: int) -> list[int]:
-    """The values of a repeated integer, one a field or packed into one."""
-    values = []
-    while wire in (VARINT, BYTES) and at < end:
-        value, at = _varint(data, at, end)
-        values.append(value)
-    return values
-
-
-def _fields(data: bytes, at: int, stop: int) -> Iterator[Field]:
-    while at < stop:
-        tag, at = (data[at], at + 1) if data[at] < 128 else _varint(data, at, stop)
-        wire = tag & 7
-        if wire == BYTES:
-            length, start = (data[at], at + 1) if at < stop and data[at] < 128 else _varint(data, at, stop)
-            end = start + length
-        elif wire == VARINT:
-            start, end = at, _varint(data, at, stop)[1]
-        elif wire in (FIXED_32, FIXED_64):
-            start, end = at, at + (4 if wire == FIXED_32 else 8)
-        else:
-            raise ValueError("is no ONNX model")
-        if end > stop or tag < 8:
-            raise ValueError("is no whole ONNX model")
-        yield tag >> 3, wire, start, end
-        at = end
-
-
-def _varint(data: bytes, at: int, stop: int) -> tuple[int, int]:
-    """An integer of seven bits a byte, the last without its high bit, and where it stops."""
-    value = 0
-    for shift in range(0, 70, 7):
-        if at >= stop:
-            break
-        byte = data[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-    raise ValueError("is no whole ONNX model")

@@ -23,7 +23,7 @@ STRANGE: dict[str, Callable[[Path], object]] = {
     "socket folder": lambda path: path.mkdir(),
     "loop": lambda path: path.symlink_to(path),
     "deep JSON": lambda path: path.write_text("[" * 100_000),
-    "truncated PNG": lambda path: path.write_bytes((NANO / "sheet.png").read_bytes()[:5000]),
+    "truncated PNG": lambda path: path.write_bytes((NANO / "sheet.png").read_bytes()[:50]),
     "a FIFO for a manifest": lambda path: (path.mkdir(), os.mkfifo(path / MANIFEST)),
     "a folder for a manifest": lambda path: (path / MANIFEST).mkdir(parents=True),
 }

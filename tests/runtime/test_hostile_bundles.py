@@ -72,7 +72,7 @@ def test_name_that_is_not_inside_the_bundle_is_refused(bundle: Path, place: str,
 
     change(bundle, edit)
     message = refusal(bundle)
-    assert f"{place} is " in message.replace("…", place) and "allowed is a file's name inside the bundle" in message
+    assert f"{place} is " in message and "name inside the bundle" in message
 
 
 @pytest.mark.parametrize("name", ["bundle.json", "Bundle.JSON", "engines/x", "compiled/x.blob", "Engines/x"])
@@ -216,7 +216,7 @@ def test_folder_whose_name_cannot_be_one_gives_one_line(name: str, tmp_path: Pat
 
 @pytest.mark.parametrize("bundle", [5, None, b"nano", ["nano"], 1.5], ids=repr)
 def test_bundle_that_is_no_name_gives_one_line(bundle: Any) -> None:
-    message = f"a bundle is given by its folder's name, not by {type(bundle).__name__}"
+    message = rf"bundle must be the name of a folder \(str or path\), not {type(bundle).__name__}"
     with pytest.raises(BundleError, match=message):
         load(bundle)
     with pytest.raises(BundleError, match=message):

@@ -10,7 +10,6 @@ copied, as where OpenVINO maps the files itself. Knows protobuf's wire format, a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,15 +17,11 @@ import numpy as np
 
 from ...bundle import Bundle
 from ...dtypes import DTYPES
+from ...files.onnx_wire import BYTES, fields, integer, integers, message, varint
 from .library import import_openvino, openvino_core
 
-VARINT, FIXED_64, BYTES, FIXED_32 = 0, 1, 2, 5
-FIXED_BYTES = {FIXED_64: 8, FIXED_32: 4}
 ELEMENTS = {row.onnx: (row.openvino, 8 * row.itemsize) for row in DTYPES.values()} | {21: ("u4", 4)}
 """OpenVINO's name of an element type, and an element's bits, by ONNX's number. Codes of 4-bit weights are stored in pairs."""
-
-Field = tuple[int, int, int, int, int]
-"""A field of a message: its number, its wire type, and where it, its value and the next field start."""
 
 
 class Weight(NamedTuple):
@@ -83,10 +78,10 @@ def weights_as_inputs(model: bytes) -> tuple[bytes, list[Weight]]:
     """An ONNX model whose external weights are inputs instead, and these weights. Raises ValueError for other bytes."""
     parts: list[bytes] = []
     weights: list[Weight] = []
-    for number, wire, start, value, end in _fields(model):
+    for number, wire, start, value, end in fields(model):
         if (number, wire) == (7, BYTES):
             graph, weights = _inputs(model[value:end])
-            parts.append(_message(7, graph))
+            parts.append(message(7, graph))
         else:
             parts.append(model[start:end])
     return b"".join(parts), weights
@@ -94,12 +89,12 @@ def weights_as_inputs(model: bytes) -> tuple[bytes, list[Weight]]:
 
 def _inputs(graph: bytes) -> tuple[bytes, list[Weight]]:
     parts, weights = [], []
-    for number, wire, start, value, end in _fields(graph):
+    for number, wire, start, value, end in fields(graph):
         weight = _weight(graph[value:end]) if (number, wire) == (5, BYTES) else None
         if weight is None:
             parts.append(graph[start:end])
         else:
-            parts.append(_message(11, _value_info(weight)))
+            parts.append(message(11, _value_info(weight)))
             weights.append(weight)
     return b"".join(parts), weights
 
@@ -109,16 +104,15 @@ def _weight(tensor: bytes) -> Weight | None:
     shape: list[int] = []
     element, name = 0, ""
     data: dict[str, str] = {}
-    for number, _, _, value, end in _fields(tensor):
-        content = tensor[value:end]
+    for number, wire, _, value, end in fields(tensor):
         if number == 1:
-            shape += _integers(content)
+            shape += integers(tensor, wire, value, end)
         elif number == 2:
-            element = _varint(content, 0)[0]
+            element = varint(tensor, value, end)[0]
         elif number == 8:
-            name = content.decode()
+            name = tensor[value:end].decode()
         elif number == 13:
-            entry = {number: content[value:end].decode() for number, _, _, value, end in _fields(content)}
+            entry = {number: tensor[at:stop].decode() for number, _, _, at, stop in fields(tensor, value, end)}
             data[entry[1]] = entry[2]
     if not data:
         return None
@@ -128,61 +122,6 @@ def _weight(tensor: bytes) -> Weight | None:
 
 
 def _value_info(weight: Weight) -> bytes:
-    shape = b"".join(_message(1, _integer(1, size)) for size in weight.shape)
-    tensor_type = _integer(1, weight.element) + _message(2, shape)
-    return _message(1, weight.name.encode()) + _message(2, _message(1, tensor_type))
-
-
-def _fields(message: bytes) -> Iterator[Field]:
-    at = 0
-    while at < len(message):
-        tag, value = _varint(message, at)
-        wire = tag & 7
-        if wire == BYTES:
-            length, value = _varint(message, value)
-            end = value + length
-        elif wire == VARINT:
-            end = _varint(message, value)[1]
-        elif wire in FIXED_BYTES:
-            end = value + FIXED_BYTES[wire]
-        else:
-            raise ValueError("it is no ONNX graph")
-        if end > len(message):
-            raise ValueError("it is no whole ONNX graph")
-        yield tag >> 3, wire, at, value, end
-        at = end
-
-
-def _integers(packed: bytes) -> list[int]:
-    """One integer, or several in a row."""
-    values, at = [], 0
-    while at < len(packed):
-        value, at = _varint(packed, at)
-        values.append(value)
-    return values
-
-
-def _varint(message: bytes, at: int) -> tuple[int, int]:
-    """An integer of seven bits a byte, the last without its high bit, and where the next value starts."""
-    value = 0
-    for count, byte in enumerate(message[at : at + 10]):
-        value |= (byte & 127) << (7 * count)
-        if byte < 128:
-            return value, at + count + 1
-    raise ValueError("it is no whole ONNX graph")
-
-
-def _message(number: int, content: bytes) -> bytes:
-    return _digits(number << 3 | BYTES) + _digits(len(content)) + content
-
-
-def _integer(number: int, value: int) -> bytes:
-    return _digits(number << 3 | VARINT) + _digits(value)
-
-
-def _digits(value: int) -> bytes:
-    digits = bytearray()
-    while value > 127:
-        digits.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*digits, value])
+    shape = b"".join(message(1, integer(1, size)) for size in weight.shape)
+    tensor_type = integer(1, weight.element) + message(2, shape)
+    return message(1, weight.name.encode()) + message(2, message(1, tensor_type))

@@ -85,7 +85,7 @@ def test_weights_become_inputs_and_nothing_else_changes(bundles: dict[str, Path]
 
 @pytest.mark.parametrize("content", [b"\x3a\xff", b"\x3b", b"\xff" * 20, b"\x3a\x02\x2a\x09"])
 def test_graph_that_is_none_is_one_error(linked: Bundle, content: bytes) -> None:
-    with pytest.raises(ValueError, match="ONNX graph"):
+    with pytest.raises(ValueError, match="is no .*ONNX model"):
         weights_as_inputs(content)
     spec = linked.graph("context_refiner", "fp32")
     (linked.path / str(spec.inlined)).resolve().write_bytes(content)

@@ -122,6 +122,7 @@ def drawing(config: str, name: str) -> Request:
         text_guidance=kwargs["text_guidance_scale"],
         image_guidance=kwargs["image_guidance_scale"],
         latents=latents,
+        align_size=True,  # the original's default (align_res)
     )
 
 

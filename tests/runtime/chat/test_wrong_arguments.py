@@ -148,7 +148,7 @@ def test_reflection_without_eyes_or_voice_draws_nothing(idle: Pipeline, field: s
         ({"bundle": 3}, r"bundle must be the name of a folder \(str or path\), not int"),
         ({"bundle": b"nano"}, "bundle must be the name of a folder"),
         ({"bundle": "a\0b"}, "holds a null character"),
-        ({"bundle": "\ud800"}, "there is no such folder"),
+        ({"bundle": "\ud800"}, "can't be read: .*surrogates not allowed"),
         ({"bundle": "x" * 5000}, "is not the name of a folder: .*too long"),
         ({"bundle": Hostile()}, "bundle .* is not the name of a folder"),
         ({"bundle": ""}, "is not a bundle"),
@@ -158,7 +158,7 @@ def test_reflection_without_eyes_or_voice_draws_nothing(idle: Pipeline, field: s
         ({"precision": "fp8"}, "can't run fp8"),
         ({"threads": object()}, "threads=.* is not a whole number of 1 or more"),
         ({"threads": Hostile()}, "threads=.* is not a whole number of 1 or more"),
-        ({"threads": 10**5000}, "threads=.* is not a whole number of 1 or more"),
+        ({"threads": 10**5000}, r"threads=\(an integer of 16610 bits\) is above the most here"),
         ({"memory_limit_bytes": -1}, "memory_limit_bytes=-1 is not a whole number of 1 or more"),
         ({"memory_limit_bytes": 1e9}, "memory_limit_bytes=1000000000.0 is not a whole number"),
     ],
@@ -169,14 +169,6 @@ def test_load_with_a_wrong_argument_says_so(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(OmniGen2Error, match=message):
         load(**{"backend": "ort-cpu", **arguments})
-
-
-def test_threads_beyond_the_machines_cores_are_taken_as_those(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An engine starts as many as it is told, for each of its sessions."""
-    monkeypatch.setattr("omnigen2_rt.runtime.backends.usable_cores", lambda: 1)
-    with load("nano", backend="ort-cpu", precision="fp32", threads=10**6) as pipe:
-        assert pipe.chat("hello", max_new_tokens=1).token_ids
-        assert pipe.backend._threads == 1  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -54,6 +54,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     manifest: Any = SimpleNamespace(
         graphs=graphs,
         mllm=SimpleNamespace(
+            hidden_size=numbers.hidden_size,
             layers=numbers.num_hidden_layers, kv_heads=numbers.num_key_value_heads, head_width=numbers.head_width,
             rope_theta=numbers.rope_theta, mrope_section=numbers.mrope_section,
         ),
