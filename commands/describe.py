@@ -96,7 +96,7 @@ def _check_source(manifest: Manifest) -> None:
 def _origin(manifest: Manifest) -> str:
     if manifest.source_weights:
         return f"those that {manifest.source} was exported with"
-    return f"not compared with {manifest.source}: an older release wrote this bundle"
+    return f"not compared with {manifest.source}: bundle.json has no hashes of its weights"
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 from ..runtime.errors import ExportError
 from ..runtime.files.exchange import exchange
+from ..runtime.files.hashes import file_hash
 from ..runtime.files.json_text import read_object
 from ..runtime.files.locking import folder_lock, try_lock
 from ..runtime.files.unfinished import (
@@ -31,7 +32,6 @@ from ..runtime.files.unfinished import (
     PROGRESS,
     REPLACING,
     has_our_name,
-    read_mark,
     unfinished_folders,
 )
 from ..runtime.files.writing import PARTIAL, write_whole
@@ -105,7 +105,7 @@ class Staging:
 
     def _replace(self, target: Path) -> None:
         """Put the bundle in the existing one's place in one step, or in two: the first is undone where the second fails."""
-        (self.folder / REPLACING).touch()
+        write_whole(self.folder / REPLACING, file_hash(self.bundle / MANIFEST))
         if exchange(self.bundle, target):
             return
         os.rename(target, self.folder / OLD)
@@ -174,8 +174,16 @@ def _recover(target: Path) -> None:
 
 
 def _can_go_on(folder: Path) -> bool:
-    """Whether `new` is the unfinished bundle still: after an exchange it is the old one, after a rename it isn't there."""
-    return (folder / NEW).is_dir() and not (folder / REPLACING).exists()
+    """Whether `new` is the unfinished bundle still: after an exchange it is the old one, after a rename it isn't there.
+
+    `replacing` holds the hash of the unfinished bundle's manifest.
+    """
+    try:
+        return (folder / REPLACING).read_text(encoding="ascii") == file_hash(folder / NEW / MANIFEST)
+    except FileNotFoundError:
+        return (folder / NEW).is_dir() and not (folder / REPLACING).exists()
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _holds_the_only_copy(folder: Path) -> bool:
@@ -185,7 +193,7 @@ def _holds_the_only_copy(folder: Path) -> bool:
 
 def _take_over(work: Work) -> Staging | None:
     """The staging that was left by the same job, if any; others that were left for the target are removed."""
-    _remove_unmarked(work.target.parent)
+    _remove_empty(work.target.parent)
     found = None
     for folder, mark in unfinished_folders(work.target):
         check_not_read(folder, work.reads)
@@ -265,16 +273,12 @@ def _remove(folder: Path, lock: BinaryIO | None) -> None:
         folder.rmdir()
 
 
-def _remove_unmarked(parent: Path) -> None:
-    """Remove folders of our name that hold nothing but a lock and an empty mark: their process was killed as it made them."""
+def _remove_empty(parent: Path) -> None:
+    """Remove folders of our name that hold nothing: their process was killed as it made them."""
     for folder in parent.glob(f"{PREFIX}*"):
-        if has_our_name(folder) and read_mark(folder) is None:
-            with suppress(OSError):
-                sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
-                if sizes.keys() <= {LOCK, MARK} and not sizes.get(MARK):
-                    for name in sizes:
-                        (folder / name).unlink()
-                    folder.rmdir()
+        if has_our_name(folder):
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
 
 
 def _remove_leftovers(folder: Path) -> None:

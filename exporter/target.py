@@ -6,11 +6,13 @@ Knows nothing of how a bundle is written.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from ..runtime.backends.tensorrt.records import ENGINE_NAME
 from ..runtime.backends.tensorrt.records import FOLDER as ENGINES
 from ..runtime.bundle import CALIBRATION
 from ..runtime.errors import BundleError, ExportError
@@ -20,8 +22,11 @@ from ..runtime.files.unfinished import PREFIX
 from ..runtime.files.writing import PARTIAL
 from ..runtime.manifest import MANIFEST, Manifest
 
-COMPILED = "compiled"
-"""Where earlier releases kept compiled models of OpenVINO."""
+PARTIAL_NAME = rf"{re.escape(PARTIAL)}[0-9a-f]{{16}}"
+OURS = re.compile(
+    rf"(?:.*/)?{PARTIAL_NAME}|{ENGINES}/(?:{ENGINE_NAME.pattern}\.(?:plan|json)|\..*\.lock)|compiled/[a-z0-9_]+\.\w+\.[0-9a-f]{{16}}\.blob"
+)
+"""The files that this package puts beside a bundle's own: temporary ones, engines, and an earlier release's compiled models."""
 
 
 def resolve_target(bundle: str | Path) -> Path:
@@ -93,10 +98,8 @@ def _other_files(folder: Path, manifest: Manifest) -> Iterator[str]:
     """The files in a bundle's folder that neither its manifest lists nor this package puts there."""
     graphs = {name for graph in manifest.graphs for name in (graph.file, graph.inlined)}
     listed = {MANIFEST, CALIBRATION, manifest.tokenizer, *graphs, *(spec.file for spec in manifest.files)}
-    for parent, folders, files in os.walk(folder):
-        if Path(parent) == folder:
-            folders[:] = [name for name in folders if name not in (COMPILED, ENGINES)]
+    for parent, _, files in os.walk(folder):
         for name in files:
             path = (Path(parent) / name).relative_to(folder).as_posix()
-            if path not in listed and not name.startswith(PARTIAL):
+            if path not in listed and OURS.fullmatch(path) is None:
                 yield path

@@ -88,7 +88,7 @@ def _scheme(scheme: str | Scheme) -> Scheme:
     if isinstance(scheme, Scheme):
         return scheme
     if scheme not in SCHEMES:
-        known = "; ".join(f"{entry.name} ({entry.help})" for entry in SCHEMES.values())
+        known = ", ".join(SCHEMES)
         raise ExportError(f"scheme {scheme!r} is unknown; choose {known}")
     return SCHEMES[scheme]
 

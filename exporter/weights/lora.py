@@ -20,7 +20,7 @@ from ...runtime.files.safetensors_header import TensorLocation
 from .lora_file import LoraFile, lora_file, read_lora
 from .tensor_file import NewTensor, read_tensor, write_tensors
 
-__all__ = ["Lora", "LoraReport", "check_lora", "lora_file", "merge_lora", "merge_loras", "report_lora"]
+__all__ = ["Lora", "LoraReport", "lora_file", "merge_lora", "merge_loras", "report_lora"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class LoraReport:
     """What a LoRA changes, and by which factors.
 
     modules: the number of modules.
-    factors: the smallest and the largest, scale included.
+    factors: the smallest and the largest of the file's own, such as alpha / r; `scale` multiplies them.
     """
 
     path: Path
@@ -54,10 +54,10 @@ class LoraReport:
 
     def __str__(self) -> str:
         """The line for a person."""
-        low, high = (f"{factor / self.scale if self.scale else 0:g}" for factor in self.factors)
-        strength = f"alpha/r {low}" if low == high else f"alpha/r from {low} to {high}"
-        total = "" if self.factors[0] != self.factors[1] else f" = {self.factors[0]:g}"
-        return f"LoRA {self.path.name}: {self.modules} modules, factor {self.scale:g} × {strength}{total}"
+        low, high = self.factors
+        own = f"{low:g}" if low == high else f"from {low:g} to {high:g}"
+        total = f" = {self.scale * low:g}" if low == high else ""
+        return f"LoRA {self.path.name}: {self.modules} modules, scale {self.scale:g} × the file's own factor {own}{total}"
 
 
 def merge_lora(
@@ -82,14 +82,9 @@ def merge_loras(
     return {**locations, **write_tensors(target, merged)}
 
 
-def check_lora(file: Path, locations: Mapping[str, TensorLocation]) -> None:
-    """Raises ExportError where the file isn't a LoRA for the transformer whose tensors these are."""
-    read_lora(file, locations)
-
-
 def report_lora(lora: Lora, locations: Mapping[str, TensorLocation]) -> LoraReport:
     """The report of a LoRA. Raises ExportError where it isn't one for the transformer whose tensors these are."""
-    factors = sorted(lora.scale * factor for factor in read_lora(lora.path, locations).factors.values())
+    factors = sorted(read_lora(lora.path, locations).factors.values())
     return LoraReport(path=lora.path, modules=len(factors), scale=lora.scale, factors=(factors[0], factors[-1]))
 
 

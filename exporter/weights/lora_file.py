@@ -14,13 +14,15 @@ from ...runtime.errors import ExportError
 from ...runtime.files.safetensors_header import TensorLocation, read_header
 from ..json_files import read_json
 from .lora_names import LoraNames, lora_names
-from .lora_strength import Statement, metadata_statements, module_factors, peft_statement
+from .lora_strength import Statement, metadata_statements, module_factors, peft_statement, unread_mentions
 from .tensor_file import WEIGHT_DTYPES, read_tensor
 
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 PEFT_FILE = "adapter_model.safetensors"
 PEFT_CONFIG = "adapter_config.json"
 PEFT_PREFIX = "base_model.model."
+NUMBERS = {"F64": "<f8", "I64": "<i8", "I32": "<i4", "I16": "<i2"}
+"""Types in which tools store alphas besides those of weights, as numpy names them."""
 
 Pair = tuple[TensorLocation, TensorLocation]
 """Down (r, in) and up (out, r)."""
@@ -72,8 +74,13 @@ def read_lora(path: Path, locations: Mapping[str, TensorLocation]) -> LoraFile:
     alphas = {module: _alpha(lora, name, tensors[name]) for module, name in names.alphas.items()}
     _check_finite(lora, {name: tensors[name] for sides in names.sides.values() for name in sides.values()})
     ranks = {module: down.shape[0] for module, (down, _) in pairs.items()}
-    statements = [*metadata_statements(lora, metadata), *_config_beside(lora, file, tensors)]
-    return LoraFile(pairs=pairs, factors=module_factors(lora, ranks, alphas, statements))
+    statements = metadata_statements(lora, metadata)
+    is_stated = bool(alphas) or any(statement.says_alpha for statement in statements)
+    statements += _config_beside(lora, file, tensors, is_stated)
+    if not is_stated and not any(statement.says_alpha for statement in statements) and (keys := unread_mentions(metadata)):
+        raise ExportError(f"LoRA {lora} may say its strength in its metadata {', '.join(keys[:3])}, a form that isn't known here")
+    has_kohyas_names = any("lora_down" in name for name in tensors)
+    return LoraFile(pairs=pairs, factors=module_factors(lora, ranks, alphas, statements, has_kohyas_names))
 
 
 def _read_tensors(lora: str, file: Path) -> tuple[dict[str, TensorLocation], dict[str, str]]:
@@ -83,20 +90,35 @@ def _read_tensors(lora: str, file: Path) -> tuple[dict[str, TensorLocation], dic
             metadata = opened.metadata() or {}
     except (ValueError, SafetensorError) as error:
         raise ExportError(f"LoRA {lora} can't be read: {error}") from error
-    unknown = sorted({tensor.dtype for tensor in tensors.values()} - {*WEIGHT_DTYPES})
+    unknown = sorted({tensor.dtype for name, tensor in tensors.items() if not _is_alpha(name, tensor)} - {*WEIGHT_DTYPES})
     if unknown:
         raise ExportError(f"LoRA {lora} holds {', '.join(unknown)}; allowed are {', '.join(WEIGHT_DTYPES)}")
     return tensors, metadata
 
 
-def _config_beside(lora: str, file: Path, tensors: Iterable[str]) -> list[Statement]:
-    """The statement of PEFT's adapter_config.json, which belongs to a file of PEFT's name or names."""
+def _is_alpha(name: str, tensor: TensorLocation) -> bool:
+    """Whether a tensor is an alpha, which tools also store as an integer."""
+    return name.endswith("alpha") and tensor.dtype in (*WEIGHT_DTYPES, *NUMBERS)
+
+
+def _config_beside(lora: str, file: Path, tensors: Iterable[str], is_stated: bool) -> list[Statement]:
+    """The statement of PEFT's adapter_config.json, which belongs to a file of PEFT's name or names.
+
+    is_stated: whether the file says its strength itself.
+    """
     config = file.with_name(PEFT_CONFIG)
-    if config.is_file() and (file.name == PEFT_FILE or any(PEFT_PREFIX in name for name in tensors)):
-        return [peft_statement(lora, PEFT_CONFIG, read_json(config))]
-    if file.name == PEFT_FILE:
+    if file.name != PEFT_FILE and not any(PEFT_PREFIX in name for name in tensors):
+        if config.is_file() and not is_stated:
+            raise ExportError(
+                f"LoRA {lora} doesn't say its strength, and {PEFT_CONFIG} lies beside it: name it {PEFT_FILE} if that is its "
+                "own, or move it away"
+            )
+        return []
+    if not config.is_file() and is_stated:
+        return []
+    if not config.is_file():
         raise ExportError(f"LoRA {lora} lacks {PEFT_CONFIG} beside it, which says its strength: copy that too")
-    return []
+    return [peft_statement(lora, PEFT_CONFIG, read_json(config))]
 
 
 def _pairs(lora: str, names: LoraNames, tensors: Mapping[str, TensorLocation]) -> dict[str, Pair]:
@@ -123,10 +145,15 @@ def _check_shapes(module: str, down: TensorLocation, up: TensorLocation, weight:
 def _alpha(lora: str, name: str, tensor: TensorLocation) -> float:
     if math.prod(tensor.shape) != 1:
         raise ExportError(f"LoRA {lora} has {name!r} of shape {tensor.shape}; an alpha is one number")
-    alpha = float(read_tensor(tensor).item())
+    stored = read_tensor(tensor) if tensor.dtype in WEIGHT_DTYPES else _read_number(tensor)
+    alpha = float(stored.item())
     if not np.isfinite(alpha) or alpha == 0:
         raise ExportError(f"LoRA {lora} has {name!r} of {alpha}; an alpha is a finite number other than 0")
     return alpha
+
+
+def _read_number(tensor: TensorLocation) -> np.ndarray:
+    return np.fromfile(tensor.path, NUMBERS[tensor.dtype], count=1, offset=tensor.offset)
 
 
 def _check_finite(lora: str, tensors: Mapping[str, TensorLocation]) -> None:

@@ -36,6 +36,10 @@ UNSUPPORTED = (
 """Settings of PEFT that make something other than W + factor · B A."""
 PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
 """Initialisations (init_lora_weights) that leave the model's own weights as they are."""
+TRAINING = "ss_"
+"""The beginning of the keys in which Kohya's trainers describe a training."""
+MENTION = re.compile(r"alpha|rs_?lora", re.IGNORECASE)
+OBJECT_MENTION = re.compile(r"\{.*(lora|network)_?alpha|\{.*rs_?lora", re.IGNORECASE | re.DOTALL)
 TOLERANCE = 0.01  # alphas may be stored in bfloat16
 
 
@@ -46,6 +50,7 @@ class Statement:
     source: for messages.
     alpha, rank: of all modules but those in the patterns; None where it doesn't say.
     alphas, ranks: by a module's name or its end, as PEFT matches them.
+    is_of_training: what Kohya's trainers note of a training (ss_…), beside the alpha tensors that count.
     """
 
     source: str
@@ -54,6 +59,12 @@ class Statement:
     stabilised: bool = False
     alphas: Mapping[str, float] = field(default_factory=dict)
     ranks: Mapping[str, int] = field(default_factory=dict)
+    is_of_training: bool = False
+
+    @property
+    def says_alpha(self) -> bool:
+        """Whether it says the alpha of any module."""
+        return self.alpha is not None or bool(self.alphas)
 
     def factor(self, module: str, rank: int) -> float | None:
         """The factor of a module whose matrices have this rank; None where it says nothing of it."""
@@ -76,10 +87,15 @@ class Statement:
 
 
 def module_factors(
-    lora: str, ranks: Mapping[str, int], tensors: Mapping[str, float], statements: Sequence[Statement]
+    lora: str,
+    ranks: Mapping[str, int],
+    tensors: Mapping[str, float],
+    statements: Sequence[Statement],
+    has_kohyas_names: bool = True,
 ) -> dict[str, float]:
     """The factor of each module. ranks: by module. tensors: the alphas that are stored as tensors, by module.
 
+    has_kohyas_names: under other names a converter wrote the file, and multiplied the matrices by the factor of the training.
     Raises ExportError where two sources contradict each other, or one can't be followed.
     """
     for statement in statements:
@@ -88,10 +104,18 @@ def module_factors(
     for module, rank in ranks.items():
         said = {"its alpha tensor": tensors[module] / rank} if module in tensors else {}
         for statement in statements:
+            if module in tensors and statement.is_of_training:
+                continue
             if module not in tensors:
                 statement.check_rank(lora, module, rank)
-            if (factor := statement.factor(module, rank)) is not None:
-                said[statement.source] = factor
+            if (factor := statement.factor(module, rank)) is None:
+                continue
+            if statement.is_of_training and not has_kohyas_names and not math.isclose(factor, 1):
+                raise ExportError(
+                    f"LoRA {lora}: {statement.source} gives the factor {factor:g}, which a converter may have put into the "
+                    "matrices: remove it from the metadata if it did; otherwise name it lora_alpha"
+                )
+            said[statement.source] = factor
         if not said and any(statement.stabilised for statement in statements):
             raise ExportError(f"LoRA {lora} is rank-stabilised (rslora), and nothing says its alpha: its strength is unknown")
         factors[module] = _agreed(lora, module, said)
@@ -166,6 +190,7 @@ def _plain_statement(lora: str, metadata: Mapping[str, str]) -> Statement:
     """The statement of the keys that are plain texts, such as ss_network_alpha. Two that disagree are refused."""
     arguments = _object(lora, TRAINER_KEY, metadata[TRAINER_KEY]) if _has_value(metadata.get(TRAINER_KEY, "")) else {}
     texts = [(key, _plain_key(key), text) for key, text in {**arguments, **metadata}.items() if _has_value(text)]
+    texts = [entry for entry in texts if not (entry[0].startswith(TRAINING) and _number(entry[2]) == 0)]  # Kohya's 0: as the rank
     if dora := [key for key, name, text in texts if name in DORA and _is_true(text)]:
         raise ExportError(f"LoRA {lora} is a DoRA: its metadata has {dora[0]}; merge it with its own tool first")
     alphas = {key: _alpha(lora, key, text) for key, name, text in texts if name in ALPHAS}
@@ -178,7 +203,18 @@ def _plain_statement(lora: str, metadata: Mapping[str, str]) -> Statement:
         alpha=next(iter(alphas.values()), None),
         rank=next(iter(ranks.values()), None),
         stabilised=any(name in STABILISED and _is_true(text) for _, name, text in texts),
+        is_of_training=bool(alphas) and all(key.startswith(TRAINING) for key in alphas),
     )
+
+
+def unread_mentions(metadata: Mapping[str, str]) -> list[str]:
+    """Keys of the metadata that mention an alpha or rank stabilisation in a form that `metadata_statements` doesn't know."""
+    known = {key for key in metadata if _plain_key(key) in ALPHAS + STABILISED} | {*OBJECT_KEYS, TRAINER_KEY}
+    return [
+        key
+        for key, text in metadata.items()
+        if key not in known and _has_value(text) and (MENTION.search(key) or OBJECT_MENTION.search(text))
+    ]
 
 
 def _plain_key(key: str) -> str:
@@ -191,7 +227,7 @@ def _has_value(text: object) -> bool:
 
 
 def _is_true(text: object) -> bool:
-    return str(text).strip().lower() in ("true", "1", "yes")
+    return str(text).strip().lower() in ("true", "1", "yes", "on", "y", "t")
 
 
 def _object(lora: str, key: str, text: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Knows ONNX Runtime's sessions and values, and nothing of what the graphs mean. V
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,16 @@ WIDEN = bytes.fromhex(
 )
 """The ONNX model y = Cast(x) to float32 of a bfloat16 x of any shape: ONNX Runtime can't return bfloat16 as numpy."""
 FATAL = 4
+TELEMETRY_SWITCH = "ORT_DISABLE_TELEMETRY"
 
 
 def import_onnxruntime() -> Any:
-    """The onnxruntime module, or BackendError that says which extra brings it."""
+    """The onnxruntime module, or BackendError that says which extra brings it.
+
+    When it is imported it reads whether it may report its use over the network. It may not, unless the user or the program has
+    said so; a program that imported it before has decided for itself.
+    """
+    os.environ.setdefault(TELEMETRY_SWITCH, "1")
     try:
         import onnxruntime
     except ImportError:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import one_line
 from .json_text import LFS_POINTER, parse_object
-from .reading import open_regular
+from .reading import open_regular, read_bytes
 from .schema import shown
 
 DTYPE_BYTES: Mapping[str, int] = {
@@ -75,9 +75,6 @@ def read_header(path: Path) -> dict[str, TensorLocation]:
     try:
         with open_regular(path) as file:
             size = file.seek(0, 2)
-            file.seek(0)
-            if file.read(len(LFS_POINTER)) == LFS_POINTER:
-                raise ValueError(f"{path} is a git-lfs pointer: fetch the file itself (git lfs pull)")
             file.seek(0)
             prefix = file.read(8)
             if prefix == LFS_POINTER[:8] and file.read(len(LFS_POINTER) - 8) == LFS_POINTER[8:]:
@@ -148,7 +145,7 @@ def _sharded_locations(index: Path) -> dict[str, TensorLocation]:
 
 
 def _read_weight_map(index: Path) -> dict[str, str]:
-    weight_map = _parse(index.read_bytes(), index).get("weight_map")
+    weight_map = _parse(read_bytes(index, MAX_HEADER_BYTES), index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise HeaderError(f"{index} has no weight_map")
     for shard in weight_map.values():

@@ -74,6 +74,7 @@ def load_image(source: ImageSource) -> Image.Image:
     if isinstance(source, Image.Image):
         name = getattr(source, "filename", "")
         with _reporting(f"image file {name!r}" if name else "image"):
+            source.load()  # a TIFF turns itself upright then
             return _upright(_to_rgb(source), _orientation(source))
     if isinstance(source, np.ndarray):
         with _reporting("image array"):

@@ -100,7 +100,7 @@ REFUSED = {
     "word for alpha": (
         {"metadata": {"lora_adapter_metadata": json.dumps({"transformer.lora_alpha": "big"})}}, "alpha 'big' in its metadata"
     ),
-    "integers": ({f"transformer__{MODULE}__alpha": np.array(8)}, "holds I64; allowed are F32, F16, BF16"),
+    "integers": ({f"transformer__{MODULE}__lora_C__weight": np.array([[8]])}, "holds I64; allowed are F32, F16, BF16"),
 }  # fmt: skip
 
 

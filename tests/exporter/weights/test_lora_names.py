@@ -24,7 +24,8 @@ KOHYA = ("lora_down.weight", "lora_up.weight")
     ],
 )  # fmt: skip
 def test_prefix_of_any_tool_is_matched(prefix: str, tmp_path: Path) -> None:
-    assert strength(lora(tmp_path, prefix + MODULE), tmp_path) == pytest.approx(1, rel=1e-4)
+    settings = {"peft_type": "LORA", "r": RANK, "lora_alpha": RANK} if "base_model" in prefix else None
+    assert strength(lora(tmp_path, prefix + MODULE, adapter_config=settings), tmp_path) == pytest.approx(1, rel=1e-4)
 
 
 def test_wrapper_within_a_name_is_matched(tmp_path: Path) -> None:

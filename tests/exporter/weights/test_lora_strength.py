@@ -36,7 +36,14 @@ STATED = {
     "alpha by pattern": ({"metadata": diffusers(r=RANK, lora_alpha=16, alpha_pattern={MODULE: 8})}, 2),
     "alpha by a name's end": ({"metadata": diffusers(r=RANK, lora_alpha=16, alpha_pattern={"to_out.0": 8})}, 2),
     "rank by pattern": ({"metadata": diffusers(r=64, lora_alpha=16, rank_pattern={MODULE: RANK})}, 4),
-    "Kohya's metadata": ({"metadata": {"ss_network_alpha": "8.0", "ss_network_dim": str(RANK)}}, 2),
+    "Kohya's metadata": (
+        {"metadata": {"ss_network_alpha": "8.0", "ss_network_dim": "4"}, "sides": ("lora_down.weight", "lora_up.weight")}, 2,
+    ),
+    "Kohya's alpha of 0, which means the rank": ({"metadata": {"ss_network_alpha": "0"}}, 1),
+    "alpha that is an integer": ({"more": {f"{MODULE}.alpha": np.array(8)}}, 2),
+    "tensor beside a training's other alpha": (
+        {"metadata": {"ss_network_alpha": "1"}, "more": {f"{MODULE}.alpha": np.array(8, np.float32)}}, 2,
+    ),
     "lora_alpha in metadata": ({"metadata": {"lora_alpha": "8", "rank": str(RANK)}}, 2),
     "network_alpha in metadata": ({"metadata": {"network_alpha": "8"}}, 2),
     "alpha in metadata": ({"metadata": {"alpha": "8"}}, 2),
@@ -88,10 +95,19 @@ def test_adapter_that_is_no_plain_lora_is_refused(arguments: dict[str, Any], mes
 
 CONTRADICTIONS = {
     "tensor and metadata": (
-        {"metadata": {"ss_network_alpha": "4"}, "more": {f"{MODULE}.alpha": np.array(8, np.float32)}},
-        "is 2 by its alpha tensor, 1 by the metadata ss_network_alpha",
+        {"metadata": {"network_alpha": "4"}, "more": {f"{MODULE}.alpha": np.array(8, np.float32)}},
+        "is 2 by its alpha tensor, 1 by the metadata network_alpha",
     ),
     "two spellings": ({"metadata": {"ss_network_alpha": "4", "lora_alpha": "8"}}, "contradicts itself: .*lora_alpha=8"),
+    "a training's alpha under a converter's names": (
+        {"metadata": {"ss_network_alpha": "1"}}, "the factor 0.25, which a converter may have put into the matrices",
+    ),
+    "unknown key": ({"metadata": {"transformer_lora_alpha": "8"}}, "may say its strength in its metadata transformer_lora_alpha"),
+    "unknown object": (
+        {"metadata": {"config": json.dumps({"a": {"lora_alpha": 8}})}}, "may say its strength in its metadata config",
+    ),
+    "PEFT's settings of another file": ({"adapter_config": PEFT}, "adapter_config.json lies beside it: name it adapter_model"),
+    "PEFT's names without settings": ({"name": f"base_model.model.{MODULE}"}, "lacks adapter_config.json beside it"),
     "rank": ({"metadata": {"lora_alpha": "4", "rank": "16"}}, "have rank 4, the metadata lora_alpha and rank says 16"),
     "rslora without alpha": ({"metadata": {"use_rslora": "true"}}, "nothing says its alpha"),
     "alpha that is no number": ({"metadata": {"lora_alpha": "nan"}}, "the alpha 'nan' in its metadata"),
@@ -146,4 +162,4 @@ def test_several_loras_are_all_merged(tmp_path: Path) -> None:
 def test_report_says_the_factor(tmp_path: Path) -> None:
     file = lora(tmp_path, metadata={"lora_alpha": "8"})
     report = str(report_lora(Lora(path=file, scale=0.5), places()))
-    assert report == "LoRA lora.safetensors: 1 modules, factor 0.5 × alpha/r 2 = 1"
+    assert report == "LoRA lora.safetensors: 1 modules, scale 0.5 × the file's own factor 2 = 1"
