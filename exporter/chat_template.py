@@ -23,8 +23,12 @@ QUESTION = "{question}"
 PROBES = (
     "", "  a cat \n", "\n\nA Red CAT\n\n", "{{ 1 + 1 }} {% raw %} {# x #}", "'\"<b>&amp;\\n\\", "<think>a</think>b</s>",
     "ÄÖ 猫  é\te\u0301", "a long text of many words. " * 200, "system", "x\ny\n\n\n-  z", "https://a.b/c?d=e&f", "12,345.6",
+    "a\r\nb\rc\u00a0d", "<|im_start|>a<|im_end|>b", "<image> <|image_pad|> <img> image", "what?", "more!", "123", "CAPITALS",
+    "/no_think ### edit", "edit: a", "Edit b.",
 )  # fmt: skip
-"""Texts that a template's filters (trim, lower, tojson, escape, truncate, replace, …) would change."""
+"""Texts that a template's filters (trim, lower, tojson, escape, truncate, replace, …) or conditions would change."""
+ANSWERS = ("  a cat \n", "\nx\n\n", "<think>a</think>\n\nb", "A <|im_start|> b", "")
+"""Answers that a template would change."""
 
 Conversation = tuple[list[dict[str, str]], bool]
 """Messages, and whether an answer comes next."""
@@ -56,15 +60,20 @@ def read_prompt_templates(checkpoint: Path) -> PromptTemplates:
         "render",
         f"the chat template of {source} can't be rendered",
         template=template,
-        conversations=[form(text) for form in forms for text in texts],
+        conversations=[*(form(text) for form in forms for text in texts), *map(_answered, ANSWERS)],
         variables=template_variables(tokenizer_folder(checkpoint)),
     )
     drawing, first_turn, continued = (
         _filled_in(source, rendered[k * len(texts) : (k + 1) * len(texts)]) for k in range(len(forms))
     )
-    if continued.count(ANSWER) != 1:
-        raise ExportError(f"the chat template of {source} does not hold an answer once")
-    return PromptTemplates(drawing=drawing, first_turn=first_turn, next_turn=continued.partition(ANSWER)[2])
+    _check_answers(source, continued, rendered[len(forms) * len(texts) :])
+    next_turn = continued.partition(ANSWER)[2]
+    if first_turn.replace(PLACEHOLDER, QUESTION) + ANSWER + next_turn != continued:
+        raise ExportError(
+            f"the chat template of {source} writes a question otherwise once it is answered; a conversation only appends to what "
+            "it has read: make both the same"
+        )
+    return PromptTemplates(drawing=drawing, first_turn=first_turn, next_turn=next_turn)
 
 
 def _drawing(prompt: str) -> Conversation:
@@ -77,6 +86,10 @@ def _first_turn(prompt: str) -> Conversation:
 
 def _continued(prompt: str) -> Conversation:
     return _messages([QUESTION, ANSWER, prompt]), True
+
+
+def _answered(answer: str) -> Conversation:
+    return _messages([QUESTION, answer, PLACEHOLDER]), True
 
 
 def _messages(turns: Sequence[str]) -> list[dict[str, str]]:
@@ -96,6 +109,18 @@ def _filled_in(source: Path, rendered: Sequence[str]) -> str:
                 "condition); an exported prompt holds the text as it is: take that out of the template"
             )
     return template
+
+
+def _check_answers(source: Path, continued: str, others: Sequence[str]) -> None:
+    """Raises ExportError unless each of the other texts is `continued` with its answer in the place of ANSWER."""
+    if continued.count(ANSWER) != 1:
+        raise ExportError(f"the chat template of {source} does not hold an answer once")
+    for answer, text in zip(ANSWERS, others, strict=True):
+        if text != continued.replace(ANSWER, answer):
+            raise ExportError(
+                f"the chat template of {source} changes an answer such as {answer[:20]!r}; a conversation holds what the model "
+                "said: take that out of the template"
+            )
 
 
 def _find_template(checkpoint: Path) -> tuple[Path, str]:

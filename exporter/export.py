@@ -13,10 +13,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ..plugins.omni_rope.torch_export import emit
-from ..runtime.bundle import CALIBRATION
+from ..runtime.bundle import CALIBRATION, MAX_PROMPT_BYTES
 from ..runtime.dtypes import PRECISIONS
 from ..runtime.errors import ExportError
 from ..runtime.files.hashes import file_hash, header_hash
+from ..runtime.files.reading import read_bytes
 from ..runtime.files.writing import write_whole
 from ..runtime.manifest import FileSpec, GraphSpec
 from ..runtime.progress import Progress, no_progress
@@ -263,7 +264,7 @@ def _write_other_files(job: _Job, folder: Path) -> tuple[FileSpec, ...]:
     (folder / TOKENIZER).parent.mkdir(exist_ok=True)
     write_whole(folder / TOKENIZER, job.checkpoint.tokenizer)
     if prompts.is_file():
-        write_whole(folder / CALIBRATION, prompts.read_bytes())
+        write_whole(folder / CALIBRATION, read_bytes(prompts, MAX_PROMPT_BYTES))
     weights = sorted(path for part in PARTS for path in (folder / part).glob("*.safetensors"))
     names = [*(path.relative_to(folder).as_posix() for path in weights), TOKENIZER]
     if prompts.is_file():

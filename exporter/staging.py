@@ -22,7 +22,7 @@ from ..runtime.errors import ExportError
 from ..runtime.files.exchange import exchange
 from ..runtime.files.hashes import file_hash
 from ..runtime.files.json_text import read_object
-from ..runtime.files.locking import folder_lock, try_lock
+from ..runtime.files.locking import folder_lock, open_lock, try_lock
 from ..runtime.files.unfinished import (
     LOCK,
     MARK,
@@ -178,6 +178,8 @@ def _can_go_on(folder: Path) -> bool:
 
     `replacing` holds the hash of the unfinished bundle's manifest.
     """
+    if (folder / OLD).exists():
+        return False
     try:
         return (folder / REPLACING).read_text(encoding="ascii") == file_hash(folder / NEW / MANIFEST)
     except FileNotFoundError:
@@ -216,13 +218,14 @@ def _take_over(work: Work) -> Staging | None:
 
 def _new_staging(work: Work) -> Staging:
     folder = work.target.parent / f"{PREFIX}{secrets.token_hex(16)}"
+    mark = json.dumps(work.mark(), indent=1).encode()
     folder.mkdir(0o700)
+    with (folder / MARK).open("xb") as file:
+        file.write(mark)
     try:
         lock = _lock(folder)
     except OSError:  # no locks here: nobody takes it over, so nobody comes between
         lock = None
-    with (folder / MARK).open("xb") as file:
-        file.write(json.dumps(work.mark(), indent=1).encode())
     (folder / NEW).mkdir()
     return Staging(folder, work, lock)
 
@@ -232,7 +235,7 @@ def _lock(folder: Path) -> BinaryIO | None:
 
     Raises OSError where the folder is gone or there are no locks.
     """
-    file = (folder / LOCK).open("a+b")
+    file = open_lock(folder / LOCK)
     try:
         if not try_lock(file.fileno()):
             file.close()

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from ..runtime.backends.tensorrt.records import ENGINE_NAME
 from ..runtime.backends.tensorrt.records import FOLDER as ENGINES
-from ..runtime.bundle import CALIBRATION
 from ..runtime.errors import BundleError, ExportError
 from ..runtime.files.json_text import MAX_JSON_BYTES
 from ..runtime.files.reading import read_bytes
@@ -97,9 +96,10 @@ def check_writable(target: Path) -> None:
 def _other_files(folder: Path, manifest: Manifest) -> Iterator[str]:
     """The files in a bundle's folder that neither its manifest lists nor this package puts there."""
     graphs = {name for graph in manifest.graphs for name in (graph.file, graph.inlined)}
-    listed = {MANIFEST, CALIBRATION, manifest.tokenizer, *graphs, *(spec.file for spec in manifest.files)}
-    for parent, _, files in os.walk(folder):
-        for name in files:
+    listed = {MANIFEST, manifest.tokenizer, *graphs, *(spec.file for spec in manifest.files)}
+    for parent, folders, files in os.walk(folder):
+        links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
+        for name in (*files, *links):
             path = (Path(parent) / name).relative_to(folder).as_posix()
             if path not in listed and OURS.fullmatch(path) is None:
                 yield path

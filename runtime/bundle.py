@@ -24,6 +24,8 @@ from .files.reading import open_regular, read_bytes
 from .files.unfinished import unfinished_hint
 from .manifest import MANIFEST, FileSpec, GraphSpec, Manifest
 
+MAX_PROMPT_BYTES = 2**20
+"""The largest file of calibration prompts; each line of it costs two drawings."""
 CALIBRATION = "calibration.txt"
 """The model's own prompts for calibrating a quantized bundle, one a line; a bundle may lack it."""
 MAX_MANIFEST_BYTES = 16 * 2**20

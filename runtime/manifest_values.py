@@ -27,12 +27,18 @@ File = Annotated[str, NameInside()]
 Graph = Annotated[str, NameInside(".onnx")]
 Bytes = Annotated[int, Range(0, 2**50)]
 Width = Annotated[int, Range(1, 65_536)]
-HeadWidth = Annotated[int, Range(2, 4096)]
+HeadWidth = Annotated[int, Range(2, 1024)]
 Theta = Annotated[float, Range(1, 1e12)]
 Factor = Annotated[float, Range(1e-6, 1e6)]
 MropePairs = Annotated[int, Range(0, 2048)]
 Mean = Annotated[float, Range(-1000, 1000)]
 TokenId = Annotated[int, Range(0, 2**31 - 1)]
+
+
+LEAST_TOKEN_PX = 4
+"""The smallest side of a token in pixels: smaller ones take gigabytes for the rope tables of a picture."""
+MOST_PATCHES = 2**18
+"""The most patches of a picture: Qwen2.5-VL's largest picture has 65,536."""
 
 
 def contradictions(manifest: Any) -> Iterator[str]:
@@ -45,6 +51,8 @@ def contradictions(manifest: Any) -> Iterator[str]:
         yield f"transformer.rope_axes is {axes}; allowed are even widths"
     if 2 * sum(mllm.mrope_section) != mllm.head_width:
         yield f"mllm.mrope_section sums to {sum(mllm.mrope_section)}; allowed is half of head_width, {mllm.head_width / 2:g}"
+    if (token_px := manifest.vae.downscale * manifest.transformer.patch_size) < LEAST_TOKEN_PX:
+        yield f"vae.downscale × transformer.patch_size is {token_px}; allowed is {LEAST_TOKEN_PX} or more"
     if manifest.vision is not None:
         yield from _vision_contradictions(manifest.vision)
     if manifest.chat is not None:
@@ -71,6 +79,9 @@ def _token_contradictions(chat: Any, graphs: Sequence[Any]) -> Iterator[str]:
 def _vision_contradictions(vision: Any) -> Iterator[str]:
     processor = vision.processor
     token_px = processor.patch_size * processor.merge_size
+    patches = processor.max_pixels // processor.patch_size**2
+    if patches > MOST_PATCHES:
+        yield f"vision.processor.max_pixels is {patches} patches; allowed are {MOST_PATCHES}"
     if vision.head_width % 4:
         yield f"vision.head_width is {vision.head_width}; allowed are multiples of 4"
     if vision.window_px < token_px:

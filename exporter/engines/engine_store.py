@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +27,7 @@ from ...runtime.backends.tensorrt.records import (
     regular_files,
 )
 from ...runtime.errors import ExportError
-from ...runtime.files.locking import try_lock
+from ...runtime.files.locking import open_lock, try_lock
 from ...runtime.files.writing import PARTIAL, write_whole
 
 WAIT_S = 0.2
@@ -91,7 +90,7 @@ def build_lock(bundle: Path, name: str, on_wait: Callable[[], object] = lambda: 
     folder = engine_folder(bundle)
     try:
         folder.mkdir(exist_ok=True)
-        file = _open_lock(folder / f".{name}.lock")
+        file = open_lock(folder / f".{name}.lock")
     except OSError as error:
         raise ExportError(f"can't write to {str(folder)!r}: {error.strerror or error}") from error
     with file:
@@ -132,16 +131,10 @@ def _is_building(folder: Path, name: str | None) -> bool:
     for path, _ in regular_files(folder):
         if path.name != f".{name}.lock" and (name is not None or LOCK_NAME.fullmatch(path.name) is None):
             continue
-        with _open_lock(path) as file:
+        with open_lock(path) as file:
             if not _lock(file):
                 return True
     return False
-
-
-def _open_lock(path: Path) -> BinaryIO:
-    """A lock's file, made where it is missing. Follows no link and waits for no FIFO; raises OSError for them."""
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    return os.fdopen(os.open(path, flags, 0o666), "r+b")
 
 
 def _lock(file: BinaryIO) -> bool:

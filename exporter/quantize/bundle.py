@@ -99,6 +99,9 @@ def _check(bundle: Bundle, scheme: Scheme) -> None:
         raise ExportError(
             f"{str(bundle.path)!r} is {before} already: it was quantized before; take the bundle it was made from"
         )
+    for name in (WEIGHTS, REPORT):
+        if name in {spec.file for spec in bundle.manifest.files}:
+            raise ExportError(f"{str(bundle.path)!r} lists a file {name!r}, which quantizing writes: export it again")
     present = {graph.component for graph in bundle.manifest.graphs if graph.precision == PRECISION}
     missing = [name for name in scheme.components if name not in present]
     if missing:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...runtime.backends import Backend, open_backend
 from ...runtime.backends.machine_limits import check_limits, usable_memory_bytes
-from ...runtime.bundle import CALIBRATION, Bundle
+from ...runtime.bundle import CALIBRATION, MAX_PROMPT_BYTES, Bundle
 from ...runtime.errors import BundleError, ExportError
 from ...runtime.files.reading import read_bytes
 from ...runtime.pipeline import Pipeline
@@ -25,8 +25,6 @@ PROMPTS = (
     "a street in the rain at night, neon signs, people with umbrellas",
 )
 SIZE_PX = 256
-MAX_PROMPT_BYTES = 2**20
-"""The largest file of prompts; each line of it costs two drawings."""
 BACKEND, PRECISION = "ort-cpu", "fp32"
 
 

@@ -5,13 +5,15 @@ The system frees a lock when its holder's process ends, even when it is killed.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 try:
     import fcntl
@@ -49,6 +51,17 @@ def try_lock(descriptor: int) -> bool:
     finally:
         os.lseek(descriptor, 0, os.SEEK_SET)
     return True
+
+
+def open_lock(path: Path) -> BinaryIO:
+    """A lock's file, made where it is missing. Raises OSError for what is no file of its own: a link, a second name, a FIFO."""
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags, 0o666)
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a file of its own", str(path))
+    return os.fdopen(descriptor, "r+b")
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The wire format of ONNX files (protobuf): fields of messages, and integers. The runtime has no library for it.
 
-Stricter than protobuf's own readers: groups, which ONNX has none of, are refused.
+Stricter than protobuf's own readers. Groups, which ONNX has none of, are refused, and so are field numbers beyond 32 bits: those
+readers drop the higher bits, and would find a field that this one doesn't know.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def fields(data: bytes, start: int = 0, stop: int | None = None) -> Iterator[Fie
             end = value + (4 if wire == FIXED_32 else 8)
         else:
             raise ValueError("is no ONNX model")
-        if end > stop or tag < 8:
+        if end > stop or not 8 <= tag < 2**32:
             raise ValueError("is no whole ONNX model")
         yield tag >> 3, wire, at, value, end
         at = end

@@ -37,12 +37,17 @@ def has_our_name(folder: Path) -> bool:
 
 
 def read_mark(folder: Path) -> dict[str, Any] | None:
-    """The mark of a folder of this kind, or None for any other folder."""
+    """The mark of a folder of this kind, or None for any other folder, and for one that holds a link: none is ever made in it."""
     try:
-        mark = read_object(folder / MARK) if has_our_name(folder) else {}
+        mark = read_object(folder / MARK) if has_our_name(folder) and not _holds_link(folder) else {}
     except (OSError, ValueError):
         return None
     return mark if isinstance(mark.get("kind"), str) and isinstance(mark.get("target"), str) else None
+
+
+def _holds_link(folder: Path) -> bool:
+    entries = ((parent, name) for parent, folders, files in os.walk(folder) for name in (*folders, *files))
+    return any(os.path.islink(os.path.join(*entry)) for entry in entries)
 
 
 def unfinished_folders(target: Path) -> list[tuple[Path, dict[str, Any]]]:

@@ -19,7 +19,6 @@ KILLED_PROCESS = """
 import os, signal, sys
 from pathlib import Path
 from omnigen2_rt.exporter import staging
-from omnigen2_rt.exporter.staging import Work
 from tests.exporter.staged_work import empty_bundle, work
 target, moment = Path(sys.argv[1]), sys.argv[2]
 def kill(*_):
@@ -35,7 +34,12 @@ if moment == "after two renames":
 if moment == "after the exchange":
     staging._remove = kill
 if moment == "as it makes the folder":
-    Work.mark = kill
+    make = Path.mkdir
+    def make_and_kill(path, *rest, **options):
+        make(path, *rest, **options)
+        if path.name.startswith("omnigen2-unfinished-"):
+            kill()
+    Path.mkdir = make_and_kill
 with staging.open_staging(work(target, force=True)) as opened:
     if moment == "before any progress":
         (opened.bundle / "calibration.onnx").touch()

@@ -76,8 +76,13 @@ def test_special_tokens_of_the_older_file_count_without_a_decoder(tmp_path: Path
 
 @pytest.mark.parametrize(
     "change",
-    ["| trim", "| lower", "| tojson", "| e", "| truncate(60)", "| replace('<think>', '')", ".strip()", ".split('</think>')[-1]"],
-)
+    [
+        "| trim", "| lower", "| tojson", "| e", "| truncate(60)", "| replace('<think>', '')", ".strip()",
+        "| replace('\u00a0', ' ')",
+        ".split('</think>')[-1]", "| replace('<image>', '')", ".replace('\\r\\n', '\\n')", ".split('<|im_end|>')[0]",
+        ".removesuffix('!')",
+    ],
+)  # fmt: skip
 def test_template_that_changes_the_prompt_is_refused(change: str, tmp_path: Path) -> None:
     """A prompt with spaces around it was drawn otherwise than by the original."""
     template = BASE.replace(CONTENT, "{{ message['content'] " + change + " }}")
@@ -88,6 +93,19 @@ def test_template_that_changes_the_prompt_is_refused(change: str, tmp_path: Path
 def test_template_that_treats_an_empty_prompt_otherwise_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="changes a prompt such as ''"):
         read_prompt_templates(checkpoint(tmp_path, BASE.replace(CONTENT, "{{ message['content'] or 'nothing' }}")))
+
+
+def test_template_that_changes_an_answer_is_refused(tmp_path: Path) -> None:
+    """A conversation would go on from another text than transformers'."""
+    changed = "{{ message['content'] | trim if message['role'] == 'assistant' else message['content'] }}"
+    with pytest.raises(ExportError, match="changes an answer such as"):
+        read_prompt_templates(checkpoint(tmp_path, BASE.replace(CONTENT, changed)))
+
+
+def test_template_that_writes_a_question_otherwise_later_is_refused(tmp_path: Path) -> None:
+    """The later turns were cut out of one rendering and never compared with the first turn."""
+    with pytest.raises(ExportError, match="writes a question otherwise once it is answered"):
+        read_prompt_templates(checkpoint(tmp_path, "{{ messages | length }}" + BASE))
 
 
 REFUSED = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from omnigen2_rt.exporter import staging
 from omnigen2_rt.exporter.staging import open_staging, prepare_target
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.errors import BundleError, ExportError
-from omnigen2_rt.runtime.files.unfinished import MARK, NAME, NEW, OLD, PREFIX, PROGRESS
+from omnigen2_rt.runtime.files.hashes import file_hash
+from omnigen2_rt.runtime.files.unfinished import LOCK, MARK, NAME, NEW, OLD, PREFIX, PROGRESS, REPLACING
 from omnigen2_rt.runtime.manifest import MANIFEST
 from tests.exporter.staged_work import empty_bundle, killed, source_of, work
 
@@ -63,6 +65,49 @@ def test_process_killed_as_it_makes_the_folder_leaves_nothing_for_long(tmp_path:
     assert len(unfinished(tmp_path)) == 1
     with open_staging(work(tmp_path / "m")) as opened:
         assert unfinished(tmp_path) == [opened.folder]
+
+
+@pytest.mark.parametrize("name", [LOCK, PROGRESS, NEW, OLD])
+def test_marked_folder_that_holds_a_link_is_not_trusted(name: str, tmp_path: Path) -> None:
+    """A lock that was a link had the process's number written over the file that it led to."""
+    precious = tmp_path / "precious"
+    precious.mkdir() if name in (NEW, OLD) else precious.write_text("dear")
+    folder = left_behind(tmp_path / "m")
+    path = folder / name
+    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    path.symlink_to(precious)
+    assert prepare_target(tmp_path / "m", None) == tmp_path / "m"
+    with open_staging(work(tmp_path / "m")) as opened:
+        assert opened.folder != folder
+    assert path.is_symlink() and (precious.is_dir() or precious.read_text() == "dear")
+
+
+def test_lock_with_a_second_name_is_not_written_to(tmp_path: Path) -> None:
+    folder = left_behind(tmp_path / "m")
+    (folder / LOCK).unlink(missing_ok=True)
+    (tmp_path / "precious").write_text("dear")
+    os.link(tmp_path / "precious", folder / LOCK)
+    with open_staging(work(tmp_path / "m")) as opened:
+        assert opened.folder != folder
+    assert (tmp_path / "precious").read_text() == "dear"
+
+
+def test_folder_of_our_name_without_a_mark_stays_with_what_it_holds(tmp_path: Path) -> None:
+    """One that held nothing but a file named lock was removed."""
+    (tmp_path / UNKNOWN).mkdir()
+    (tmp_path / UNKNOWN / LOCK).write_text("notes")
+    with open_staging(work(tmp_path / "m")):
+        assert (tmp_path / UNKNOWN / LOCK).read_text() == "notes"
+
+
+def test_bundle_that_was_finished_before_the_exchange_is_taken_over(tmp_path: Path) -> None:
+    """The note that a replacement begins made the finished bundle look like the old one."""
+    empty_bundle(tmp_path / "m", "old")
+    folder = left_behind(tmp_path / "m", force=True)
+    empty_bundle(folder / NEW, "new")
+    (folder / REPLACING).write_text(file_hash(folder / NEW / MANIFEST))
+    with open_staging(work(tmp_path / "m", force=True)) as opened:
+        assert opened.folder == folder
 
 
 def test_folders_of_the_user_are_never_touched(tmp_path: Path) -> None:

@@ -78,13 +78,19 @@ def test_force_replaces_no_file(tmp_path: Path) -> None:
 def test_force_replaces_no_bundle_that_holds_other_files(tmp_path: Path) -> None:
     """Pictures and notes that lay there went with it."""
     bundle = empty_bundle(tmp_path / "m", "old")
-    for name in ("compiled/a.blob", "engines/b.plan", "calibration.txt"):
+    digits = "0123456789abcdef"
+    for name in (f"compiled/vae_decoder.fp32.{digits}.blob", f"engines/vae_decoder.bf16.{digits}.plan", f".partial-{digits}"):
         (bundle / name).parent.mkdir(exist_ok=True)
         (bundle / name).touch()
     assert prepare_target(bundle, True) == bundle
-    (bundle / "pictures").mkdir()
-    (bundle / "pictures" / "fox.png").touch()
-    with pytest.raises(ExportError, match=r"holds 'pictures/fox.png', which is not part of that bundle: move it away"):
+    for name in ("pictures/fox.png", "engines/thesis.txt", "compiled/photo.jpg", ".partial-keep", "calibration.txt"):
+        (bundle / name).parent.mkdir(exist_ok=True)
+        (bundle / name).touch()
+        with pytest.raises(ExportError, match=rf"holds '{name}', which is not part of that bundle: move it away"):
+            prepare_target(bundle, True)
+        (bundle / name).unlink()
+    (bundle / "album").symlink_to(tmp_path)
+    with pytest.raises(ExportError, match="holds 'album'"):
         prepare_target(bundle, True)
 
 

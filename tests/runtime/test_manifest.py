@@ -43,7 +43,7 @@ WRONG = [
     ("transformer.hidden_size", 10**9, "transformer.hidden_size is 1000000000; allowed is 1 to 65536"),
     ("transformer.rope_axes", [8, 12, 13], "transformer.rope_axes is (8, 12, 13); allowed are even widths"),
     ("transformer.rope_axes", [8, 12], "transformer.rope_axes has 2 entries; allowed is 3"),
-    ("transformer.rope_axes", [0, 12, 12], "transformer.rope_axes[0] is 0; allowed is 2 to 4096"),
+    ("transformer.rope_axes", [0, 12, 12], "transformer.rope_axes[0] is 0; allowed is 2 to 1024"),
     ("transformer.teacache_coefficients", [], "transformer.teacache_coefficients has 0 entries; allowed is 1 to 32"),
     ("transformer.teacache_coefficients", ["1"], "transformer.teacache_coefficients[0] is '1', not float"),
     ("vae.downscale", 0, "vae.downscale is 0; allowed is 1 to 256"),

@@ -89,6 +89,19 @@ def test_external_tensor_is_found_wherever_it_hides(place: str) -> None:
     assert names(PLACES[place]) == ["w"]
 
 
+@pytest.mark.parametrize("higher_bits", [1 << 32, 1 << 40, 1 << 62])
+def test_field_number_that_an_engine_would_cut_is_refused(higher_bits: int) -> None:
+    """An engine reads 32 bits of it: a weight at a memory address passed as an unknown field."""
+    model = model_with()
+    tensor = external("w", location="*/_ORT_MEM_ADDR_/*").SerializeToString()
+    hidden = varint((5 << 3 | 2) | higher_bits) + varint(len(tensor)) + tensor
+    graph = model.graph.SerializeToString() + hidden
+    model.ClearField("graph")
+    content = model.SerializeToString() + varint(7 << 3 | 2) + varint(len(graph)) + graph
+    with pytest.raises(ValueError, match="is no whole ONNX model"):
+        external_tensors(content)
+
+
 def test_offset_and_length_have_defaults() -> None:
     model = model_with(initializers=[external("w"), external("v", offset="8", length="16", checksum="0")])
     expected = [ExternalTensor("w", "w.bin", 0, 16), ExternalTensor("v", "v.bin", 8, 16)]

@@ -17,6 +17,7 @@ import numpy as np
 
 from ...bundle import Bundle
 from ...dtypes import DTYPES
+from ...files.onnx_weights import external_tensors
 from ...files.onnx_wire import BYTES, fields, integer, integers, message, varint
 from .library import import_openvino, openvino_core
 
@@ -48,7 +49,10 @@ def read_linked(graph: Path) -> tuple[Any, list[Any]]:
     Raises OSError, what OpenVINO raises, and ValueError for bytes that are no ONNX graph or a weight beyond the end of its file.
     """
     openvino = import_openvino()
-    content, weights = weights_as_inputs(graph.read_bytes())
+    original = graph.read_bytes()
+    content, weights = weights_as_inputs(original)
+    if len(external_tensors(original)) != len(weights):  # OpenVINO would look for the others in the current folder
+        raise ValueError("it has weights in files that aren't initializers, which a bundle of links doesn't allow")
     model = openvino_core().read_model(content)
     parameters = {parameter.get_friendly_name(): parameter for parameter in model.get_parameters()}
     locations = {weight.location for weight in weights}

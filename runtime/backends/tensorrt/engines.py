@@ -123,8 +123,8 @@ def mismatches(record: EngineRecord, bundle: Bundle, graph: GraphSpec, machine: 
 def plan_problem(bundle: Path, record: EngineRecord, *, every_byte: bool = True) -> str | None:
     """Why a record's plan isn't the file that was built, or None."""
     path = engine_folder(bundle) / record.plan
-    if not path.is_file():
-        return f"{record.plan} is missing"
+    if path.is_symlink() or not path.is_file():
+        return f"{record.plan} is missing, or is a link"
     size = path.stat().st_size
     if size != record.size_bytes:
         return f"{record.plan} has {size} bytes, not {record.size_bytes}"

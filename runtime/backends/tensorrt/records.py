@@ -49,6 +49,12 @@ def _are_profiles(value: Any) -> bool:
     )
 
 
+def _is_report(value: Any) -> bool:
+    """Whether a value is a build's figures, whose notes are texts."""
+    notes = value.get("notes", []) if isinstance(value, dict) else None
+    return isinstance(notes, list) and all(isinstance(note, str) for note in notes)
+
+
 def _is_range(value: Any) -> bool:
     """Whether a value is an input's smallest, typical and largest shape."""
     if not isinstance(value, list) or len(value) != 3:
@@ -114,7 +120,7 @@ class EngineRecord:
 
 
 RECORD: Mapping[str, Check] = {
-    "key": _is(dict), "plan": _is(str), "size_bytes": _is(int), "sha256": _is(str), "report": _is(dict), "mac": _is(str),
+    "key": _is(dict), "plan": _is(str), "size_bytes": _is(int), "sha256": _is(str), "report": _is_report, "mac": _is(str),
 }  # fmt: skip
 
 

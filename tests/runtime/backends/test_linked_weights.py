@@ -83,6 +83,18 @@ def test_weights_become_inputs_and_nothing_else_changes(bundles: dict[str, Path]
     assert list(after.graph.initializer) == [tensor for tensor in before.graph.initializer if not tensor.external_data]
 
 
+def test_linked_weight_elsewhere_than_in_an_initializer_is_refused(linked: Bundle) -> None:
+    """OpenVINO, which gets a linked graph without a path, read such a weight from the current folder."""
+    path = (linked.path / "velocity_head.fp32.onnx").resolve()
+    model = onnx.load(path, load_external_data=False)
+    weight = next(tensor for tensor in model.graph.initializer if tensor.external_data)
+    model.graph.initializer.remove(weight)
+    model.graph.node.insert(0, onnx.helper.make_node("Constant", [], [weight.name], value=weight))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ValueError, match="aren't initializers"):
+        read_linked(path)
+
+
 @pytest.mark.parametrize("content", [b"\x3a\xff", b"\x3b", b"\xff" * 20, b"\x3a\x02\x2a\x09"])
 def test_graph_that_is_none_is_one_error(linked: Bundle, content: bytes) -> None:
     with pytest.raises(ValueError, match="is no .*ONNX model"):
