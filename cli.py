@@ -75,7 +75,7 @@ def _run(debug: bool) -> int:
     try:
         code = app(None if sys.argv[1:] else ["--help"], prog_name="omnigen2", standalone_mode=False)
     except USAGE_ERROR as error:
-        path, what = error.ctx.command_path if error.ctx else "omnigen2", error.format_message().rstrip(".")
+        path, what = error.ctx.command_path if error.ctx else _command_path(), error.format_message().rstrip(".")
         return _say(f"error: {one_line(what, 200)}; `{path} --help` lists what there is", MISUSED)
     except KeyboardInterrupt:
         code = INTERRUPTED
@@ -88,6 +88,13 @@ def _run(debug: bool) -> int:
             raise
         return _say(f"error: {error_message(error)}", FAILED)
     return _say("stopped", INTERRUPTED) if code == INTERRUPTED else code or 0
+
+
+def _command_path() -> str:
+    """The command that `sys.argv` names, for an error without a context, such as that of an option without its value."""
+    word = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    names = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+    return f"omnigen2 {word}" if word in names else "omnigen2"
 
 
 def _say(line: str, code: int) -> int:

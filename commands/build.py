@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def build(
-    bundle: Annotated[Path, typer.Argument(help="The bundle's folder.")],
+    bundle: Annotated[str, typer.Argument(help="The bundle's folder, or nano.")],
     precision: Annotated[str, typer.Option(help="auto, fp32, fp16 or bf16.")] = "auto",
     component: Annotated[list[str] | None, typer.Option(help="Only this component; repeat for several.")] = None,
     max_size: Annotated[int, typer.Option(help="Longest side of an image, in pixels.")] = Limits.max_size_px,
@@ -46,16 +45,18 @@ def build(
     """Build a bundle's TensorRT engines. Stored engines of the same graph, weights and options are reused."""
     needs_extra("export", "onnx")
     from ..exporter.engines.build import build_engines, engine_list, prune_engines, trust_engines
+    from ..runtime.pipeline import bundle_path
 
+    folder = bundle_path(bundle)
     if list_built:
-        say_lines("\n".join(engine_list(bundle)) or "no engines")
+        say_lines("\n".join(engine_list(folder)) or "no engines")
         return
     if trust_built:
-        names = trust_engines(bundle)
+        names = trust_engines(folder)
         typer.echo("\n".join(f"{name} may run now" for name in names) or "no engine that was built elsewhere")
         return
     if prune_old:
-        removed, freed = prune_engines(bundle)
+        removed, freed = prune_engines(folder)
         typer.echo(f"removed {len(removed)} files, {freed / 1e6:.1f} MB")
         return
     options = BuildOptions(
@@ -79,7 +80,7 @@ def build(
         rope=rope,
         dry_run=dry_run,
     )
-    report = build_engines(bundle, options, _phase_printer())
+    report = build_engines(folder, options, _phase_printer())
     if dry_run:
         say_lines(report.plan.text())
     else:

@@ -22,7 +22,7 @@ from ..runtime.files.user_cache import UserCache, user_cache
 from ..runtime.images.png import read_parameters
 from ..runtime.manifest import MANIFEST, Manifest
 from ..runtime.pipeline import bundle_path
-from .memory_plan import memory_plan
+from .memory_plan import memory_plan, size_text
 
 PACKAGES = (
     "omnigen2-rt", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tokenizers", "pillow", "torch", "onnx",
@@ -74,11 +74,11 @@ def _bundle(path: Path, verify: bool) -> dict[str, Any]:
         "format version": manifest.format_version,
         "precisions": ", ".join(bundle.precisions),
         "components": {
-            graph.component: f"{graph.weight_bytes / 1e6:.1f} MB of weights"
+            graph.component: f"{size_text(graph.weight_bytes)} of weights"
             for graph in manifest.graphs
             if graph.precision == bundle.precisions[0]
         },
-        "files": {name: f"{size / 1e6:.1f} MB" for name, size in weights.items()},
+        "files": {name: size_text(size) for name, size in weights.items()},
         "made with": manifest.tools,
         "checked": "every byte" if verify else "graph hashes, file sizes and headers",
         **({"weights": _origin(manifest)} if verify else {}),
@@ -95,7 +95,7 @@ def _check_source(manifest: Manifest) -> None:
 
 def _origin(manifest: Manifest) -> str:
     if manifest.source_weights:
-        return f"those that {manifest.source} was exported with"
+        return f"the same as in {manifest.source} when it was exported"
     return f"not compared with {manifest.source}: bundle.json has no hashes of its weights"
 
 
@@ -127,7 +127,7 @@ def diagnose() -> dict[str, Any]:
         "GPU": ", ".join(_gpus()) or "none found",
         "packages": {name: installed_version(name) for name in PACKAGES},
         "backends": {name: _state(problem) for name, problem in problems.items()},
-        "building engines": _state(build_problem()),
+        "building engines": _building(problems["tensorrt"], build_problem()),
         "auto takes": _automatic_choice(working),
         "compiled models": _kept(user_cache()),
         "precisions": {name: ", ".join(BACKENDS[name].precisions(None)) for name in working},
@@ -140,6 +140,14 @@ def _kept(cache: UserCache) -> str:
 
 def _state(problem: str | None) -> str:
     return "works" if problem is None else f"no: {problem}"
+
+
+def _building(running: str | None, building: str | None) -> str:
+    """Whether engines can be built; what keeps them from running as well is not said again."""
+    if running is None or building is None:
+        return _state(building)
+    further = building.removeprefix(running).removeprefix("; ")
+    return "no: needs what `tensorrt` lacks above" + (f"; {further}" if further else "")
 
 
 def _automatic_choice(working: list[str]) -> str:

@@ -27,9 +27,9 @@ def generate(
     steps: Annotated[int, typer.Option(help="Model evaluations along the way.")] = DEFAULTS["steps"],
     text_guidance: Annotated[float, typer.Option(help="1 turns it off.")] = DEFAULTS["text_guidance"],
     image_guidance: Annotated[float, typer.Option(help="1.2-2 for editing.")] = DEFAULTS["image_guidance"],
-    cfg_range: Annotated[tuple[float, float], typer.Option(help="The guided part of the steps.")] = DEFAULTS[
-        "cfg_range"
-    ],
+    cfg_range: Annotated[
+        tuple[float, float], typer.Option(help="The guided part of the steps: two numbers from 0 to 1, e.g. 0 0.6.")
+    ] = DEFAULTS["cfg_range"],
     scheduler: Annotated[str, typer.Option(help="euler or dpmsolver++.")] = DEFAULTS["scheduler"],
     timesteps: Annotated[str | None, typer.Option(help="Times to use instead, e.g. 0,0.3,0.6.")] = None,
     count: Annotated[int, typer.Option(help="Pictures drawn together.")] = DEFAULTS["images_per_prompt"],

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..runtime.errors import OmniGen2Error
 from ..runtime.request import Request
 from .option_values import memory_bytes
 from .options import DEFAULTS, AsJson, Backend, MemoryLimit, Precision
@@ -29,14 +30,20 @@ def doctor(
     backend: Backend = "auto",
     precision: Precision = "auto",
     memory_limit: MemoryLimit = None,
-    steps: Annotated[int, typer.Option(help="Steps of that drawing.")] = DEFAULTS["steps"],
+    steps: Annotated[int | None, typer.Option(help=f"Steps of that drawing; {DEFAULTS['steps']} by default.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what is installed, which backends work here, and why the others don't; and what drawing with a bundle takes."""
     from .describe import diagnose, diagnose_drawing
 
+    if bundle is None:
+        given = {"--backend": backend != "auto", "--precision": precision != "auto"}
+        given |= {"--memory-limit": memory_limit is not None, "--steps": steps is not None}
+        for option in (name for name, is_given in given.items() if is_given):
+            raise OmniGen2Error(f"{option} needs a BUNDLE: give its folder, or nano")
+        show(diagnose(), as_json)
+        return
+    steps = DEFAULTS["steps"] if steps is None else steps
     Request(prompt="", steps=steps)
-    report = diagnose()
-    if bundle is not None:
-        report |= diagnose_drawing(bundle, backend, precision, memory_bytes(memory_limit), steps)
-    show(report, as_json)
+    limit = memory_bytes(memory_limit)
+    show(diagnose() | diagnose_drawing(bundle, backend, precision, limit, steps), as_json)

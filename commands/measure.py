@@ -26,7 +26,7 @@ from .terminal import ProgressLine, check_json_file, say_lines, write_json
 
 def compare(
     checkpoint: Annotated[str, typer.Argument(help="The checkpoint that the bundle was exported from.")],
-    bundle: Annotated[Path, typer.Argument(help="The bundle.")],
+    bundle: Annotated[str, typer.Argument(help="The bundle's folder, or nano.")],
     backend: Backend = "auto",
     precision: Precision = "auto",
     steps: Annotated[int, typer.Option(help="Steps of the compared drawings.")] = 4,
@@ -37,11 +37,12 @@ def compare(
     needs_extra("export", "torch", "onnx", "onnxscript", "safetensors")
     check_json_file(json_file)
     from ..exporter.verify.compare import compare as run_comparison
+    from ..runtime.pipeline import bundle_path
 
     bar = ProgressLine()
     report = run_comparison(
         checkpoint,
-        bundle,
+        bundle_path(bundle),
         backend=backend,
         precision=precision,
         steps=steps,
@@ -100,7 +101,7 @@ def bench(
 
 
 def evaluate(
-    world: Annotated[str, typer.Argument(help="nano, whose pictures can be judged without a network.")],
+    world: Annotated[str, typer.Argument(help="nano, whose pictures a program can judge, without another model.")],
     bundle: BundleName = "nano",
     abilities: Annotated[str, typer.Option(help="Only these, separated by commas; all by default.")] = "",
     samples: Annotated[int | None, typer.Option(help="Of each ability; 200 by default.")] = None,

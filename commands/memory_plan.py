@@ -21,6 +21,7 @@ BEFORE_STEPS = ("context_refiner",)
 BRANCH = ("transformer", "velocity_head")
 STEP = ("timestep_embedding", "reference_embedder", "latent_embedder", *BRANCH, *BRANCH)
 PICTURE = ("vae_decoder",)
+LEAST_MEGABYTES = 50_000
 
 
 def memory_plan(
@@ -45,20 +46,20 @@ def memory_plan(
     again = _bytes(openings) + alike * _bytes(further[-1]) - sum(sizes.values())
     openings_again = len(openings) + alike * len(further[-1]) - len(sizes)
     return {
-        "limit": "none" if memory_limit_bytes is None else megabytes(memory_limit_bytes),
-        "weights": f"{megabytes(sum(sizes.values()))} in {precision}",
-        "most open at once": megabytes(sessions.most_bytes),
+        "limit": "none" if memory_limit_bytes is None else size_text(memory_limit_bytes),
+        "weights": f"{size_text(sum(sizes.values()))} in {precision}",
+        "most open at once": size_text(sessions.most_bytes),
         "opened in order": plan,
-        "read again": f"{megabytes(again)} in {openings_again} openings over {steps} steps",
+        "read again": f"{size_text(again)} in {openings_again} openings over {steps} steps",
         "streamed": "yes: one component alone is over the limit, its weights are read at every run"
         if needs_streaming(bundle, precision, memory_limit_bytes, graphs)
         else "no",
     }
 
 
-def megabytes(count: int) -> str:
-    """A number of bytes in MB."""
-    return f"{count / 1e6:,.1f} MB"
+def size_text(count: int) -> str:
+    """A number of bytes in MB; in kB where MB would round to 0.0."""
+    return f"{count / 1e6:,.1f} MB" if count >= LEAST_MEGABYTES else f"{count / 1e3:,.1f} kB"
 
 
 def _openings(sessions: Sessions, components: Iterable[str]) -> list[Opening]:
@@ -78,4 +79,4 @@ def _line(openings: list[Opening]) -> str:
 
 def _opening(opening: Opening) -> str:
     closes = f" (closes {', '.join(opening.closed)})" if opening.closed else ""
-    return f"{opening.component} {megabytes(opening.resident_bytes)}{closes}"
+    return f"{opening.component} {size_text(opening.resident_bytes)}{closes}"

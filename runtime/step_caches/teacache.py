@@ -20,7 +20,7 @@ PREDICTION_STATES = 3
 class TeaCache:
     """Skips the transformer until the estimated change of its output adds up to `threshold`.
 
-    threshold: 0 to 1,000,000; higher skips more and strays further. 0.05 skips about a third of the runs.
+    threshold: 0 to 1,000,000; higher skips more and strays further. The skipped part depends on model and steps.
     """
 
     threshold: float = 0.05

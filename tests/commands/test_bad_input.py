@@ -138,6 +138,7 @@ def test_folders_that_were_swapped_are_told_apart(command: Command, bundles: dic
     a_bundle, a_checkpoint = "is a bundle that `omnigen2 export` made", "it is a checkpoint; run `omnigen2 export` on it first"
     assert a_bundle in command.fails("export", bundles["A"], tmp_path / "new")
     assert a_bundle in command.fails("compare", bundles["A"], CHECKPOINT)
+    assert "/checkpoint' is of another model: its transformer.hidden_size" in command.fails("compare", CHECKPOINT, "nano")
     assert a_checkpoint in command.fails("generate", "x", "--bundle", CHECKPOINT, "--out", tmp_path / "a.png")
     assert "it is a file; give the bundle's folder" in command.fails("bench", bundles["A"] / "bundle.json")
 

@@ -41,6 +41,12 @@ def test_build_dry_run_prints_profiles_memory_and_the_problem(tmp_path: Path) ->
     assert not (bundle.path / "engines").exists()
 
 
+def test_build_takes_the_model_that_ships_by_its_name() -> None:
+    output = run("nano", "--dry-run", "--component", "transformer", "--rope", "native")
+    assert "transformer: not known without TensorRT" in output
+    assert "no engines" in run("nano", "--list")
+
+
 def test_build_help_lists_the_options() -> None:
     output = run("--help")
     for option in ("--max-size", "--rope", "--strip-plan", "--prune", "--dry-run"):

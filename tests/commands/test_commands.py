@@ -178,7 +178,7 @@ def test_doctor_of_a_bundle_says_what_a_memory_limit_costs(command: Command, bun
     words = ("doctor", bundles["A"], "--precision", "fp32", "--steps", 4, "--json")
     free = json.loads(command(*words).out)["memory"]
     tight = json.loads(command(*words, "--memory-limit", "3MB").out)["memory"]
-    assert (free["limit"], free["read again"], tight["limit"]) == ("none", "0.0 MB in 0 openings over 4 steps", "3.0 MB")
+    assert (free["limit"], free["read again"], tight["limit"]) == ("none", "0.0 kB in 0 openings over 4 steps", "3.0 MB")
     assert "closes" in str(tight["opened in order"]) and "closes" not in str(free["opened in order"])
     assert "steps=0 is below" in command.fails(*words[:4], "--steps", 0)
 

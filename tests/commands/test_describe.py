@@ -72,3 +72,10 @@ def test_info_on_a_checkpoint_with_a_broken_weight_file_names_it(checkpoint: Pat
     (checkpoint / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(content)
     with pytest.raises(BundleError, match=r"vae/diffusion_pytorch_model\.safetensors"):
         describe(checkpoint)
+
+
+def test_info_shows_small_files_in_kilobytes() -> None:
+    """They were "0.0 MB"."""
+    report = describe(NANO)
+    assert report["files"]["calibration.txt"] == f"{(NANO / 'calibration.txt').stat().st_size / 1e3:.1f} kB"
+    assert report["files"]["mllm/model.safetensors"].endswith(" MB")

@@ -1,13 +1,15 @@
-"""`omnigen2 doctor BUNDLE`: OpenVINO's rewrites of a bundle's graphs, and the reasons where it makes none."""
+"""`omnigen2 doctor`: OpenVINO's rewrites of a bundle's graphs, the reasons where it makes none, and options without a bundle."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from omnigen2_rt.commands import describe
+from omnigen2_rt.runtime.backends import BACKENDS
 from tests.commands.command import Command
 
 
@@ -34,3 +36,19 @@ def test_doctor_joins_refusals_of_one_reason_and_counts_the_rest(
 
 def test_doctor_of_another_backend_has_no_rewrites(command: Command, bundles: dict[str, Path]) -> None:
     assert "rewrites" not in json.loads(command("doctor", bundles["A"], "--backend", "ort-cpu", "--json").out)
+
+
+@pytest.mark.parametrize("words", [("--memory-limit", "1MB"), ("--steps", 4), ("--backend", "ort-cpu"), ("--precision", "fp32")])
+def test_doctor_with_an_option_of_a_drawing_needs_a_bundle(command: Command, words: tuple[object, ...]) -> None:
+    """The option was ignored."""
+    assert command.fails("doctor", *words) == f"error: {words[0]} needs a BUNDLE: give its folder, or nano"
+
+
+def test_doctor_names_once_what_neither_runs_nor_builds_engines(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reasons that the backend has stood there twice."""
+    entry = replace(BACKENDS["tensorrt"], problem=lambda: "no TensorRT")
+    monkeypatch.setitem(BACKENDS, "tensorrt", entry)
+    monkeypatch.setattr(describe, "build_problem", lambda: "no TensorRT; no polygraphy")
+    report = json.loads(command("doctor", "--json").out)
+    assert report["backends"]["tensorrt"] == "no: no TensorRT"
+    assert report["building engines"] == "no: needs what `tensorrt` lacks above; no polygraphy"

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from omnigen2_rt import Request, load
-from omnigen2_rt.commands.memory_plan import megabytes, memory_plan
+from omnigen2_rt.commands.memory_plan import memory_plan, size_text
 from omnigen2_rt.runtime.bundle import Bundle
 
 EDIT = Request(prompt="a cat", images=(Image.new("RGB", (32, 32), "teal"),), steps=3, height_px=32, width_px=32)
@@ -37,9 +37,9 @@ def test_plan_lists_the_components_that_a_drawing_under_the_limit_opens(
     opened = [opening.component for opening in openings]
     assert len(opened) == len(names) + len(each) * (EDIT.steps - 1)
     assert opened[: len(names) - 1] == names[:-1] and opened[-1] == names[-1]
-    assert plan["most open at once"] == megabytes(most)
+    assert plan["most open at once"] == size_text(most)
     again = sum(opening.resident_bytes for opening in openings) - sum(sizes[name] for name in set(opened))
-    assert plan["read again"].startswith(f"{megabytes(again)} in {len(opened) - len(set(opened))} openings")
+    assert plan["read again"].startswith(f"{size_text(again)} in {len(opened) - len(set(opened))} openings")
 
 
 def test_limit_costs_openings_and_changes_no_picture(bundles: dict[str, Path], sizes: dict[str, int]) -> None:
