@@ -67,7 +67,7 @@ def read_latents(path: Path) -> NDArray[Any]:
     name = f"--latents {str(path)!r}"
     try:
         with open_regular(path) as file, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="numpy")  # what is odd about a header is of no use to the user
+            warnings.simplefilter("ignore")  # numpy tells the oddities of a header, which are of no use to the user
             return _read_array(file)
     except OSError as error:
         raise RequestError(f"{name} can't be read as a .npy file: {error.strerror or error}") from error
