@@ -107,7 +107,8 @@ def reflect(
 
     request = Request(prompt=prompt, height_px=height, width_px=width, steps=steps, seed=seed)
     check_integer("rounds", rounds, 1, "the fewest", MAX_ROUNDS)
-    for file in (out, *files_beside(out, rounds + 1)):
+    picture_names(out, 1)
+    for file in files_beside(out, rounds + 1):
         picture_names(file, 1)
     with open_pipeline(bundle, backend, precision, threads, memory_limit) as pipeline:
         bar = ProgressLine()

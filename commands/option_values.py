@@ -10,6 +10,7 @@ import os
 import re
 import stat
 import tempfile
+import warnings
 from decimal import Decimal
 from io import BufferedReader
 from pathlib import Path
@@ -23,6 +24,7 @@ from ..runtime.files.reading import open_regular
 from ..runtime.step_caches import CACHES, CachePolicy, TeaCache
 
 MAX_LATENTS_BYTES = 2**31
+_MAX_HEADER_BYTES = 2**16
 _PROBE_BYTES = 2**20
 SIZE = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([KMGT]?)(i?)(B?)\s*", re.IGNORECASE)
 """A number, a prefix, whether it counts in powers of 1024, and the unit, which may be left out after a prefix."""
@@ -64,7 +66,8 @@ def read_latents(path: Path) -> NDArray[Any]:
     """A .npy file's array. Raises RequestError where it can't be read, before its memory is taken where it is too large."""
     name = f"--latents {str(path)!r}"
     try:
-        with open_regular(path) as file:
+        with open_regular(path) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numpy tells the oddities of a header, which are of no use to the user
             return _read_array(file)
     except OSError as error:
         raise RequestError(f"{name} can't be read as a .npy file: {error.strerror or error}") from error
@@ -77,6 +80,8 @@ def read_latents(path: Path) -> NDArray[Any]:
 def _read_array(file: BufferedReader) -> NDArray[Any]:
     """The array of a .npy file. Raises RequestError, which goes after the file's name, for another length than it announces."""
     version = np.lib.format.read_magic(file)
+    if version != (1, 0) and int.from_bytes(file.peek(4)[:4], "little") > _MAX_HEADER_BYTES:  # numpy would read all of it first
+        raise RequestError(f"can't be read: its header is longer than {_MAX_HEADER_BYTES} bytes")
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, is_fortran, dtype = read_header(file)
     begin = file.tell()

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 
@@ -17,12 +18,19 @@ from .errors import OmniGen2Error, RequestError, shown
 
 MAX_TEXT_CHARACTERS = 1_000_000
 """The longest text: a tokenizer reads it in seconds."""
+_NO_NUMBERS = (bool, np.timedelta64)  # Python and numpy call them integers
 
 
-def check_text(name: str, value: object) -> str:
+def check_type(name: str, value: object, kind: type | tuple[type, ...], noun: str) -> None:
+    """Raises RequestError for anything but a `kind`, which `noun` names."""
+    with reporting(name):
+        if not isinstance(value, kind):
+            raise RequestError(f"{name} must be {noun}, not {type(value).__name__}")
+
+
+def check_text(name: str, value: Any) -> str:
     """The value as a str. Raises RequestError for anything but valid Unicode text of at most a million characters."""
-    if not isinstance(value, str):
-        raise RequestError(f"{name} must be text (str), not {type(value).__name__}")
+    check_type(name, value, str, "text (str)")
     text = str.__str__(value)  # a subclass may say otherwise
     if len(text) > MAX_TEXT_CHARACTERS:
         raise RequestError(f"{name} has {len(text)} characters; at most {MAX_TEXT_CHARACTERS} are read")
@@ -36,9 +44,10 @@ def check_text(name: str, value: object) -> str:
 def check_integer(name: str, value: object, least: int | None = None, noun: str = "", most: int | None = None) -> int:
     """The value as an int. Raises RequestError for anything but a whole number, one below `least`, which `noun` names, or one
     above `most`."""
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        raise RequestError(f"{name}={shown(value)} is not a whole number")
-    number = int(value)
+    with reporting(name):
+        if not isinstance(value, Integral) or isinstance(value, _NO_NUMBERS):
+            raise RequestError(f"{name}={shown(value)} is not a whole number")
+        number = int(value)
     if least is not None and number < least:
         raise RequestError(f"{name}={shown(number)} is below {noun}, {least}")
     if most is not None and number > most:
@@ -48,12 +57,13 @@ def check_integer(name: str, value: object, least: int | None = None, noun: str 
 
 def check_number(name: str, value: object) -> float:
     """The value as a float. Raises RequestError for anything but a finite number."""
-    if not isinstance(value, Real) or isinstance(value, bool):
-        raise RequestError(f"{name}={shown(value)} is not a number")
-    try:
-        number = float(value)
-    except OverflowError:  # an integer or a fraction beyond float64
-        number = math.inf
+    with reporting(name):
+        if not isinstance(value, Real) or isinstance(value, _NO_NUMBERS):
+            raise RequestError(f"{name}={shown(value)} is not a number")
+        try:
+            number = float(value)
+        except OverflowError:  # an integer or a fraction beyond float64
+            number = math.inf
     if not math.isfinite(number):
         raise RequestError(f"{name}={shown(value)} is not a finite number")
     return number

@@ -10,13 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from .autoencoder import decode_images, encode_image
-from .checks import check_callback
+from .checks import check_callback, check_type
 from .components import Components
 from .denoiser import Conditions, Denoiser
 from .errors import BackendError, RequestError
@@ -36,8 +37,8 @@ EncodeBranch = Callable[[str], NDArray[np.float32]]
 class Drawing:
     """One request on its way from noise to pictures. Made by `Pipeline.start`.
 
-    Not for several threads at once. It needs the pipeline's memory until it is finished or cancelled. A step that fails or is
-    interrupted cancels it: a guidance branch may have moved on without the others.
+    One thread steps it at a time: another step meanwhile raises RequestError. It needs the pipeline's memory until it is finished
+    or cancelled. A step that fails or is interrupted cancels it: a guidance branch may have moved on without the others.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Drawing:
         self._cut_tokens = cut_tokens
         self._steps: list[Step] = []
         self._result: Result | None = None
+        self._lock = Lock()
 
     @property
     def latents(self) -> Latents:
@@ -78,15 +80,27 @@ class Drawing:
         return self._denoiser is None
 
     def step(self) -> Step:
-        """Take the next step. Raises RequestError if none is left, BackendError if the engine fails or values aren't finite."""
-        if self._denoiser is None:
+        """Take the next step.
+
+        Raises RequestError if none is left or another thread takes one, BackendError if the engine fails or values aren't finite.
+        """
+        if not self._lock.acquire(blocking=False):
+            raise RequestError("this drawing is taking a step already: let one thread step it")
+        try:
+            return self._next_step()
+        finally:
+            self._lock.release()
+
+    def _next_step(self) -> Step:
+        denoiser = self._denoiser  # another thread may cancel meanwhile
+        if denoiser is None:
             raise RequestError("this drawing has no step left: start another")
         index, before = len(self._steps), self._latents
         timestep = self._schedule[index]
         try:
             # What overflows becomes infinite and is reported below.
             with self._clock.measure("denoising"), np.errstate(over="ignore", invalid="ignore"):
-                velocity, computed = self._denoiser.velocity(index, float(timestep), before)
+                velocity, computed = denoiser.velocity(index, float(timestep), before)
                 estimate: Latents = before + (np.float32(1) - timestep) * velocity
                 latents = self._scheduler.step(index, velocity, before)
             if not np.isfinite(latents).all():
@@ -144,8 +158,7 @@ def start_drawing(
     cut_tokens: the result's; `encode_branch` may still add to it. Raises RequestError where the request doesn't fit the bundle,
     BackendError where the engine fails.
     """
-    if not isinstance(request, Request):
-        raise RequestError(f"request must be a Request, not {type(request).__name__}")
+    check_type("request", request, Request, "a Request")
     manifest, clock = components.bundle.manifest, Clock()
     _check_count(manifest, len(request.images))
     images = [_load_reference(manifest, request, source) for source in request.images]

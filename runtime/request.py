@@ -128,7 +128,7 @@ OnStep = Callable[[Step], object]
 
 def asks_to_stop(answer: object) -> bool:
     """Whether a callback returned False, Python's or numpy's; None and 0 go on."""
-    return isinstance(answer, (bool, np.bool_)) and not answer
+    return type(answer) in (bool, np.bool_) and not answer
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -72,7 +72,10 @@ class AnswerStream(Iterator[str]):
         except KeyboardInterrupt:
             self.end(is_complete=False)
             raise
-        except Exception:
+        except StopIteration as error:  # a callback's; it would end the caller's loop as if all were well
+            self._failed = True
+            raise RequestError("a callback raised StopIteration; the answer failed") from error
+        except BaseException:
             self._failed = True
             raise
         return None if piece is None else piece[1]

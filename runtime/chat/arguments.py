@@ -19,9 +19,9 @@ MAX_ITEMS = 2**20
 
 def check_sequence(name: str, values: object, items: str) -> tuple[Any, ...]:
     """The values as a tuple. Raises RequestError for a text and for anything else that is no sequence of `items`."""
-    if isinstance(values, str | bytes | bytearray) or not isinstance(values, Sequence | np.ndarray):
-        raise RequestError(f"{name} must be a sequence of {items}, not {type(values).__name__}")
     with reporting(name):
+        if isinstance(values, str | bytes | bytearray) or not isinstance(values, Sequence | np.ndarray):
+            raise RequestError(f"{name} must be a sequence of {items}, not {type(values).__name__}")
         listed = tuple(islice(values, MAX_ITEMS + 1))
     if len(listed) > MAX_ITEMS:
         raise RequestError(f"{name} holds more than {MAX_ITEMS} items, the most that are read")

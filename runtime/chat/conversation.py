@@ -13,12 +13,12 @@ from typing import Any
 
 from PIL import Image
 
-from ..checks import check_callback, check_text
+from ..checks import check_callback, check_text, reporting
 from ..errors import RequestError
 from ..images.loading import ImageSource
 from ..mllm.language_model import KVCache
 from ..mllm.prompt_encoder import PromptEncoder
-from ..request import OnStep
+from ..request import OnStep, asks_to_stop
 from .answer_stream import AnswerStream, Exclusive
 from .arguments import check_sequence, read_images
 from .exchange import ChatResult, Exchange, Question, Segment, question_ids
@@ -43,8 +43,9 @@ class Conversation:
         self._stream: AnswerStream | None = None
         self._past_if_closed: Callable[[], Past] = Past
         given = check_sequence("turns", turns, "Turn, as Conversation.turns gives them")
-        if not all(isinstance(turn, Turn) for turn in given):
-            raise RequestError("turns must be a sequence of Turn, as Conversation.turns gives them")
+        with reporting("turns"):
+            if not all(isinstance(turn, Turn) for turn in given):
+                raise RequestError("turns must be a sequence of Turn, as Conversation.turns gives them")
         for turn in given:
             self._past = self._resumed(self._past, turn)
 
@@ -84,12 +85,12 @@ class Conversation:
             answer = self._start(prompt, images, ChatSettings.chosen(settings, changes), on_step, nullcontext)
             try:
                 for piece in answer:
-                    if on_token is not None and on_token(piece) is False:
+                    if on_token is not None and asks_to_stop(on_token(piece)):
                         answer.close()
             except KeyboardInterrupt:
                 answer.close()
                 raise
-            except Exception:
+            except BaseException:
                 answer.discard()
                 raise
             return answer.finish()

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 
 from PIL import Image
 
-from ..checks import check_callback, check_integer
+from ..checks import check_callback, check_integer, check_type
 from ..errors import RequestError
 from ..manifest import ReflectionPrompts
-from ..request import Request, Result
+from ..request import Request, Result, asks_to_stop
 from .grades import grade_in, scale_in
 
 MAX_ROUNDS = 1000
@@ -71,8 +71,7 @@ def reflect(
     Ends when the model finds nothing wrong, when rounds are used up, or when a correction is graded lower. Raises RequestError
     for more than one picture a prompt.
     """
-    if not isinstance(request, Request):
-        raise RequestError(f"request must be a Request, not {type(request).__name__}")
+    check_type("request", request, Request, "a Request")
     rounds = check_integer("rounds", rounds, 1, "the fewest", MAX_ROUNDS)
     check_callback("on_round", on_round)
     if request.images_per_prompt != 1:
@@ -88,8 +87,8 @@ def reflect(
         if number < rounds and not is_worse:
             current = _criticize(ask, prompts, request, current)
         finished.append(current)
-        goes_on = on_round is None or on_round(current) is not False
-        if not current.edit or not goes_on:
+        is_stopped = on_round is not None and asks_to_stop(on_round(current))
+        if not current.edit or is_stopped:
             break
         next_request = replace(request, prompt=current.edit, images=(result.images[0],), latents=None)
     if not finished:  # cancelled in the first drawing

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..checks import check_integer, check_number
+from ..checks import check_integer, check_number, check_type, reporting
 from ..errors import BundleError, RequestError, shown
 from ..manifest import ChatParameters
 from ..request import Request
@@ -44,8 +44,8 @@ class ChatSettings:
     may_draw: bool = True
 
     def __post_init__(self) -> None:
-        if self.request is not None and not isinstance(self.request, Request):
-            raise RequestError(f"request must be a Request, not {type(self.request).__name__}")
+        if self.request is not None:
+            check_type("request", self.request, Request, "a Request")
         self._keep("max_new_tokens", check_integer("max_new_tokens", self.max_new_tokens, 1, "the fewest", 2**63 - 1))
         for name in ("temperature", "top_p", "repetition_penalty"):
             if getattr(self, name) is not None:
@@ -53,8 +53,9 @@ class ChatSettings:
         self._keep("seed", check_integer("seed", self.seed))
         if self.top_k is not None:
             self._keep("top_k", check_integer("top_k", self.top_k))
-        if not isinstance(self.may_draw, bool):
-            raise RequestError(f"may_draw={shown(self.may_draw)} is not True or False")
+        with reporting("may_draw"):
+            if not isinstance(self.may_draw, bool):
+                raise RequestError(f"may_draw={shown(self.may_draw)} is not True or False")
         self._keep("stop", _stop_texts(self.stop))
         Sampling(**self._sampling())
 
@@ -65,8 +66,8 @@ class ChatSettings:
     @classmethod
     def chosen(cls, settings: ChatSettings | None, changes: Mapping[str, Any]) -> ChatSettings:
         """The settings, or the defaults for None, with some fields changed. Raises RequestError for a name that is no field."""
-        if settings is not None and not isinstance(settings, ChatSettings):
-            raise RequestError(f"settings must be ChatSettings or None, not {type(settings).__name__}")
+        if settings is not None:
+            check_type("settings", settings, ChatSettings, "ChatSettings or None")
         names = [field.name for field in dataclasses.fields(cls)]
         if unknown := changes.keys() - names:
             raise RequestError(f"a chat has no setting {min(unknown)!r}; it has {', '.join(names)}")

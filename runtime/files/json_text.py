@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from .reading import read_bytes
 
-MAX_JSON_BYTES = 256 * 2**20
+MAX_JSON_BYTES = 64 * 2**20
 """The largest JSON file that is read: a tokenizer of 150,000 tokens takes 11 MB."""
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from .onnx_wire import BYTES, VARINT, fields, integers, varint
 
-MAX_GRAPH_BYTES = 32 * 2**20
+MAX_GRAPH_BYTES = 8 * 2**20
 """The largest graph that is read: weights lie elsewhere, and the full-size transformer's graph takes less than 1 MB."""
 MAX_DEPTH = 64
 """Graphs inside nodes inside graphs."""

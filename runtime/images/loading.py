@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -10,11 +11,13 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
+from ..checks import reporting
 from ..errors import RequestError
 from ..files.reading import open_regular
 from .opening import check_pixels, open_picture
+from .tiff_tags import check_depth, is_white_zero
 
 ImageSource: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 """A path, a PIL image, or a uint8 array of (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)."""
@@ -70,17 +73,20 @@ def load_image(source: ImageSource) -> Image.Image:
     over white and 16 bits are scaled to 8. A JPEG beyond `opening.MAX_PIXELS` is read at a half or a quarter of its sides.
     Raises RequestError, naming the file, if it is missing, damaged, too large, or not a picture.
     """
-    check_source(source, "image")
+    with reporting("image"):
+        check_source(source, "image")
     if isinstance(source, Image.Image):
-        name = getattr(source, "filename", "")
-        with _reporting(f"image file {name!r}" if name else "image"):
+        with reporting("image"):
+            path = getattr(source, "filename", "")
+            name = f"image file {path!r}" if path else "image"
+        with _reporting(name):
             source.load()  # a TIFF turns itself upright then
             return _upright(_to_rgb(source), _orientation(source))
     if isinstance(source, np.ndarray):
         with _reporting("image array"):
             return _to_rgb(_from_array(source))
     with _reporting("image"):
-        path = os.fsdecode(source)
+        path = str.__str__(os.fsdecode(source))  # a subclass may say otherwise
     with _reporting(f"image file {path!r}"):
         return _upright(*_decoded(path))
 
@@ -92,14 +98,19 @@ def load_images(name: str, sources: object) -> list[Image.Image]:
 
 @contextmanager
 def _reporting(name: str) -> Iterator[None]:
+    """Turns what a reader raises into a RequestError that names the image, and keeps Pillow's warnings from the terminal."""
     try:
-        yield
+        with warnings.catch_warnings():  # not safe among threads: all that may be left behind is this narrow filter
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            yield
     except RequestError as error:
         raise RequestError(f"{name} {error}") from error
     except FileNotFoundError as error:
         raise RequestError(f"{name} does not exist") from error
     except Image.DecompressionBombError as error:  # a few readers of Pillow's have its own limit inside
-        raise RequestError(f"{name} holds too many pixels: scale it down first") from error
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        reason = f"holds more than {most} pixels, the most that Pillow reads of this format: scale it down first"
+        raise RequestError(f"{name} {reason}") from error
     except Exception as error:  # a decoder facing damaged bytes may raise anything
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise RequestError(f"{name} cannot be read: {reason}") from error
@@ -135,10 +146,9 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if 0 in image.size:
         raise RequestError(f"holds no pixels (it is {image.width}×{image.height})")
-    if image.mode == "F":
-        raise RequestError("has floating-point pixels of unknown range; save it with 8 or 16 bits a channel")
+    check_depth(image)
     if image.mode in _WIDE_GREY:
-        return _in_bands(image, _narrow_grey)
+        return _in_bands(image, _narrow_inverted_grey if is_white_zero(image) else _narrow_grey)
     if image.has_transparency_data:
         return _in_bands(image, _over_white)
     return image.convert("RGB")
@@ -154,12 +164,18 @@ def _in_bands(image: Image.Image, to_rgb: Callable[[Image.Image], Image.Image]) 
 
 
 def _narrow_grey(band: Image.Image) -> Image.Image:
-    wide = np.clip(np.asarray(band).astype(np.int64), 0, 65535)
+    wide = np.asarray(band).astype(np.int64)
+    if wide.min() < 0 or wide.max() > 65535:
+        raise RequestError(f"has integer pixels from {wide.min()} to {wide.max()}; at most 16 bits, 0 to 65535, are read")
     narrow = ((wide + 128) // 257).astype(np.uint8)
     transparent = band.info.get("transparency")
     if isinstance(transparent, int):
         narrow[wide == transparent] = 255  # laid over white
     return Image.fromarray(narrow).convert("RGB")
+
+
+def _narrow_inverted_grey(band: Image.Image) -> Image.Image:
+    return ImageOps.invert(_narrow_grey(band))
 
 
 def _over_white(band: Image.Image) -> Image.Image:

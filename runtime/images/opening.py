@@ -24,9 +24,12 @@ from PIL import (
 
 from ..errors import RequestError
 from .png_chunks import only_picture
+from .tiff_tags import check_tiles
 
 MAX_PIXELS = 16_384 * 12_288
-"""The largest input image: 201 megapixels, what the largest cameras take. Decoding takes up to 8 bytes a pixel, 1.6 GB."""
+"""The largest input image: 201 megapixels, what the largest cameras take. Decoding takes up to 12 bytes a pixel, 2.4 GB.
+
+Pillow's readers of TIFF and WebP have a lower limit inside, 179 megapixels unless `Image.MAX_IMAGE_PIXELS` is changed."""
 MAX_REDUCED_PIXELS = 2**30
 """The largest JPEG, which is read at a half or a quarter of its sides. A progressive one has to be decoded whole."""
 MAX_FILE_BYTES = 2**31
@@ -52,6 +55,7 @@ def open_picture(file: BufferedReader) -> ImageFile.ImageFile:
         raise RequestError(f"is larger than {MAX_FILE_BYTES} bytes, the most that is read")
     picture = _identified(file)
     _limit_pixels(picture)
+    check_tiles(picture)
     _scale_transparency(picture)
     return picture
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
+from ..checks import reporting
 from ..errors import RequestError
 from ..files.json_text import parse_object
 from ..files.reading import open_regular
@@ -34,7 +35,8 @@ def save_png(image: Image.Image, path: str | os.PathLike[str], parameters: Mappi
     except (TypeError, ValueError) as error:
         raise RequestError(f"parameters cannot be written as JSON: {error}") from error
     words = "\n".join(f"{name}: {value}" for name, value in parameters.items())
-    target = Path(path)
+    with reporting("path"):
+        target = Path(os.fsdecode(path))
     try:
         chunks = PngImagePlugin.PngInfo()
         chunks.add_text(JSON_CHUNK, text)
@@ -51,9 +53,11 @@ def read_parameters(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises RequestError if the file cannot be read, is no PNG, or carries no parameters.
     """
-    name = repr(os.fspath(path))
+    with reporting("path"):
+        file_name = str.__str__(os.fsdecode(path))  # a subclass may say otherwise
+    name = repr(file_name)
     try:
-        with open_regular(os.fsdecode(path)) as file:
+        with open_regular(file_name) as file:
             text = read_text(file, JSON_CHUNK)
     except FileNotFoundError as error:
         raise RequestError(f"{name} does not exist") from error

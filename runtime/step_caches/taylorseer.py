@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 
-from ..errors import RequestError, shown
+from ..checks import check_integer
+from ..errors import RequestError
 from .policy import DeviceArray
 
 
@@ -32,12 +32,8 @@ class TaylorSeer:
 
     def __post_init__(self) -> None:
         for name, least, most in (("warmup_steps", 1, 100_000), ("interval", 1, 100_000), ("order", 0, 100)):
-            value = getattr(self, name)
-            if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-                raise RequestError(f"TaylorSeer {name}={shown(value)} is not a whole number of {least} or more")
-            if int(value) > most:
-                raise RequestError(f"TaylorSeer {name}={shown(value)} is above the largest allowed, {most}")
-            object.__setattr__(self, name, int(value))
+            value = check_integer(f"TaylorSeer {name}", getattr(self, name), least, "the smallest allowed", most)
+            object.__setattr__(self, name, value)
 
     def check(self, most_blended: int) -> None:
         """Raises RequestError for an order that needs more states than a bundle blends."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 
-from ..errors import RequestError, shown
+from ..checks import check_number
+from ..errors import RequestError
 from .policy import DeviceArray
 
 PREDICTION_STATES = 3
@@ -26,12 +26,10 @@ class TeaCache:
     threshold: float = 0.05
 
     def __post_init__(self) -> None:
-        value = self.threshold
-        if not isinstance(value, Real) or isinstance(value, bool) or not value >= 0:
-            raise RequestError(f"TeaCache threshold={shown(value)} is not a number of 0 or more; 0.05 is usual")
-        if value > 1_000_000:
-            raise RequestError(f"TeaCache threshold={shown(value)} is above the largest allowed, 1000000; 0.05 is usual")
-        object.__setattr__(self, "threshold", value if type(value) is int else float(value))
+        value = check_number("TeaCache threshold", self.threshold)
+        if not 0 <= value <= 1_000_000:
+            raise RequestError(f"TeaCache threshold={value} is out of range, 0 to 1000000; 0.05 is usual")
+        object.__setattr__(self, "threshold", self.threshold if type(self.threshold) is int else value)
 
     def check(self, most_blended: int) -> None:
         """Raises RequestError where a bundle blends fewer than the three states of a prediction."""

@@ -243,3 +243,9 @@ def test_ctrl_c_at_the_prompt_leaves_the_line(terminal: Callable[..., Terminal])
     screen.interrupt_until("> ")
     screen.type("/quit\n")
     assert screen.process.wait(timeout=30) == 0
+
+
+@pytest.mark.parametrize("out", [".", "", "/", ".."])
+def test_reflect_whose_out_is_no_name_of_a_file_says_so(command: Command, bundles: dict[str, Path], out: str) -> None:
+    """It ended in a ValueError: the names of the other files were made of it first."""
+    assert "must end in .png" in command.fails("reflect", "x", "--bundle", bundles["A"], "--out", out, *SMALL)

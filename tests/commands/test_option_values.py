@@ -1,10 +1,14 @@
-"""Sizes of memory on the command line."""
+"""Sizes of memory and files of noise on the command line."""
 
 from __future__ import annotations
 
+import struct
+from pathlib import Path
+
+import numpy as np
 import pytest
 
-from omnigen2_rt.commands.option_values import memory_bytes
+from omnigen2_rt.commands.option_values import memory_bytes, read_latents
 from omnigen2_rt.runtime.errors import RequestError
 
 
@@ -49,3 +53,28 @@ def test_memory_limit_that_is_no_size_is_refused(text: str) -> None:
 def test_memory_limit_below_a_byte_is_refused(text: str) -> None:
     with pytest.raises(RequestError, match="below the smallest size, 1 byte"):
         memory_bytes(text)
+
+
+def test_latents_with_a_header_of_gigabytes_are_refused_before_it_is_read(tmp_path: Path) -> None:
+    """numpy takes memory for all of an announced header."""
+    with (tmp_path / "a.npy").open("wb") as file:
+        file.write(b"\x93NUMPY\x02\0" + struct.pack("<I", 1_500_000_000))
+        file.truncate(1_500_000_012)
+    with pytest.raises(RequestError, match="can't be read: its header is longer than 65536 bytes"):
+        read_latents(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_latents_of_any_version_are_read_without_a_warning(tmp_path: Path, version: tuple[int, int]) -> None:
+    latents = np.arange(6, dtype=np.float32).reshape(1, 1, 2, 3)
+    with (tmp_path / "a.npy").open("wb") as file:
+        np.lib.format.write_array(file, latents, version)
+    np.testing.assert_array_equal(read_latents(tmp_path / "a.npy"), latents)
+
+
+def test_latents_saved_by_python_2_are_read_without_a_warning(tmp_path: Path) -> None:
+    """numpy's warning appeared before the command's own line."""
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1L, 1L, 1L, 2L), }\n"
+    data = np.array([1, 2], "<f4").tobytes()
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\0" + struct.pack("<H", len(header)) + header + data)
+    assert read_latents(tmp_path / "a.npy").tolist() == [[[[1.0, 2.0]]]]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
+from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -205,3 +208,28 @@ def test_order_that_the_bundle_does_not_blend_is_refused_before_anything_runs(bu
 def test_order_that_the_bundle_blends_is_drawn(pipe: Pipeline, order: int) -> None:
     request = Request(prompt="a cat", height_px=32, width_px=32, steps=14, text_guidance=1.0, cache=TaylorSeer(order=order))
     assert len(pipe.generate(request).images) == 1
+
+
+def test_step_from_another_thread_meanwhile_is_refused_and_the_drawing_is_whole(
+    pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two threads that stepped one drawing took a step too many: the result had no pictures."""
+    begun, goes_on, predict = Event(), Event(), pipe.components.predict_velocity
+
+    def wait(*words: Any) -> Any:
+        begun.set()
+        assert goes_on.wait(30)
+        return predict(*words)
+
+    drawing = pipe.start(SMALL)
+    monkeypatch.setattr(pipe.components, "predict_velocity", wait)
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(drawing.finish)
+        assert begun.wait(30)
+        try:
+            for use in (drawing.step, drawing.finish):
+                with pytest.raises(RequestError, match="this drawing is taking a step already: let one thread step it"):
+                    use()
+        finally:
+            goes_on.set()
+        assert_same(result.result(60), pipe.generate(SMALL))

@@ -176,18 +176,48 @@ def test_cache_policy_that_needs_as_many_states_as_the_bundle_blends_is_allowed(
 @pytest.mark.parametrize(
     ("policy", "options", "message"),
     [
-        (TeaCache, {"threshold": -0.1}, "TeaCache threshold=-0.1 is not a number of 0 or more; 0.05 is usual"),
-        (TeaCache, {"threshold": float("nan")}, "TeaCache threshold=nan is not a number of 0 or more; 0.05 is usual"),
-        (TeaCache, {"threshold": 10**400}, "TeaCache threshold=(an integer of 1329 bits) is above the largest allowed, 1000000; "
-         "0.05 is usual"),
+        (TeaCache, {"threshold": -0.1}, "TeaCache threshold=-0.1 is out of range, 0 to 1000000; 0.05 is usual"),
+        (TeaCache, {"threshold": float("nan")}, "TeaCache threshold=nan is not a finite number"),
+        (TeaCache, {"threshold": 10**400}, "TeaCache threshold=(an integer of 1329 bits) is not a finite number"),
+        (TeaCache, {"threshold": 1e7}, "TeaCache threshold=10000000.0 is out of range, 0 to 1000000; 0.05 is usual"),
         (TaylorSeer, {"interval": 10**99}, "TaylorSeer interval=(an integer of 329 bits) is above the largest allowed, 100000"),
         (TaylorSeer, {"order": 101}, "TaylorSeer order=101 is above the largest allowed, 100"),
-        (TeaCache, {"threshold": "x"}, "TeaCache threshold='x' is not a number of 0 or more; 0.05 is usual"),
-        (TaylorSeer, {"warmup_steps": 0}, "TaylorSeer warmup_steps=0 is not a whole number of 1 or more"),
-        (TaylorSeer, {"interval": 1.5}, "TaylorSeer interval=1.5 is not a whole number of 1 or more"),
-        (TaylorSeer, {"order": -1}, "TaylorSeer order=-1 is not a whole number of 0 or more"),
+        (TeaCache, {"threshold": "x"}, "TeaCache threshold='x' is not a number"),
+        (TaylorSeer, {"warmup_steps": 0}, "TaylorSeer warmup_steps=0 is below the smallest allowed, 1"),
+        (TaylorSeer, {"interval": 1.5}, "TaylorSeer interval=1.5 is not a whole number"),
+        (TaylorSeer, {"order": -1}, "TaylorSeer order=-1 is below the smallest allowed, 0"),
     ],
 )
 def test_cache_policy_with_a_bad_value_says_what_is_allowed(policy: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError, match=f"^{re.escape(message)}$"):
         policy(**options)
+
+
+@pytest.mark.parametrize(("given", "kept"), [(np.float16(0.5), 0.5), (np.float64(0.3), 0.3), (1, 1)])
+def test_teacache_threshold_of_any_float_type_is_kept_as_a_plain_number(given: Any, kept: float) -> None:
+    """A float16 gave a RuntimeWarning: the limit overflows in its own type."""
+    threshold = TeaCache(threshold=given).threshold
+    assert threshold == kept and type(threshold) is type(kept)
+
+
+class NoComparison(float):
+    """A number whose comparisons and conversion raise."""
+
+    def _fail(self, *_: object) -> Any:
+        raise ZeroDivisionError("no")
+
+    __float__ = __lt__ = __le__ = __gt__ = __ge__ = _fail
+
+
+@pytest.mark.parametrize(
+    ("policy", "field", "value"),
+    [
+        (TeaCache, "threshold", NoComparison(1)),
+        (TeaCache, "threshold", np.timedelta64(1, "s")),
+        (TaylorSeer, "order", np.timedelta64(1, "s")),
+    ],
+)
+def test_cache_policy_with_a_value_whose_methods_raise_says_so(policy: Any, field: str, value: Any) -> None:
+    """It ended in the value's own exception, or in TypeError: numpy calls a span of time an integer."""
+    with pytest.raises(RequestError, match=f"^{policy.__name__} {field}"):
+        policy(**{field: value})

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -123,3 +125,44 @@ def test_question_that_is_refused_leaves_an_open_stream_as_it_is(
     assert stream.is_open and chat.turns == () and chat.images == []
     assert said + "".join(stream) == pipe.chat(ASK, [PICTURE]).text
     assert [turn.answer for turn in chat.turns] == [stream.finish().text]
+
+
+def raising(error: BaseException) -> Any:
+    def call(_: object) -> None:
+        raise error
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("question", "callback"),
+    [({"prompt": ASK, "images": [PICTURE]}, "on_token"), ({"prompt": DRAW, "request": SMALL}, "on_step")],
+)
+@pytest.mark.parametrize("error", [ValueError(), SystemExit(), CancelledError()], ids=repr)
+def test_callback_that_raises_anything_leaves_the_conversation_as_it_was(
+    pipe: Pipeline, question: dict[str, Any], callback: str, error: BaseException
+) -> None:
+    """The half answer was kept as a turn by the next question where the error was no Exception."""
+    chat = pipe.start_chat()
+    with pytest.raises(type(error)):
+        chat.ask(**question, **{callback: raising(error)})
+    assert chat.ask(ASK, [PICTURE]).text == pipe.chat(ASK, [PICTURE]).text
+    assert len(chat.turns) == 1
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_on_step_that_raises_stop_iteration_is_named_as_the_cause(pipe: Pipeline, is_streamed: bool) -> None:
+    """It ended the loop over the answer as its end does; only "this answer failed" was said."""
+    chat = pipe.start_chat()
+    with pytest.raises(RequestError, match="a callback raised StopIteration"):
+        if is_streamed:
+            chat.stream(DRAW, request=SMALL, on_step=raising(StopIteration())).finish()
+        else:
+            chat.ask(DRAW, request=SMALL, on_step=raising(StopIteration()))
+    assert chat.turns == ()
+
+
+@pytest.mark.parametrize("answer", [False, np.False_])
+def test_on_token_that_returns_false_of_any_kind_cancels(pipe: Pipeline, answer: object) -> None:
+    """numpy's went on: a comparison of arrays gives that."""
+    assert pipe.chat(ASK, [PICTURE], on_token=lambda text: answer).finish_reason == "cancelled"

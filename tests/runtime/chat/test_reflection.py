@@ -70,9 +70,10 @@ def test_reflection_stops_when_rounds_are_used_up() -> None:
     assert len(script.reflect(rounds=1).rounds) == 2
 
 
-def test_reflection_whose_caller_says_stop_ends_after_that_round() -> None:
+@pytest.mark.parametrize("no", [False, np.False_])
+def test_reflection_whose_caller_says_stop_ends_after_that_round(no: Any) -> None:
     script = Script("1", "a", "b")
-    assert len(script.reflect(rounds=3, on_round=lambda done: False).rounds) == 1
+    assert len(script.reflect(rounds=3, on_round=lambda done: no).rounds) == 1
 
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from omnigen2_rt import BackendError, BundleError, OmniGen2Error, Request, RequestError, load
+from omnigen2_rt import BackendError, BundleError, ChatSettings, OmniGen2Error, Request, RequestError, Turn, load
 from omnigen2_rt.runtime.backends.fake import FakeBackend, Feeds
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.pipeline import NANO, Pipeline
@@ -192,3 +192,64 @@ def _responding(output: str, value: float) -> Callable[[str, Feeds], dict[str, A
         return outputs
 
     return respond
+
+
+class Disguised:
+    """Raises where its class is asked for, as `isinstance` does."""
+
+    @property
+    def __class__(self) -> Any:
+        raise OSError("class")
+
+    @__class__.setter
+    def __class__(self, value: Any) -> None: ...
+
+
+class NoNumber(int):
+    """An integer that can't be converted."""
+
+    def __int__(self) -> int:
+        raise ZeroDivisionError("no")
+
+    __index__ = __float__ = __int__  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("make", [Disguised, lambda: NoNumber(3), lambda: np.timedelta64(3, "s")])
+@pytest.mark.parametrize("field", [field.name for field in fields(ChatSettings)])
+def test_setting_whose_methods_raise_is_refused_by_its_name(field: str, make: Callable[[], Any]) -> None:
+    """It ended in the value's own exception."""
+    with pytest.raises(RequestError, match=f"^{field}"):
+        ChatSettings(**{field: make()})
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(Turn)])
+def test_field_of_a_turn_whose_methods_raise_is_refused_by_its_name(field: str) -> None:
+    with pytest.raises(RequestError, match=f"^{field}"):
+        Turn(**{"prompt": "what?", field: Disguised()})
+    with pytest.raises(RequestError, match=r"^token_ids\[0\]"):
+        Turn(prompt="what?", token_ids=[np.timedelta64(3, "s")])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda pipe, value: pipe.chat(value),
+        lambda pipe, value: pipe.chat("what?", value),
+        lambda pipe, value: pipe.chat("what?", [value]),
+        lambda pipe, value: pipe.chat("what?", settings=value),
+        lambda pipe, value: pipe.chat_batch(value),
+        lambda pipe, value: pipe.chat_batch([value]),
+        lambda pipe, value: pipe.chat_batch(["what?"], value),
+        lambda pipe, value: pipe.start_chat(value),
+        lambda pipe, value: pipe.start_chat([value]),
+        lambda pipe, value: pipe.encode_prompt(value),
+        lambda pipe, value: pipe.encode_prompt("what?", value),
+        lambda pipe, value: pipe.generate(value),
+        lambda pipe, value: pipe.reflect(value),
+        lambda pipe, value: pipe.reflect(Request(prompt="a"), value),
+    ],
+)
+def test_argument_whose_class_raises_is_refused(idle: Pipeline, use: Callable[[Pipeline, Any], Any]) -> None:
+    """It ended in the value's own exception."""
+    with pytest.raises(RequestError, match="can't be read: OSError"):
+        use(idle, Disguised())

@@ -125,12 +125,12 @@ ODD_TAGS = {
 def test_photograph_with_an_odd_tag_is_read_upright(tmp_path: Path, name: str) -> None:
     """One odd tag refused the picture: all of them were written again without the orientation."""
     Image.new("RGB", (40, 20), "red").save(tmp_path / "a.jpg", exif=ODD_TAGS[name])
-    assert load_image(tmp_path / "a.jpg").size == ((20, 40) if name != "two values" else (40, 20))
+    assert load_image(tmp_path / "a.jpg").size == (20, 40)
 
 
 @pytest.mark.parametrize("tags", [b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", exif(TURNED)[:16]])
-@pytest.mark.filterwarnings("ignore")
-def test_photograph_with_damaged_tags_is_read(tmp_path: Path, tags: bytes) -> None:
+def test_photograph_with_damaged_tags_is_read_without_a_warning(tmp_path: Path, tags: bytes) -> None:
+    """Pillow's warning appeared before the command's own line."""
     Image.new("RGB", (40, 20), "red").save(tmp_path / "a.jpg", exif=tags)
     assert load_image(tmp_path / "a.jpg").size in ((40, 20), (20, 40))
 
@@ -280,7 +280,8 @@ def test_picture_beyond_a_limit_inside_pillow_is_refused_in_our_words(
 ) -> None:
     RED.save(tmp_path / "a.tiff")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4)
-    assert refusal(tmp_path / "a.tiff") == "holds too many pixels: scale it down first"
+    said = "holds more than 8 pixels, the most that Pillow reads of this format: scale it down first"
+    assert refusal(tmp_path / "a.tiff") == said
 
 
 def test_progressive_jpeg_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -246,6 +246,33 @@ def test_load_image_of_what_cannot_be_used_says_why(source: Any, message: str) -
     assert str(caught.value) == message
 
 
+class Nameless(Image.Image):
+    """An image that can't say its file."""
+
+    @property
+    def filename(self) -> str:
+        raise OSError("no name")
+
+
+class Silent(str):
+    """A path that can't be shown."""
+
+    def __repr__(self) -> str:
+        raise ValueError("no")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [(Nameless(), "image can't be read: OSError('no name')"), (Silent("none.png"), "image file 'none.png' does not exist")],
+    ids=["image", "path"],
+)
+def test_load_image_whose_name_cannot_be_asked_for_says_so(source: Any, message: str) -> None:
+    """The name was asked for outside every guard."""
+    with pytest.raises(RequestError) as caught:
+        load_image(source)
+    assert str(caught.value) == message
+
+
 def test_load_image_of_a_float_tiff_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "float.tiff"
     Image.fromarray(np.ones((2, 2), np.float32)).save(path)
