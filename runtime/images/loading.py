@@ -17,7 +17,7 @@ from ..checks import reporting
 from ..errors import RequestError
 from ..files.reading import open_regular
 from .opening import check_pixels, open_picture
-from .tiff_tags import check_depth, is_white_zero
+from .tiff_tags import check_depth, decode, is_white_zero
 
 ImageSource: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 """A path, a PIL image, or a uint8 array of (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)."""
@@ -80,7 +80,7 @@ def load_image(source: ImageSource) -> Image.Image:
             path = getattr(source, "filename", "")
             name = f"image file {path!r}" if path else "image"
         with _reporting(name):
-            source.load()  # a TIFF turns itself upright then
+            decode(source)
             return _upright(_to_rgb(source), _orientation(source))
     if isinstance(source, np.ndarray):
         with _reporting("image array"):

@@ -43,6 +43,22 @@ def check_tiles(image: Image.Image) -> None:
         raise RequestError(f"is {image.width}×{image.height} px in tiles of {width}×{height}: save it in smaller ones")
 
 
+def decode(image: Image.Image) -> None:
+    """Decodes an opened image, which turns a TIFF upright.
+
+    Pillow 13 maps the file of an uncompressed one into memory, and mixes its pixels up where it lies on its side. It maps no file
+    without a name.
+    """
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        image.load()
+        return
+    name, image.filename = image.filename, ""
+    try:
+        image.load()
+    finally:
+        image.filename = name
+
+
 def _tags(image: Image.Image) -> Any:
     """The tags of a picture that was opened from a TIFF file; of any other, none."""
     return getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}

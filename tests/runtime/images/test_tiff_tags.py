@@ -96,13 +96,17 @@ def test_small_tiff_in_a_tile_of_a_usual_size_is_read(tmp_path: Path) -> None:
     assert load_image(tmp_path / "a.tiff").getpixel((16, 8)) == (40, 40, 40)
 
 
+@pytest.mark.parametrize("compression", ["raw", "tiff_deflate"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
-def test_opened_tiff_that_is_not_yet_decoded_is_turned_upright_once(tmp_path: Path, orientation: int) -> None:
-    """Pillow turns it while it decodes: its size was taken before, or it was turned twice."""
+def test_opened_tiff_that_is_not_yet_decoded_is_turned_upright_once(
+    tmp_path: Path, orientation: int, mode: str, compression: str
+) -> None:
+    """It was turned twice, and where it is grey and uncompressed its pixels were mixed up."""
     tags = Image.Exif()
     tags[0x112] = orientation
-    pixels = np.random.default_rng(orientation).integers(0, 256, (8, 5, 3), np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "a.tiff", exif=tags)
+    pixels = np.repeat(np.random.default_rng(orientation).integers(0, 256, (8, 5, 1), np.uint8), 3, 2)
+    Image.fromarray(pixels).convert(mode).save(tmp_path / "a.tiff", exif=tags, compression=compression)
     turned = {5: pixels.swapaxes(0, 1), 6: np.rot90(pixels, -1), 7: np.rot90(pixels, 2).swapaxes(0, 1), 8: np.rot90(pixels)}
     with Image.open(tmp_path / "a.tiff") as opened:
         np.testing.assert_array_equal(np.asarray(load_image(opened)), turned[orientation])
