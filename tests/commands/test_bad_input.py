@@ -175,7 +175,7 @@ def test_bench_with_a_cache_that_the_bundle_cannot_compute_is_refused_before_dra
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--scheme", "int3"), "scheme 'int3' is unknown; choose int8-weights ("),
+        (("--scheme", "int3"), "scheme 'int3' is unknown; choose int8-weights, int4-weights, int8"),
         (("--scheme", "int8", "--size", 8), "height_px=8 is below the smallest size, 16"),
         (("--scheme", "int8", "--threads", 0), "threads=0 is not a whole number"),
         (("--scheme", "int8", "--prompts", "nowhere.txt"), "can't read prompts from 'nowhere.txt': No such file"),
