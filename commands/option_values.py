@@ -80,6 +80,8 @@ def read_latents(path: Path) -> NDArray[Any]:
 def _read_array(file: BufferedReader) -> NDArray[Any]:
     """The array of a .npy file. Raises RequestError, which goes after the file's name, for another length than it announces."""
     version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0), (3, 0)):
+        raise ValueError(f"unknown version {version}")
     if version != (1, 0) and int.from_bytes(file.peek(4)[:4], "little") > _MAX_HEADER_BYTES:  # numpy would read all of it first
         raise RequestError(f"can't be read: its header is longer than {_MAX_HEADER_BYTES} bytes")
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
