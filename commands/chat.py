@@ -60,14 +60,14 @@ def chat(
         check_folder(out)
     if prompt is None and as_json:
         raise OmniGen2Error("--json needs a prompt: it prints one answer")
-    load_images("--image", image or ())
+    pictures = load_images("--image", image or ())
     if prompt is None:
         _converse(lambda: open_pipeline(bundle, backend, precision, threads, memory_limit), settings, folder, image or ())
         return
     with open_pipeline(bundle, backend, precision, threads, memory_limit) as pipeline:
         bar = ProgressLine()
         on_token = None if as_json else say
-        answer = pipeline.chat(prompt, image or (), settings, on_token=on_token, on_step=step_progress(bar, request))
+        answer = pipeline.chat(prompt, pictures, settings, on_token=on_token, on_step=step_progress(bar, request))
         bar.end()
     files = save_pictures(answer, folder)
     if as_json:

@@ -29,7 +29,7 @@ _ENDS = re.compile(r"[\t\n]")
 LEAST_PIECES = 6
 """Work of fewer pieces gets no estimate: these are stages."""
 COUNTED_PIECES, COUNTED_S = 2, 1.0
-"""What must be over, after the first piece, before the time left is shown."""
+"""The pieces and the seconds, after the first piece, before the time left is shown."""
 
 
 def say(text: str) -> None:

@@ -98,29 +98,33 @@ def _messages(turns: Sequence[str]) -> list[dict[str, str]]:
 
 
 def _filled_in(source: Path, rendered: Sequence[str]) -> str:
-    """The prompt template: the first text, if each other one is that with its probe in the place of PLACEHOLDER."""
+    """The prompt template: the first text. Raises ExportError where PROBES, whose renderings follow, are changed."""
     template, *others = rendered
     if template.count(PLACEHOLDER) != 1:
         raise ExportError(f"the chat template of {source} does not hold the prompt once")
-    for probe, text in zip(PROBES, others, strict=True):
-        if text != template.replace(PLACEHOLDER, probe):
-            raise ExportError(
-                f"the chat template of {source} changes a prompt such as {probe[:20]!r} (by a filter such as trim, or a "
-                "condition); an exported prompt holds the text as it is: take that out of the template"
-            )
+    if (probe := _changed_text(template, PLACEHOLDER, PROBES, others)) is not None:
+        raise ExportError(
+            f"the chat template of {source} changes a prompt such as {probe[:20]!r} (by a filter such as trim, or a "
+            "condition); an exported prompt holds the text as it is: take that out of the template"
+        )
     return template
 
 
-def _check_answers(source: Path, continued: str, others: Sequence[str]) -> None:
-    """Raises ExportError unless each of the other texts is `continued` with its answer in the place of ANSWER."""
+def _check_answers(source: Path, continued: str, rendered: Sequence[str]) -> None:
+    """Raises ExportError where the template of a continued conversation changes ANSWERS, whose renderings these are."""
     if continued.count(ANSWER) != 1:
         raise ExportError(f"the chat template of {source} does not hold an answer once")
-    for answer, text in zip(ANSWERS, others, strict=True):
-        if text != continued.replace(ANSWER, answer):
-            raise ExportError(
-                f"the chat template of {source} changes an answer such as {answer[:20]!r}; a conversation holds what the model "
-                "said: take that out of the template"
-            )
+    if (answer := _changed_text(continued, ANSWER, ANSWERS, rendered)) is not None:
+        raise ExportError(
+            f"the chat template of {source} changes an answer such as {answer[:20]!r}; a conversation holds what the model "
+            "said: take that out of the template"
+        )
+
+
+def _changed_text(template: str, placeholder: str, texts: Sequence[str], rendered: Sequence[str]) -> str | None:
+    """The first text whose rendering isn't the template with the text in the placeholder's place, or None."""
+    pairs = zip(texts, rendered, strict=True)
+    return next((text for text, result in pairs if result != template.replace(placeholder, text)), None)
 
 
 def _find_template(checkpoint: Path) -> tuple[Path, str]:

@@ -34,7 +34,7 @@ from ..runtime.files.unfinished import (
     has_our_name,
     unfinished_folders,
 )
-from ..runtime.files.writing import PARTIAL, write_whole
+from ..runtime.files.writing import PARTIAL, temporary_name, write_whole
 from ..runtime.manifest import MANIFEST
 from .target import check_not_read, check_target, check_writable, resolve_target
 
@@ -59,7 +59,7 @@ class Work:
     force: bool | None = None
 
     def mark(self) -> dict[str, str]:
-        """What the mark of this work holds."""
+        """The content of this work's mark."""
         job = json.dumps(self.job, sort_keys=True).encode()
         source = self.source.encode(errors="replace").decode()
         return {"kind": self.kind, "target": self.target.as_uri(), "source": source, "job": hashlib.sha256(job).hexdigest()}
@@ -79,7 +79,7 @@ class Staging:
         return self.folder / NEW
 
     def progress(self) -> dict[str, Any]:
-        """What was saved last, by this process or by one whose work was taken over; nothing where nothing was."""
+        """The progress that was saved last, by this process or by one whose work was taken over; empty where there is none."""
         try:
             return read_object(self.folder / PROGRESS)
         except (OSError, ValueError):
@@ -266,7 +266,7 @@ def _remove(folder: Path, lock: BinaryIO | None) -> None:
             stack.enter_context(lock)
         for path in (folder / NEW, folder / OLD):
             if path.exists():  # half of a bundle must not be taken for the whole one
-                os.rename(path, folder / f"{PARTIAL}{secrets.token_hex(8)}")
+                os.rename(path, folder / temporary_name())
         for path in folder.iterdir():
             if path.name not in (MARK, LOCK):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -18,12 +18,13 @@ from ..runtime.errors import BundleError, ExportError
 from ..runtime.files.json_text import MAX_JSON_BYTES
 from ..runtime.files.reading import read_bytes
 from ..runtime.files.unfinished import PREFIX
-from ..runtime.files.writing import PARTIAL
+from ..runtime.files.writing import PARTIAL_NAME
 from ..runtime.manifest import MANIFEST, Manifest
 
-PARTIAL_NAME = rf"{re.escape(PARTIAL)}[0-9a-f]{{16}}"
 OURS = re.compile(
-    rf"(?:.*/)?{PARTIAL_NAME}|{ENGINES}/(?:{ENGINE_NAME.pattern}\.(?:plan|json)|\..*\.lock)|compiled/[a-z0-9_]+\.\w+\.[0-9a-f]{{16}}\.blob"
+    rf"(?:.*/)?{PARTIAL_NAME.pattern}"
+    rf"|{ENGINES}/(?:{ENGINE_NAME.pattern}\.(?:plan|json)|\..*\.lock)"
+    r"|compiled/[a-z0-9_]+\.\w+\.[0-9a-f]{16}\.blob"
 )
 """The files that this package puts beside a bundle's own: temporary ones, engines, and an earlier release's compiled models."""
 

@@ -192,7 +192,7 @@ def _expect(digest: str, expected: str) -> None:
 
 
 def _reason(error: OSError | ValueError) -> str:
-    """What is wrong with a file, to go after its name."""
+    """The end of a message after a file's name."""
     if isinstance(error, OSError | UnicodeError) or "null byte" in str(error):
         return f"can't be read: {getattr(error, 'strerror', None) or error}"
     return str(error)

@@ -10,9 +10,9 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
-from .errors import BundleError
+from .errors import BundleError, shown
 from .files.json_text import parse_json
-from .files.schema import Length, Once, Range, parse, shown
+from .files.schema import Length, Once, Range, parse
 from .manifest_values import (
     Bytes,
     Component,

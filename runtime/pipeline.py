@@ -15,7 +15,6 @@ from PIL import Image
 
 from .backends import Backend, check_limits, open_backend
 from .bundle import Bundle
-from .chat.arguments import read_images
 from .chat.conversation import Conversation, OnToken
 from .chat.exchange import ChatResult, Exchange, answer_together, first_question
 from .chat.reflection import OnRound, Reflection, reflect
@@ -26,7 +25,7 @@ from .components import Components
 from .drawing import Drawing, start_drawing
 from .errors import BackendError, BundleError, shown
 from .guidance import has_negative_prompt
-from .images.loading import ImageSource
+from .images.loading import ImageSource, load_images
 from .manifest import MANIFEST
 from .mllm.language_model import LanguageModel, States
 from .mllm.prompt_encoder import PromptEncoder
@@ -186,7 +185,7 @@ class Pipeline:
         for what is no text or no image, and for more than the model reads.
         """
         text = check_text("text", text)
-        pictures = read_images("images", images)
+        pictures = load_images("images", images)
         if not pictures:
             return self.prompt_encoder.encode(self.prompt_encoder.token_ids(text)).copy()
         return Exchange(self.prompt_encoder, [first_question(self.prompt_encoder, text, pictures)], ChatSettings()).states[0]

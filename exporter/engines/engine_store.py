@@ -28,10 +28,9 @@ from ...runtime.backends.tensorrt.records import (
 )
 from ...runtime.errors import ExportError
 from ...runtime.files.locking import open_lock, try_lock
-from ...runtime.files.writing import PARTIAL, write_whole
+from ...runtime.files.writing import PARTIAL_NAME, write_whole
 
 WAIT_S = 0.2
-PARTIAL_NAME = re.compile(re.escape(PARTIAL) + r"[0-9a-f]{16}")
 LOCK_NAME = re.compile(r"\..*\.lock")
 
 

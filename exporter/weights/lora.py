@@ -41,7 +41,7 @@ class Lora:
 
 @dataclass(frozen=True, kw_only=True)
 class LoraReport:
-    """What a LoRA changes, and by which factors.
+    """The modules that a LoRA changes, and by which factors.
 
     modules: the number of modules.
     factors: the smallest and the largest of the file's own, such as alpha / r; `scale` multiplies them.

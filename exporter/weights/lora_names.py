@@ -1,4 +1,4 @@
-"""What the tensors of a LoRA file are: which module each changes, and in which role.
+"""Reads the names of a LoRA file's tensors: which module each changes, and in which role.
 
 Knows the names that diffusers, PEFT, ComfyUI and Kohya's and LyCORIS' trainers write. Knows no shapes and no numbers.
 """

@@ -45,7 +45,7 @@ TOLERANCE = 0.01  # alphas may be stored in bfloat16
 
 @dataclass(frozen=True, kw_only=True)
 class Statement:
-    """What one source says of the strength.
+    """A statement of one source about the strength.
 
     source: for messages.
     alpha, rank: of all modules but those in the patterns; None where it doesn't say.

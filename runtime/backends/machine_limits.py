@@ -14,7 +14,7 @@ GROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 THREADS_EVERYWHERE = 16
-"""So many threads are allowed on a machine of fewer cores, too: a setting may travel."""
+"""The threads that are allowed on a machine of fewer cores, too: a setting may travel."""
 
 
 def check_limits(*, memory_limit_bytes: int | None, threads: int | None) -> None:

@@ -7,11 +7,9 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ..checks import check_text, reporting
 from ..errors import RequestError
-from ..images.loading import ImageSource, image_sources, load_image
 
 MAX_ITEMS = 2**20
 """The most items of a sequence: more tokens than any model reads."""
@@ -31,15 +29,3 @@ def check_sequence(name: str, values: object, items: str) -> tuple[Any, ...]:
 def check_texts(name: str, values: object) -> tuple[str, ...]:
     """The texts as a tuple. Raises RequestError for anything but a sequence of valid Unicode texts."""
     return tuple(check_text(f"{name}[{index}]", text) for index, text in enumerate(check_sequence(name, values, "texts")))
-
-
-def check_images(name: str, images: object) -> tuple[ImageSource, ...]:
-    """What `Request.images` takes, as a tuple. Raises RequestError for anything else. Opens no file."""
-    with reporting(name):
-        return image_sources(name, images)
-
-
-def read_images(name: str, images: object) -> list[Image.Image]:
-    """What `Request.images` takes, as RGB pictures. Raises RequestError for anything else, and for a file that is no picture."""
-    with reporting(name):
-        return [load_image(image) for image in image_sources(name, images)]

@@ -15,12 +15,12 @@ from PIL import Image
 
 from ..checks import check_callback, check_text, reporting
 from ..errors import RequestError
-from ..images.loading import ImageSource
+from ..images.loading import ImageSource, load_images
 from ..mllm.language_model import KVCache
 from ..mllm.prompt_encoder import PromptEncoder
 from ..request import OnStep, asks_to_stop
 from .answer_stream import AnswerStream, Exclusive
-from .arguments import check_sequence, read_images
+from .arguments import check_sequence
 from .exchange import ChatResult, Exchange, Question, Segment, question_ids
 from .settings import ChatSettings
 from .turns import Past, Turn
@@ -133,7 +133,7 @@ class Conversation:
         prompt = check_text("prompt", prompt)
         is_open = self._stream is not None and self._stream.is_open
         past = self._past_if_closed() if is_open else self._past
-        pictures = read_images("images", images)
+        pictures = load_images("images", images)
         exchange = Exchange(self._encoder, [self._question(past, prompt, pictures)], settings, past.cache)
         if self._stream is not None and is_open:
             self._stream.end(is_complete=False)
@@ -163,13 +163,13 @@ class Conversation:
 
     def _resumed(self, past: Past, turn: Turn) -> Past:
         """The conversation after a turn that is known; the next question's run reads it."""
-        pictures = read_images("images", turn.images)
+        pictures = load_images("images", turn.images)
         question = self._question(past, turn.prompt, pictures)
         answer = turn.token_ids or self._answer_ids(turn)
         vocabulary = self._encoder.tokenizer.vocabulary_size
         if max(answer, default=0) >= vocabulary:
             raise RequestError(f"a turn has token id {max(answer)}; this model's vocabulary has {vocabulary} tokens")
-        drawn = read_images("answer_images", turn.answer_images)
+        drawn = load_images("answer_images", turn.answer_images)
         result = ChatResult(text=turn.answer, token_ids=tuple(answer), images=drawn, result=None)
         history = (*past.history, *question.segments, Segment(answer[:-1]))
         return replace(past.with_turn(turn.prompt, pictures, result), history=history, unread=self._unread_segment(answer[-1:]))

@@ -17,11 +17,11 @@ from ..checks import check_callback, check_text
 from ..drawing import start_drawing
 from ..errors import RequestError
 from ..guidance import has_negative_prompt
-from ..images.loading import ImageSource
+from ..images.loading import ImageSource, load_images
 from ..mllm.language_model import ImageFeatures, KVCache, States, Tokens
 from ..mllm.prompt_encoder import PromptEncoder
 from ..request import OnStep, Request, Result
-from .arguments import check_sequence, check_texts, read_images
+from .arguments import check_sequence, check_texts
 from .detokenizer import Detokenizer
 from .settings import ChatSettings
 from .token_generation import FinishReason, GenerationState, generate_tokens
@@ -180,7 +180,7 @@ def question_ids(encoder: PromptEncoder, template: str, prompt: str, image_numbe
 
 def first_question(encoder: PromptEncoder, prompt: str, images: Sequence[ImageSource]) -> Question:
     """The question that begins a conversation."""
-    pictures = read_images("images", images)
+    pictures = load_images("images", images)
     ids = question_ids(encoder, encoder.model.chat.first_turn, prompt, range(1, len(pictures) + 1))
     return Question(prompt=prompt, images=pictures, segments=[Segment(ids, pictures)])
 

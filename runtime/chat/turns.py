@@ -9,9 +9,9 @@ from PIL import Image
 
 from ..checks import check_integer, check_text
 from ..errors import RequestError
-from ..images.loading import ImageSource
+from ..images.loading import ImageSource, image_sources
 from ..mllm.language_model import KVCache
-from .arguments import check_images, check_sequence
+from .arguments import check_sequence
 from .exchange import ChatResult, Segment
 
 
@@ -36,7 +36,7 @@ class Turn:
         for name in ("prompt", "answer"):
             object.__setattr__(self, name, check_text(name, getattr(self, name)))
         for name in ("images", "answer_images"):
-            object.__setattr__(self, name, check_images(name, getattr(self, name)))
+            object.__setattr__(self, name, image_sources(name, getattr(self, name)))
         given = check_sequence("token_ids", self.token_ids, "token ids")
         ids = tuple(check_integer(f"token_ids[{i}]", token, 0, "the first id", 2**31 - 1) for i, token in enumerate(given))
         object.__setattr__(self, "token_ids", ids)

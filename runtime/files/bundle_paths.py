@@ -27,7 +27,7 @@ class NameInside:
         self._end = end
 
     def problem(self, value: str) -> str | None:
-        """What is wrong with a name and what is allowed, or None."""
+        """See `schema.Rule`."""
         if is_name_inside(value) and value.endswith(self._end):
             return None
         end = f" that ends in {self._end}" if self._end else ""

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import one_line
+from ..errors import one_line, shown
 from .json_text import LFS_POINTER, parse_object
 from .reading import open_regular, read_bytes
-from .schema import shown
 
 DTYPE_BYTES: Mapping[str, int] = {
     "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,

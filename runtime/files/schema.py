@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import math
 import re
-import reprlib
 from collections.abc import Collection
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Protocol, Union, get_args, get_origin, get_type_hints
 
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 60
+from ..errors import shown
 
 
 class Rule(Protocol):
-    """What is allowed of a value whose type is right."""
+    """A rule for values whose type is right."""
 
     def problem(self, value: Any) -> str | None:
-        """What is wrong with the value and what is allowed, to go after its place; None for an allowed value."""
+        """The end of a message after the value's place: what is wrong and what is allowed. None for an allowed value."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +85,6 @@ class Once:
         """See Rule."""
         wrong = [text for text in self.placeholders if value.count(text) != 1]
         return f"holds {wrong[0]} {value.count(wrong[0])} times; allowed is once" if wrong else None
-
-
-def shown(value: Any) -> str:
-    """The value as Python writes it, long ones cut: for messages."""
-    return _SHORT.repr(value)
 
 
 def parse(kind: Any, data: Any, where: str) -> Any:

@@ -37,9 +37,9 @@ def has_our_name(folder: Path) -> bool:
 
 
 def read_mark(folder: Path) -> dict[str, Any] | None:
-    """The mark of a folder of this kind, or None for any other folder, and for one that holds a link: none is ever made in it."""
+    """The mark of a folder of this kind, or None for any other folder."""
     try:
-        mark = read_object(folder / MARK) if has_our_name(folder) and not _holds_link(folder) else {}
+        mark = read_object(folder / MARK) if has_our_name(folder) else {}
     except (OSError, ValueError):
         return None
     return mark if isinstance(mark.get("kind"), str) and isinstance(mark.get("target"), str) else None
@@ -51,10 +51,13 @@ def _holds_link(folder: Path) -> bool:
 
 
 def unfinished_folders(target: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """The folders of this kind with the mark of work for `target`, an absolute path without links. Raises OSError."""
+    """The folders of this kind with the mark of work for `target`, an absolute path without links. Raises OSError.
+
+    A folder that holds a link isn't one of them: no link is ever made in it, and one could lead anywhere.
+    """
     folders = [target.parent / name for name in sorted(os.listdir(target.parent)) if name.startswith(PREFIX)]
-    marks = [(folder, read_mark(folder)) for folder in folders]
-    return [(folder, mark) for folder, mark in marks if mark is not None and mark["target"] == target.as_uri()]
+    marks = [(folder, mark) for folder in folders if (mark := read_mark(folder)) is not None]
+    return [(folder, mark) for folder, mark in marks if mark["target"] == target.as_uri() and not _holds_link(folder)]
 
 
 def unfinished_hint(path: Path) -> str:

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from .writing import PARTIAL
+from .writing import temporary_name
 
 FOLDER = "omnigen2-rt"
 SECRET = "secret"
@@ -78,7 +78,7 @@ def _stored_secret(file: Path) -> bytes:
 
 def _create(file: Path) -> None:
     """Make the file with a new secret: whole at once, so that another process never reads half of it. Raises FileExistsError."""
-    partial = file.with_name(f"{PARTIAL}{secrets.token_hex(8)}")
+    partial = file.with_name(temporary_name())
     _write_new(partial)
     try:
         os.link(partial, file)

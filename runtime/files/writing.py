@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +12,13 @@ from typing import BinaryIO
 
 PARTIAL = ".partial-"
 """The beginning of a temporary file's name."""
+PARTIAL_NAME = re.compile(re.escape(PARTIAL) + r"[0-9a-f]{16}")
+"""A temporary file's name."""
+
+
+def temporary_name() -> str:
+    """A new name that `PARTIAL_NAME` matches, and nobody can guess."""
+    return f"{PARTIAL}{secrets.token_hex(8)}"
 
 
 @contextmanager
@@ -19,7 +27,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
     The content reaches the disk before the name does. Raises OSError.
     """
-    partial = path.with_name(f"{PARTIAL}{secrets.token_hex(8)}")
+    partial = path.with_name(temporary_name())
     try:
         with partial.open("xb") as file:
             yield file

@@ -53,16 +53,17 @@ def check_source(source: object, name: str) -> None:
 
 def image_sources(name: str, sources: object) -> tuple[ImageSource, ...]:
     """The sources as a tuple; a single one need not be wrapped. Raises RequestError for anything else. Opens no file."""
-    if isinstance(sources, (str, os.PathLike, Image.Image, np.ndarray)):
-        sources = (sources,)
-    if not isinstance(sources, Sequence):
-        raise RequestError(f"{name} must be a sequence of images, not {type(sources).__name__}")
-    listed = tuple(islice(sources, MAX_IMAGES + 1))
-    if len(listed) > MAX_IMAGES:
-        raise RequestError(f"{name} holds more than {MAX_IMAGES} images, the most of a request")
-    for i, source in enumerate(listed):
-        check_source(source, f"{name}[{i}]")
-    return listed
+    with reporting(name):
+        if isinstance(sources, (str, os.PathLike, Image.Image, np.ndarray)):
+            sources = (sources,)
+        if not isinstance(sources, Sequence):
+            raise RequestError(f"{name} must be a sequence of images, not {type(sources).__name__}")
+        listed = tuple(islice(sources, MAX_IMAGES + 1))
+        if len(listed) > MAX_IMAGES:
+            raise RequestError(f"{name} holds more than {MAX_IMAGES} images, the most of a request")
+        for i, source in enumerate(listed):
+            check_source(source, f"{name}[{i}]")
+        return listed
 
 
 def load_image(source: ImageSource) -> Image.Image:
@@ -92,7 +93,7 @@ def load_image(source: ImageSource) -> Image.Image:
 
 
 def load_images(name: str, sources: object) -> list[Image.Image]:
-    """What `image_sources` takes, each loaded by `load_image`."""
+    """The sources of `image_sources`, each loaded by `load_image`. Raises as they do."""
     return [load_image(source) for source in image_sources(name, sources)]
 
 

@@ -16,6 +16,7 @@ from omnigen2_rt.runtime.errors import RequestError
 from omnigen2_rt.runtime.request import Request
 from omnigen2_rt.runtime.schedulers import SCHEDULERS
 from omnigen2_rt.runtime.step_caches import CACHES, TaylorSeer, TeaCache
+from tests.runtime.hostile_values import Disguised
 
 NOISE = np.zeros((1, 16, 8, 8), np.float32)
 
@@ -234,17 +235,6 @@ class Loud(Sequence[float]):
 
     def __repr__(self) -> str:
         raise OSError("repr")
-
-
-class Disguised:
-    """Raises where its class is asked for, as `isinstance` does."""
-
-    @property
-    def __class__(self) -> Any:
-        raise OSError("class")
-
-    @__class__.setter
-    def __class__(self, value: Any) -> None: ...
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Request)])

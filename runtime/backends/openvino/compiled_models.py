@@ -25,7 +25,7 @@ from ...bundle import Bundle
 from ...files.json_text import parse_object
 from ...files.reading import open_regular
 from ...files.user_cache import user_cache
-from ...files.writing import PARTIAL, atomic_file
+from ...files.writing import PARTIAL_NAME, atomic_file
 from ...manifest import GraphSpec
 from ..cache_keys import Key, digest, weight_identity
 
@@ -46,7 +46,6 @@ MOST_BYTES = 2 << 30
 LEFTOVER_S = 3600
 """A temporary file that is older than this was left by a process that was killed."""
 MODEL_NAME = re.compile(r"[\w-]+\.\w+\.[0-9a-f]{16}\.blob")
-PARTIAL_NAME = re.compile(re.escape(PARTIAL) + r"[0-9a-f]{16}")
 
 
 def make_key(bundle: Bundle, graph: GraphSpec, *, engine: str, cpu: str, options: Mapping[str, Any]) -> Key:

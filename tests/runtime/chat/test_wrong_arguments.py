@@ -15,6 +15,7 @@ from omnigen2_rt import BackendError, BundleError, ChatSettings, OmniGen2Error, 
 from omnigen2_rt.runtime.backends.fake import FakeBackend, Feeds
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.pipeline import NANO, Pipeline
+from tests.runtime.hostile_values import Disguised
 
 PICTURE = Image.new("RGB", (32, 32))
 
@@ -192,17 +193,6 @@ def _responding(output: str, value: float) -> Callable[[str, Feeds], dict[str, A
         return outputs
 
     return respond
-
-
-class Disguised:
-    """Raises where its class is asked for, as `isinstance` does."""
-
-    @property
-    def __class__(self) -> Any:
-        raise OSError("class")
-
-    @__class__.setter
-    def __class__(self, value: Any) -> None: ...
 
 
 class NoNumber(int):
