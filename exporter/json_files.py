@@ -7,7 +7,7 @@ from typing import Any
 
 from ..reference.config_values import is_number
 from ..runtime.errors import ExportError
-from ..runtime.files.json_text import LFS_POINTER, MAX_JSON_BYTES, parse_object, read_object
+from ..runtime.files.json_text import MAX_JSON_BYTES, parse_object, read_object, refuse_pointer
 from ..runtime.files.reading import read_bytes
 
 
@@ -40,13 +40,14 @@ def read_text(path: Path) -> str:
     """The UTF-8 text that a file holds, its lines ended by a newline alone. Raises ExportError for anything else."""
     try:
         content = read_bytes(path, MAX_JSON_BYTES)
+        refuse_pointer(content)
         text = content.decode()
     except OSError as error:
         raise ExportError(f"{path} can't be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise ExportError(f"{path} is not UTF-8 text: {error.reason}") from error
-    if content.startswith(LFS_POINTER):
-        raise ExportError(f"{path} is a git-lfs pointer: fetch the file itself (git lfs pull)")
+    except ValueError as error:
+        raise ExportError(f"{path} {error}") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

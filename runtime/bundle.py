@@ -18,7 +18,7 @@ from .dtypes import PRECISIONS
 from .errors import BundleError
 from .files.bundle_paths import link_problem
 from .files.hashes import file_hash, header_hash
-from .files.json_text import LFS_POINTER
+from .files.json_text import LFS_POINTER, refuse_pointer
 from .files.onnx_weights import MAX_GRAPH_BYTES, external_tensors
 from .files.reading import open_regular, read_bytes
 from .files.unfinished import unfinished_hint
@@ -100,7 +100,7 @@ class Bundle:
         for name, digest in _graph_files(self.manifest):
             with self._reading(name) as path:
                 content = read_bytes(path, MAX_GRAPH_BYTES)
-                _refuse_pointer(content)
+                refuse_pointer(content)
                 _expect(sha256(content).hexdigest(), digest)
                 _check_weights(name, content, sizes)
         for spec in self.manifest.files:
@@ -173,17 +173,12 @@ def _hint(folder: Path) -> str:
 
 def _check_file(path: Path, spec: FileSpec) -> None:
     with open_regular(path) as file:
-        _refuse_pointer(file.read(len(LFS_POINTER)))
+        refuse_pointer(file.read(len(LFS_POINTER)))
         size = file.seek(0, os.SEEK_END)
     if size != spec.size_bytes:
         raise ValueError(f"has {size} bytes where the bundle says {spec.size_bytes}: export it again")
     if spec.header_sha256 is not None and header_hash(path) != spec.header_sha256:
         raise BundleError(f"the header of {str(path)!r} has changed since the export: export it again")
-
-
-def _refuse_pointer(content: bytes) -> None:
-    if content.startswith(LFS_POINTER):
-        raise ValueError("is a git-lfs pointer: fetch the file itself (git lfs pull)")
 
 
 def _expect(digest: str, expected: str) -> None:

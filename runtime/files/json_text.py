@@ -29,8 +29,8 @@ def parse_json(content: str | bytes) -> Any:
     Raises ValueError, whose message goes after the file's name, for anything that isn't JSON, a key given
     twice, an integer beyond 64 bits, a float beyond float64, deep nesting, or text that isn't valid Unicode.
     """
-    if content[:40] in (LFS_POINTER, LFS_POINTER.decode()):
-        raise ValueError("is a git-lfs pointer: fetch the file itself (git lfs pull)")
+    beginning = content[: len(LFS_POINTER)]
+    refuse_pointer(beginning if isinstance(beginning, bytes) else beginning.encode(errors="replace"))
     try:
         text = content if isinstance(content, str) else content.decode("utf-8-sig")
         value = json.loads(
@@ -45,6 +45,12 @@ def parse_json(content: str | bytes) -> Any:
     except RecursionError:
         raise ValueError("is nested too deeply") from None
     return value
+
+
+def refuse_pointer(content: bytes) -> None:
+    """Raises ValueError, to go after the file's name, for a git-lfs pointer; `len(LFS_POINTER)` bytes are enough."""
+    if content.startswith(LFS_POINTER):
+        raise ValueError("is a git-lfs pointer: fetch the file itself (git lfs pull)")
 
 
 def parse_object(content: str | bytes) -> dict[str, Any]:
