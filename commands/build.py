@@ -1,4 +1,4 @@
-"""`omnigen2 build`: TensorRT engines of a bundle. Only the command's interface; `exporter/engines/` does the work."""
+"""`omnigen2 build`: engines of a bundle. Only the command's interface; `exporter/engines/` does the work."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..exporter.engines.options import BuildOptions, EngineOptions, Limits
+from ..runtime.backends.tensorrt.records import TARGETS
 from ..runtime.progress import Progress
-from .options import needs_extra
 from .terminal import printable, say_lines
 
 if TYPE_CHECKING:
@@ -24,7 +24,12 @@ def build(
     max_references: Annotated[int, typer.Option(help="Most reference images of a request.")] = Limits.max_references,
     max_images: Annotated[int, typer.Option(help="Most images generated in a batch.")] = Limits.max_images,
     max_prompt_tokens: Annotated[int, typer.Option(help="Longest prompt, in tokens.")] = Limits.max_prompt_tokens,
-    rope: Annotated[str, typer.Option(help="plugin (our kernel) or native (TensorRT's layers).")] = BuildOptions.rope,
+    library: Annotated[str, typer.Option(help="tensorrt, tensorrt-rtx, or auto: the one that builds here.")] = "auto",
+    target: Annotated[
+        str | None,
+        typer.Option(help=f"GPUs that TensorRT for RTX builds for: {', '.join(TARGETS)}.", show_default="portable"),
+    ] = None,
+    rope: Annotated[str, typer.Option(help="plugin (our kernel), native (the library's layers) or auto.")] = BuildOptions.rope,
     optimization_level: Annotated[
         int, typer.Option(help="0 to 5; a higher level builds longer.")
     ] = EngineOptions.optimization_level,
@@ -35,15 +40,15 @@ def build(
     hardware_compatibility: Annotated[
         str, typer.Option(help="none, ampere_plus or same_compute_capability.")
     ] = EngineOptions.hardware_compatibility,
-    dry_run: Annotated[bool, typer.Option(help="Only print the plan, and what TensorRT's parser would refuse.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Only print the plan, and what the library's parser refuses.")] = False,
+    measure: Annotated[bool, typer.Option(help="With --dry-run: build, print memory, keep nothing.")] = False,
     list_built: Annotated[bool, typer.Option("--list", help="List the stored engines.")] = False,
     prune_old: Annotated[bool, typer.Option("--prune", help="Remove engines that can't run here.")] = False,
     trust_built: Annotated[
         bool, typer.Option("--trust", help="Let engines that were built elsewhere run; an engine is a program.")
     ] = False,
 ) -> None:
-    """Build a bundle's TensorRT engines. Stored engines of the same graph, weights and options are reused."""
-    needs_extra("export", "onnx")
+    """Build a bundle's engines with TensorRT or TensorRT for RTX. Those stored for the same graph and options are reused."""
     from ..exporter.engines.build import build_engines, engine_list, prune_engines, trust_engines
     from ..runtime.pipeline import bundle_path
 
@@ -60,6 +65,7 @@ def build(
         typer.echo(f"removed {len(removed)} files, {freed / 1e6:.1f} MB")
         return
     options = BuildOptions(
+        library=library,
         precision=precision,
         components=tuple(component or ()),
         limits=Limits(
@@ -76,9 +82,11 @@ def build(
             strip_plan=strip_plan,
             version_compatible=version_compatible,
             hardware_compatibility=hardware_compatibility,
+            target=target,
         ),
         rope=rope,
         dry_run=dry_run,
+        measure=measure,
     )
     report = build_engines(folder, options, _phase_printer())
     if dry_run:

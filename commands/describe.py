@@ -10,10 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ..exporter.engines.builders import BUILDERS
 from ..runtime.backends import BACKENDS, choose_backend, choose_graphs, choose_precision
 from ..runtime.backends.openvino.rewrite_reports import RewriteReport
 from ..runtime.backends.openvino.rewrites import rewrite_reports
-from ..runtime.backends.tensorrt.library import build_problem
 from ..runtime.bundle import Bundle
 from ..runtime.errors import BundleError, RequestError
 from ..runtime.files.reading import open_regular
@@ -26,7 +26,7 @@ from .memory_plan import memory_plan, size_text
 
 PACKAGES = (
     "omnigen2-rt", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tokenizers", "pillow", "torch", "onnx",
-    "transformers", "tensorrt", "polygraphy", "triton", "cuda-python",
+    "transformers", "tensorrt", "tensorrt-rtx-cu13", "polygraphy", "triton", "cuda-python",
 )  # fmt: skip
 MOST_REFUSALS = 4
 """Kinds of refused rewrites that are listed of a component."""
@@ -121,13 +121,14 @@ def diagnose() -> dict[str, Any]:
     """The installed packages, the backends that work here, and the one that "auto" takes."""
     problems = {name: entry.problem() for name, entry in BACKENDS.items()}
     working = [name for name, problem in problems.items() if problem is None]
+    building = {name: builder.problem("auto") for name, builder in BUILDERS.items()}
     return {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "GPU": ", ".join(_gpus()) or "none found",
         "packages": {name: installed_version(name) for name in PACKAGES},
         "backends": {name: _state(problem) for name, problem in problems.items()},
-        "building engines": _building(problems["tensorrt"], build_problem()),
+        "building engines": {name: _building(name, problems[name], problem) for name, problem in building.items()},
         "auto takes": _automatic_choice(working),
         "compiled models": _kept(user_cache()),
         "precisions": {name: ", ".join(BACKENDS[name].precisions(None)) for name in working},
@@ -142,12 +143,12 @@ def _state(problem: str | None) -> str:
     return "works" if problem is None else f"no: {problem}"
 
 
-def _building(running: str | None, building: str | None) -> str:
+def _building(name: str, running: str | None, building: str | None) -> str:
     """Whether engines can be built; what keeps them from running as well is not said again."""
-    if running is None or building is None:
+    if running is None or building is None or not building.startswith(running):
         return _state(building)
     further = building.removeprefix(running).removeprefix("; ")
-    return "no: needs what `tensorrt` lacks above" + (f"; {further}" if further else "")
+    return f"no: needs what `{name}` lacks above" + (f"; {further}" if further else "")
 
 
 def _automatic_choice(working: list[str]) -> str:

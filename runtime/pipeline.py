@@ -42,6 +42,7 @@ def load(
     memory_limit_bytes: int | None = None,
     threads: int | None = None,
     trust_engines: bool = False,
+    specialization: str = "lazy",
 ) -> Pipeline:
     """Open a bundle: its folder, or "nano" for the small model that ships. Components are loaded when they are first needed.
 
@@ -50,14 +51,16 @@ def load(
     component that is larger alone is streamed; then pictures are the same up to the precision's rounding.
     threads: CPU threads, by default as many as the engine sees fit.
     trust_engines: run TensorRT engines that this user neither built nor trusts; an engine is a program.
+    specialization: TensorRT for RTX only. "lazy": a new shape runs on general kernels until its own are compiled; "eager": it
+    waits for its own; "none": general kernels only.
     Raises BundleError or BackendError.
     """
     check_limits(memory_limit_bytes=memory_limit_bytes, threads=threads)  # before a bundle is read
-    for name, value in (("backend", backend), ("precision", precision)):
+    for name, value in (("backend", backend), ("precision", precision), ("specialization", specialization)):
         if not isinstance(value, str):
             raise BackendError(f"{name} must be text (str), not {type(value).__name__}")
     opened = Bundle.open(bundle_path(bundle))
-    engine = open_backend(opened, backend, precision, threads, memory_limit_bytes, trust_engines)
+    engine = open_backend(opened, backend, precision, threads, memory_limit_bytes, trust_engines, specialization)
     return Pipeline(opened, engine, memory_limit_bytes)
 
 

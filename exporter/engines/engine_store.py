@@ -1,6 +1,7 @@
 """The engines of a bundle as a content-addressed cache: atomic writes, one builder at a time, list and prune.
 
-Knows files, not TensorRT. A plan is written before its record, each atomically: a killed build or a full disk leaves no engine.
+Knows files, and neither library. A plan is written before its record, each atomically: a killed build or a full disk leaves no
+engine.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, BinaryIO
 
 from ...runtime.backends.cache_keys import Key
 from ...runtime.backends.tensorrt.engines import plan_problem
+from ...runtime.backends.tensorrt.kernel_cache import KERNELS_NAME
 from ...runtime.backends.tensorrt.records import (
     ENGINE_NAME,
     EngineRecord,
@@ -28,7 +30,7 @@ from ...runtime.backends.tensorrt.records import (
 )
 from ...runtime.errors import ExportError
 from ...runtime.files.locking import open_lock, try_lock
-from ...runtime.files.writing import PARTIAL_NAME, write_whole
+from ...runtime.files.writing import PARTIAL_NAME, atomic_file, write_whole
 
 WAIT_S = 0.2
 LOCK_NAME = re.compile(r"\..*\.lock")
@@ -43,17 +45,47 @@ def stored_engine(bundle: Path, key: Key) -> EngineRecord | None:
     return record if record.is_own() and plan_problem(bundle, record) is None else None
 
 
-def store_engine(bundle: Path, key: Key, plan: Any, report: dict[str, Any]) -> EngineRecord:
-    """Write a plan (a buffer) and its record with this user's MAC. Raises ExportError where the disk refuses."""
+class NewPlan:
+    """A plan that is being written: its bytes go to a file that gets its name at the end. Raises OSError."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.restart()
+
+    def write(self, data: bytes) -> None:
+        """Add the next bytes."""
+        self._file.write(data)
+        self._hash.update(data)
+        self.size_bytes += len(data)
+
+    def restart(self) -> None:
+        """Forget what was written."""
+        self._file.seek(0)
+        self._file.truncate()
+        self._hash = hashlib.sha256()
+        self.size_bytes = 0
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+
+def store_engine(bundle: Path, key: Key, build: Callable[[NewPlan], dict[str, Any]]) -> EngineRecord:
+    """Have `build` write a plan and return its report, then write the record with this user's MAC.
+
+    Raises ExportError where the disk refuses, and what `build` raises; nothing is left then.
+    """
     folder = engine_folder(bundle)
-    view = memoryview(plan)
     name = engine_name(key)
-    sha256 = hashlib.sha256(view).hexdigest()
-    record = EngineRecord(key=key, plan=f"{name}.plan", size_bytes=view.nbytes, sha256=sha256, report=report).signed()
     try:
         folder.mkdir(exist_ok=True)
-        (folder / f"{name}.json").unlink(missing_ok=True)  # a record never stands beside another plan
-        write_whole(folder / record.plan, view)
+        with atomic_file(folder / f"{name}.plan") as file:
+            plan = NewPlan(file)
+            report = build(plan)
+            (folder / f"{name}.json").unlink(missing_ok=True)  # a record never stands beside another plan
+        record = EngineRecord(
+            key=key, plan=f"{name}.plan", size_bytes=plan.size_bytes, sha256=plan.sha256, report=report
+        ).signed()
         _write_record(folder, record)
     except OSError as error:
         raise ExportError(f"can't write the engine {name} to {str(folder)!r}: {error.strerror or error}") from error
@@ -108,7 +140,7 @@ def list_engines(bundle: Path) -> list[tuple[EngineRecord, str | None]]:
 def prune(bundle: Path, keep: Callable[[EngineRecord], bool]) -> tuple[list[str], int]:
     """Remove engines that `keep` refuses, damaged ones and leftovers. Returns the removed files' names and their bytes.
 
-    Only regular files whose names are an engine's or a leftover's go. Files of a running build stay.
+    Only regular files whose names are an engine's, its kernels' or a leftover's go. Files of a running build stay.
     Raises BackendError where the folder is a link.
     """
     folder = engine_folder(bundle)
@@ -116,13 +148,21 @@ def prune(bundle: Path, keep: Callable[[EngineRecord], bool]) -> tuple[list[str]
     removed, freed = [], 0
     for path, state in regular_files(folder):
         is_partial = PARTIAL_NAME.fullmatch(path.name) is not None
-        is_engine = path.suffix in (".plan", ".json") and ENGINE_NAME.fullmatch(path.stem) is not None
-        if not (is_partial or is_engine) or path.stem in stays or _is_building(folder, None if is_partial else path.stem):
+        name = _engine_of(path)
+        if not (is_partial or name) or name in stays or _is_building(folder, name):
             continue
         freed += state.st_size
         path.unlink()
         removed.append(path.name)
     return removed, freed
+
+
+def _engine_of(path: Path) -> str | None:
+    """The name of the engine that a file belongs to, or None."""
+    if path.suffix in (".plan", ".json") and ENGINE_NAME.fullmatch(path.stem):
+        return path.stem
+    kernels = KERNELS_NAME.fullmatch(path.name)
+    return kernels["engine"] if kernels else None
 
 
 def _is_building(folder: Path, name: str | None) -> bool:

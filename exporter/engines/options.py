@@ -1,14 +1,11 @@
-"""The options of a build: the sizes that engines must take, and TensorRT's settings.
-
-Values only: imports neither onnx nor TensorRT.
-"""
+"""The options of a build: the sizes that engines must take, and the library's settings. Values only."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ...runtime.backends.tensorrt.records import HARDWARE_COMPATIBILITY, ROPES
+from ...runtime.backends.tensorrt.records import HARDWARE_COMPATIBILITY, ROPES, TARGETS
 from ...runtime.errors import ExportError
 
 SMALLEST_PX = 16
@@ -44,15 +41,16 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """TensorRT's settings. Every field is part of an engine's key. Raises ExportError for a value that is not allowed.
+    """The library's settings. Every field is part of an engine's key. Raises ExportError for a value that is not allowed.
 
     optimization_level: 0 to 5; a higher level builds longer.
     workspace_bytes: the most scratch memory that a tactic may use; None: no limit.
     weight_streaming: weights may stay in host memory.
     strip_plan: the plan holds no weights; the backend reads them from the bundle at load.
-    version_compatible: the engine runs on other TensorRT versions of the same major version.
-    hardware_compatibility: "none", "ampere_plus" or "same_compute_capability".
+    version_compatible: the engine runs on other TensorRT versions of the same major version; TensorRT only.
+    hardware_compatibility: "none", "ampere_plus" or "same_compute_capability"; TensorRT only.
     decomposable_attention: never request a fused attention kernel.
+    target: the GPUs that the engine is for, one of TARGETS; TensorRT for RTX only. None: the library's default.
     """
 
     optimization_level: int = 3
@@ -62,6 +60,7 @@ class EngineOptions:
     version_compatible: bool = False
     hardware_compatibility: str = "none"
     decomposable_attention: bool = False
+    target: str | None = None
 
     def __post_init__(self) -> None:
         if self.optimization_level not in range(6):
@@ -70,6 +69,8 @@ class EngineOptions:
             raise ExportError(
                 f"hardware_compatibility={self.hardware_compatibility!r} is not one of {', '.join(HARDWARE_COMPATIBILITY)}"
             )
+        if self.target is not None and self.target not in TARGETS:
+            raise ExportError(f"target={self.target!r} is not one of {', '.join(TARGETS)}")
 
     def to_json(self) -> dict[str, Any]:
         """The options as part of an engine's key."""
@@ -80,19 +81,25 @@ class EngineOptions:
 class BuildOptions:
     """One run of `omnigen2 build`. Raises ExportError for an unknown rope.
 
+    library: "tensorrt", "tensorrt-rtx" or "auto".
     precision: "auto" is the best that the bundle holds.
     components: the components to build; empty: all.
-    rope: "plugin" (our kernel) or "native" (TensorRT's own layers).
+    rope: "plugin" (our kernel), "native" (the library's own layers), or "auto", the best that the library takes.
     dry_run: plan and check only.
+    measure: with dry_run, also build every engine, for its memory, and keep none.
     """
 
+    library: str = "auto"
     precision: str = "auto"
     components: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
     engine: EngineOptions = field(default_factory=EngineOptions)
-    rope: str = "plugin"
+    rope: str = "auto"
     dry_run: bool = False
+    measure: bool = False
 
     def __post_init__(self) -> None:
-        if self.rope not in ROPES:
-            raise ExportError(f"rope={self.rope!r} is not {' or '.join(ROPES)}")
+        if self.rope not in ("auto", *ROPES):
+            raise ExportError(f"rope={self.rope!r} is not one of auto, {', '.join(ROPES)}")
+        if self.measure and not self.dry_run:
+            raise ExportError("measure goes with dry_run: a build measures anyway")

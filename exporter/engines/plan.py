@@ -1,27 +1,29 @@
-"""The plan of a build: which engines a bundle needs, what TensorRT's parser would refuse, and how much memory they take.
+"""The plan of a build: which engines a bundle needs, what the library's parser refuses, and how much memory they take.
 
-Works without TensorRT: engines then have no keys, and the plan says why none can be built.
+Works without the library: engines then have no keys, and the plan says why none can be built and that no parser was asked.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...runtime.backends.cache_keys import Key
-from ...runtime.backends.tensorrt import library as tensorrt_library
 from ...runtime.backends.tensorrt.cuda import Device
 from ...runtime.backends.tensorrt.engines import Machine, make_key
+from ...runtime.backends.tensorrt.library import cuda_problem
 from ...runtime.backends.tensorrt.records import EngineRecord
 from ...runtime.bundle import Bundle
+from ...runtime.dtypes import DTYPES
 from ...runtime.errors import BackendError, BundleError, ExportError
 from ...runtime.manifest import GraphSpec
+from ...runtime.progress import Progress, no_progress
+from .builders import choose_builder
+from .engine_builder import BuiltEngine, EngineBuilder
 from .engine_store import stored_engine
-from .fused_attention import lacks_fused_attention
-from .graph_shapes import load_graph
-from .memory_estimate import scratch_bytes, tensor_bytes
-from .options import BuildOptions
-from .parser_support import Finding, check_graph
+from .options import BuildOptions, EngineOptions
 from .profiles import EngineProfile, ShapeRange, engine_profiles
 
 BEST_FIRST = ("bf16", "fp16", "fp32")
@@ -31,84 +33,129 @@ BEST_FIRST = ("bf16", "fp16", "fp32")
 class PlannedEngine:
     """One engine of a plan.
 
-    file: the graph file that TensorRT reads.
-    findings: everything in it that the parser would refuse.
+    file: the graph file that the library reads.
+    refusal: why its parser refuses the graph, or None; also None where it wasn't asked.
     weight_bytes: the weights on the GPU.
     tensor_bytes: all inputs and outputs at their largest shapes.
-    scratch_bytes: an estimate, see memory_estimate.py.
-    key: None without TensorRT.
+    key: None without the library.
     stored: the bundle's engine of this key, or None.
+    measured: a build that was made for its figures, or None.
     """
 
     graph: GraphSpec
     file: Path
     profiles: tuple[EngineProfile, ...]
-    findings: tuple[Finding, ...]
+    refusal: str | None
     weight_bytes: int
     tensor_bytes: int
-    scratch_bytes: int
     key: Key | None
     stored: EngineRecord | None
+    measured: BuiltEngine | None = None
+
+    @property
+    def scratch_bytes(self) -> int | None:
+        """The scratch memory that a build stated, or None."""
+        if self.measured is not None:
+            return self.measured.scratch_bytes
+        return None if self.stored is None else self.stored.report.get("scratch_bytes")
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildPlan:
     """All engines of a build.
 
+    builder: the library's.
+    options: the settings of every engine, the library's defaults included.
+    rope: how engines compute Omni-RoPE.
     problem: why no engine can be built on this machine, or None.
-    gpu_bytes: the GPU's free and total memory, or None where no engine can be built.
+    parser_problem: why the parser wasn't asked, or None.
+    gpu_bytes: the GPU's free and total memory, or None without one.
     """
 
+    builder: EngineBuilder
     precision: str
+    options: EngineOptions
+    rope: str
     engines: tuple[PlannedEngine, ...]
     problem: str | None
+    parser_problem: str | None
     gpu_bytes: tuple[int, int] | None
 
     @property
-    def findings(self) -> list[tuple[str, Finding]]:
-        """The findings of all engines, each with its component."""
-        return [(engine.graph.component, finding) for engine in self.engines for finding in engine.findings]
+    def refusals(self) -> list[tuple[str, str]]:
+        """The refusals of the parser, each with its component."""
+        return [(engine.graph.component, engine.refusal) for engine in self.engines if engine.refusal is not None]
 
     def text(self) -> str:
         """The plan as lines to print."""
-        lines = [f"precision {self.precision}"]
+        lines = [f"{self.builder.library.title}, precision {self.precision}"]
         for engine in self.engines:
             lines += _engine_lines(engine)
         weights = sum(engine.weight_bytes for engine in self.engines)
-        scratch = max((engine.scratch_bytes for engine in self.engines), default=0)
-        lines.append(f"all engines at once: {weights / 1e9:.2f} GB of weights, and one scratch of about {scratch / 1e9:.2f} GB")
+        known = [engine.scratch_bytes for engine in self.engines if engine.scratch_bytes is not None]
+        scratch = f"one scratch of {max(known) / 1e9:.2f} GB" if len(known) == len(self.engines) and known else "scratch"
+        lines.append(f"all engines at once: {weights / 1e9:.2f} GB of weights, and {scratch}")
+        if not known:
+            lines.append("the scratch memory is known after a build: `build`, or `build --dry-run --measure`")
         if self.gpu_bytes is not None:
             lines.append(f"the GPU has {self.gpu_bytes[0] / 1e9:.2f} GB free of {self.gpu_bytes[1] / 1e9:.2f} GB")
+        if self.parser_problem is not None:
+            lines.append(f"the graphs are not checked: {self.parser_problem}")
         if self.problem is not None:
             lines.append(f"nothing can be built here: {self.problem}")
         return "\n".join(lines)
 
 
-def plan_engines(bundle: Bundle, options: BuildOptions) -> BuildPlan:
-    """Plan a bundle's engines and check their graphs.
+def plan_engines(bundle: Bundle, options: BuildOptions, progress: Progress = no_progress) -> BuildPlan:
+    """Plan a bundle's engines and have the library's parser read the graphs of those that aren't stored.
 
-    Raises BundleError for a precision that the bundle lacks, ExportError for an unknown component or a size without a profile.
+    Raises BundleError for a precision that the bundle lacks, ExportError for an unknown component, a size without a profile, or
+    an option that the library doesn't have.
     """
+    builder = choose_builder(options.library)
     precision = _precision(bundle, options.precision)
-    machine, problem = local_machine(options.rope)
-    engines = [_plan_engine(bundle, graph, options, machine) for graph in _graphs(bundle, precision, options)]
+    rope = _rope(builder, options.rope)
+    settings = builder.completed(options.engine, precision)
+    machine, problem = local_machine(builder, rope)
+    parser_problem = builder.parser_problem()
+    engines = []
+    for graph in _graphs(bundle, precision, options):
+        engine = _plan_engine(bundle, graph, options, settings, rope, machine)
+        if not engine.profiles:
+            continue
+        if engine.stored is None and parser_problem is None:
+            progress(0, 1, f"{graph.component}: checking")
+            engine = replace(engine, refusal=builder.parse(engine.file, rope))
+        engines.append(engine)
     return BuildPlan(
+        builder=builder,
         precision=precision,
-        engines=tuple(engine for engine in engines if engine.profiles),
+        options=settings,
+        rope=rope,
+        engines=tuple(engines),
         problem=problem,
-        gpu_bytes=None if machine is None else Device().memory_bytes(),
+        parser_problem=parser_problem,
+        gpu_bytes=Device().memory_bytes() if cuda_problem() is None else None,
     )
 
 
-def local_machine(rope: str = "plugin") -> tuple[Machine | None, str | None]:
-    """This machine and None, or None and why no engine can be built here."""
-    problem = tensorrt_library.build_problem(rope)
+def local_machine(builder: EngineBuilder, rope: str) -> tuple[Machine | None, str | None]:
+    """What an engine built here is bound to and None, or None and why no engine can be built here."""
+    problem = builder.problem(rope)
     if problem is not None:
         return None, problem
     try:
-        return tensorrt_library.this_machine(), None
+        return builder.library.machine(), None
     except BackendError as error:
         return None, str(error)
+
+
+def _rope(builder: EngineBuilder, rope: str) -> str:
+    if rope == "auto":
+        return builder.ropes[0]
+    if rope not in builder.ropes:
+        raise ExportError(f"rope={rope!r}: {builder.library.title} takes {' or '.join(builder.ropes)}")
+    return rope
 
 
 def _precision(bundle: Bundle, precision: str) -> str:
@@ -130,48 +177,47 @@ def _graphs(bundle: Bundle, precision: str, options: BuildOptions) -> list[Graph
     return [graph for graph in graphs if not options.components or graph.component in options.components]
 
 
-def _plan_engine(bundle: Bundle, graph: GraphSpec, options: BuildOptions, machine: Machine | None) -> PlannedEngine:
+def _plan_engine(
+    bundle: Bundle, graph: GraphSpec, options: BuildOptions, settings: EngineOptions, rope: str, machine: Machine | None
+) -> PlannedEngine:
     profiles = engine_profiles(graph, bundle.manifest, options.limits)
-    file = bundle.path / (graph.inlined if options.rope == "native" and graph.inlined else graph.file)
     key = None
     if machine is not None:
         shapes = [profile.to_json() for profile in profiles]
-        key = make_key(bundle, graph, machine, rope=options.rope, profiles=shapes, options=options.engine.to_json())
+        key = make_key(bundle, graph, machine, rope=rope, profiles=shapes, options=settings.to_json())
     return PlannedEngine(
         graph=graph,
-        file=file,
+        file=bundle.path / (graph.inlined if rope == "native" and graph.inlined else graph.file),
         profiles=profiles,
-        findings=tuple(check_graph(file, rope=options.rope)),
+        refusal=None,
         weight_bytes=graph.resident_bytes,
         tensor_bytes=max((tensor_bytes(graph, profile.largest_sizes) for profile in profiles), default=0),
-        scratch_bytes=_largest_scratch_bytes(file, graph.precision, options, profiles),
         key=key,
         stored=None if key is None else stored_engine(bundle.path, key),
     )
 
 
-def _largest_scratch_bytes(
-    file: Path, precision: str, options: BuildOptions, profiles: tuple[EngineProfile, ...]
-) -> int:
-    """The estimated scratch of the profile that takes the most."""
-    fused = not (options.engine.decomposable_attention or lacks_fused_attention(load_graph(file), precision))
-    return max((scratch_bytes(file, profile.largest_shapes, fused_attention=fused) for profile in profiles), default=0)
+def tensor_bytes(graph: GraphSpec, sizes: Mapping[str, int]) -> int:
+    """Bytes of all inputs and outputs of a graph, where its dynamic sizes have these values."""
+    return sum(
+        DTYPES[spec.dtype].itemsize * math.prod(dim if isinstance(dim, int) else sizes[dim] for dim in spec.shape)
+        for spec in (*graph.inputs.values(), *graph.outputs.values())
+    )
 
 
 def _engine_lines(engine: PlannedEngine) -> list[str]:
-    state = "not known without TensorRT" if engine.key is None else "reused" if engine.stored else "to build"
+    state = "not known without the library" if engine.key is None else "reused" if engine.stored else "to build"
     return [
         f"{engine.graph.component}: {state}; {_memory_text(engine)}",
         *(f"  {profile.name}: {_profile_text(profile)}" for profile in engine.profiles),
-        *(f"  refused by the parser: {finding}" for finding in engine.findings),
+        *([f"  refused: {engine.refusal}"] if engine.refusal is not None else []),
+        *(f"  {note}" for note in (engine.measured.notes if engine.measured is not None else ())),
     ]
 
 
 def _memory_text(engine: PlannedEngine) -> str:
-    return (
-        f"weights {engine.weight_bytes / 1e6:.0f} MB + tensors {engine.tensor_bytes / 1e6:.0f} MB"
-        f" + scratch of about {engine.scratch_bytes / 1e6:.0f} MB (an estimate)"
-    )
+    scratch = "" if engine.scratch_bytes is None else f" + scratch {engine.scratch_bytes / 1e6:.0f} MB"
+    return f"weights {engine.weight_bytes / 1e6:.0f} MB + tensors {engine.tensor_bytes / 1e6:.0f} MB{scratch}"
 
 
 def _profile_text(profile: EngineProfile) -> str:

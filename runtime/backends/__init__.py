@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -15,8 +15,9 @@ from .machine_limits import check_limits
 from .openvino import backend as openvino_backend
 from .openvino import library as openvino_library
 from .sessions import Opening, Sessions
-from .tensorrt import backend as tensorrt_backend
-from .tensorrt import library as tensorrt_library
+from .tensorrt import LIBRARIES
+from .tensorrt.backend import TensorRTBackend
+from .tensorrt.library import Library
 
 __all__ = [
     "BACKENDS",
@@ -45,6 +46,7 @@ class Choice(NamedTuple):
     streams_weights: read weights at every run.
     memory_limit_bytes: the limit of open components' weights, for a backend that can stream a part of them.
     trust_engines: run compiled engines that this user neither built nor trusts.
+    specialization: when kernels are compiled for a new shape, see `load`.
     """
 
     precision: str
@@ -53,6 +55,7 @@ class Choice(NamedTuple):
     streams_weights: bool
     memory_limit_bytes: int | None = None
     trust_engines: bool = False
+    specialization: str = "lazy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,20 +100,26 @@ def _openvino() -> BackendEntry:
     )
 
 
-def _tensorrt() -> BackendEntry:
+def _tensorrt(library: Library) -> BackendEntry:
     def create(bundle: Bundle, choice: Choice) -> Backend:
-        return tensorrt_backend.TensorRTBackend(
-            bundle, choice.precision, choice.streams_weights, choice.memory_limit_bytes, choice.trust_engines
+        return TensorRTBackend(
+            library,
+            bundle,
+            choice.precision,
+            choice.streams_weights,
+            choice.memory_limit_bytes,
+            choice.trust_engines,
+            choice.specialization,
         )
 
-    return BackendEntry(precisions=lambda threads: tensorrt_backend.PRECISIONS, problem=tensorrt_library.problem, create=create)
+    return BackendEntry(precisions=lambda threads: library.precisions, problem=library.problem, create=create)
 
 
 BACKENDS: dict[str, BackendEntry] = {
     "ort-cuda": _ort("ort-cuda"),
     "openvino": _openvino(),
     "ort-cpu": _ort("ort-cpu"),
-    "tensorrt": _tensorrt(),
+    **{library.name: _tensorrt(library) for library in LIBRARIES.values()},
 }
 """The order is that in which "auto" tries them. TensorRT comes last: `omnigen2 build` has to build its engines first."""
 
@@ -122,6 +131,7 @@ def open_backend(
     threads: int | None = None,
     memory_limit_bytes: int | None = None,
     trust_engines: bool = False,
+    specialization: str = "lazy",
 ) -> Backend:
     """A backend for a bundle; "auto" takes the first that works here and runs the bundle in `precision` within the limit.
 
@@ -129,11 +139,11 @@ def open_backend(
     """
     check_limits(memory_limit_bytes=memory_limit_bytes, threads=threads)
     named = [choose_backend(backend)] if backend != "auto" else _working(bundle)
-    problems = []
+    problems: list[str] = []
     for name in named:
         try:
             choice = _choose(bundle, name, precision, threads, memory_limit_bytes)
-            return BACKENDS[name].create(bundle, choice._replace(trust_engines=trust_engines))
+            return BACKENDS[name].create(bundle, choice._replace(trust_engines=trust_engines, specialization=specialization))
         except BackendError as error:
             problems.append(str(error))
     raise BackendError("; ".join(problems))
@@ -158,7 +168,7 @@ def choose_backend(name: str, bundle: Bundle | None = None) -> str:
     Raises BackendError with what to install.
     """
     if name == "auto":
-        return _working(bundle)[0]
+        return next(_working(bundle))
     if name not in BACKENDS:
         raise BackendError(f"backend={name!r} is not one of auto, {', '.join(BACKENDS)}")
     reason = BACKENDS[name].problem()
@@ -167,16 +177,20 @@ def choose_backend(name: str, bundle: Bundle | None = None) -> str:
     return name
 
 
-def _working(bundle: Bundle | None = None) -> list[str]:
-    """Those that work here, in the table's order; those that a bundle is too small for come last."""
-    reasons = {name: entry.problem() for name, entry in BACKENDS.items()}
-    working = [name for name, reason in reasons.items() if reason is None]
-    if not working:
-        raise BackendError(f"no backend works here: {reasons['ort-cpu']}")
-    if bundle is None:
-        return working
-    largest = max(graph.weight_bytes for graph in bundle.manifest.graphs)
-    return sorted(working, key=lambda name: largest < BACKENDS[name].least_weight_bytes)
+def _working(bundle: Bundle | None = None) -> Iterator[str]:
+    """Those that work here, in the table's order; those that a bundle is too small for come last. Asks each only when it is due.
+
+    Raises BackendError where there is none.
+    """
+    largest = 0 if bundle is None else max(graph.weight_bytes for graph in bundle.manifest.graphs)
+    names = BACKENDS if bundle is None else sorted(BACKENDS, key=lambda name: largest < BACKENDS[name].least_weight_bytes)
+    found = False
+    for name in names:
+        if BACKENDS[name].problem() is None:
+            found = True
+            yield name
+    if not found:
+        raise BackendError(f"no backend works here: {BACKENDS['ort-cpu'].problem()}")
 
 
 def choose_precision(bundle: Bundle, backend: str, precision: str, threads: int | None = None) -> str:

@@ -1,15 +1,17 @@
-"""CUDA graphs of input shapes that come back, and the scratch memory whose address they hold. Knows no TensorRT.
+"""Recorded runs of input shapes that come back, and the scratch memory whose address they hold. Knows no TensorRT.
 
-TensorRT's contexts share one scratch buffer, because only one of them runs at a time.
+A run is recorded as a CUDA graph, by us or by the library. All contexts share one scratch buffer, because only one of them runs
+at a time.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from .cuda import Device, DeviceTensor
+from .library import Launch
 
 MOST_CAPTURES = 8
 
@@ -18,20 +20,20 @@ Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
 
 class Capture(NamedTuple):
-    """A CUDA graph of one run.
+    """A recorded run.
 
-    context: TensorRT's, whose state the graph holds.
-    inputs, outputs: tensors whose addresses the graph holds.
+    context: TensorRT's, whose state the record holds.
+    inputs, outputs: tensors whose addresses the record holds.
     """
 
-    executable: Any
+    launch: Launch
     context: Any
     inputs: Mapping[str, DeviceTensor]
     outputs: Mapping[str, DeviceTensor]
 
 
 class Captures:
-    """The CUDA graphs of one engine, by the shapes of its inputs."""
+    """The recorded runs of one engine, by the shapes of its inputs."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -40,37 +42,29 @@ class Captures:
     def __contains__(self, shapes: Shapes) -> bool:
         return shapes in self._captures
 
-    def record(
-        self,
-        shapes: Shapes,
-        work: Callable[[], None],
-        context: Any,
-        inputs: Mapping[str, DeviceTensor],
-        outputs: Mapping[str, DeviceTensor],
-    ) -> None:
-        """Capture `work`, which runs `context` from `inputs` to `outputs`. Raises BackendError where CUDA refuses."""
-        self._device.synchronize()
-        self._captures[shapes] = Capture(self._device.capture(work), context, inputs, outputs)
+    def add(self, shapes: Shapes, capture: Capture) -> None:
+        """Keep a recorded run for these shapes."""
+        self._captures[shapes] = capture
 
     def replay(self, shapes: Shapes, inputs: Mapping[str, DeviceTensor]) -> dict[str, DeviceTensor]:
-        """Run the graph of these shapes on other inputs. Returns copies of its outputs."""
+        """Run what was recorded for these shapes on other inputs. Returns copies of its outputs."""
         capture = self._captures[shapes]
         for name, tensor in inputs.items():
             self._device.copy(tensor, capture.inputs[name])
-        self._device.launch(capture.executable)
+        capture.launch()
         return {name: self._device.copied(tensor) for name, tensor in capture.outputs.items()}
 
     def make_room(self) -> None:
-        """Drop all graphs if there are `MOST_CAPTURES`."""
+        """Drop all of them if there are `MOST_CAPTURES`."""
         if len(self._captures) >= MOST_CAPTURES:
             self.drop()
 
     def drop(self) -> None:
-        """Free the graphs after the work that uses them."""
+        """Free them after the work that uses them."""
         if self._captures:
             self._device.synchronize()
         for capture in self._captures.values():
-            self._device.discard(capture.executable)
+            capture.launch.discard()
         self._captures.clear()
 
 

@@ -1,4 +1,4 @@
-"""TensorRT engines on disk: their place in a bundle, what each was built from, and which may be loaded here.
+"""Engines on disk: their place in a bundle, what each was built from, and which may be loaded here.
 
 An engine is two files in the bundle's `engines/`: the plan, and a record of everything that went into it (records.py). The record
 is written last, so that a plan without one is an unfinished build. Knows no TensorRT: builder and runtime share this.
@@ -7,7 +7,7 @@ is written last, so that a plan without one is an unfinished build. Knows no Ten
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,24 @@ from ...manifest import GraphSpec
 from ..cache_keys import Key, weight_identity
 from .records import EngineRecord, engine_folder, read_records
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 UNTRUSTED = "this user did not build it; if you trust who did: `omnigen2 build --trust`, or trust_engines=True"
 PLUGIN_FILES = ("__init__.py", "kernel.py", "plugin.py", "ptx.py")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """The software and the GPU that an engine is bound to. compute_capability: "9.0", for example."""
+    """What an engine is bound to: the library and, unless the engine is compiled where it runs, GPU and driver.
 
+    tensorrt: the library's version.
+    compute_capability: "9.0", for example.
+    """
+
+    library: str
     tensorrt: str
-    gpu: str
-    compute_capability: str
-    driver: str
+    gpu: str | None
+    compute_capability: str | None
+    driver: str | None
 
 
 def plugin_identity() -> str:
@@ -133,25 +138,36 @@ def plan_problem(bundle: Path, record: EngineRecord, *, every_byte: bool = True)
     return None
 
 
-def find_engine(bundle: Bundle, component: str, precision: str, machine: Machine, trusts_all: bool = False) -> EngineRecord:
+def find_engine(
+    bundle: Bundle,
+    component: str,
+    precision: str,
+    machine: Machine,
+    trusts_all: bool = False,
+    refusal: Callable[[EngineRecord], str | None] = lambda record: None,
+) -> EngineRecord:
     """The newest engine of a component that may run here. Raises BackendError that says what is wrong with the nearest one.
 
     trusts_all: also run engines that this user neither built nor trusts.
+    refusal: asks the library why it can't run a whole engine on this GPU; None where it can.
     """
     graph = bundle.graph(component, precision)
     records, problems = read_records(bundle.path, component, precision)
     reasons: list[list[str]] = []
     for record in records:
+        if record.key["library"] != machine.library:
+            continue
         wrong = mismatches(record, bundle, graph, machine)
         if not wrong and not (trusts_all or record.is_own()):
             wrong = [UNTRUSTED]
-        damage = None if wrong else plan_problem(bundle.path, record)
-        if not wrong and damage is None:
+        reason = None if wrong else plan_problem(bundle.path, record) or refusal(record)
+        if not wrong and reason is None:
             return record
-        reasons.append(wrong or [str(damage)])
-    advice = f"run `omnigen2 build {bundle.path} --precision {precision}` on this machine"
+        reasons.append(wrong or [str(reason)])
+    advice = f"run `omnigen2 build {bundle.path} --library {machine.library} --precision {precision}`"
     reasons += [[problem] for problem in problems]
+    what = f"{machine.library} engine of {component} in {precision}"
     if not reasons:
-        raise BackendError(f"the bundle has no TensorRT engine of {component} in {precision}: {advice}")
+        raise BackendError(f"the bundle has no {what}: {advice}")
     nearest = min(reasons, key=len)
-    raise BackendError(f"no TensorRT engine of {component} in {precision} may run here ({'; '.join(nearest)}): {advice}")
+    raise BackendError(f"no {what} may run here ({'; '.join(nearest)}): {advice}")

@@ -1,63 +1,113 @@
-"""NVIDIA's software on this machine: TensorRT's module, logger and errors, CUDA, and the versions that an engine is bound to.
+"""NVIDIA's libraries that build and run engines: what TensorRT and TensorRT for RTX share. Also CUDA, and errors as one line.
 
-Knows no bundle and no engine. Builder and backend share this.
+What differs while an engine runs stands in standard.py and rtx.py. Knows no bundle. Builder and backend share this.
 """
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-from typing import Any
+import re
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import cache
+from importlib import import_module
+from typing import Any, ClassVar, Protocol
 
 from ...errors import BackendError
 from .cuda import Device, import_cudart
 from .engines import Machine
+from .kernel_cache import KernelCache
 
-OLDEST = (10, 15)
-"""The first TensorRT that takes RMSNormalization, RotaryEmbedding and a node's plugin before its function."""
-
-BUILDING = {
-    "polygraphy": "polygraphy, which builds engines",
-    "onnx": "onnx, which reads the graphs",
-    "triton": "triton, which compiles the plugin's kernel (or build with --rope native)",
-}
-EXTRAS = {"onnx": "export"}
+MOST_ERRORS = 100
+WHERE = re.compile(r"\[[\w.]+\.(?:cpp|h)\b[^\]]*\]:? ?| In \w+ at /\S+?(?=\)|$)| ?\(See https?:[^)]*\)")
+"""Places in NVIDIA's sources, and addresses of its manual."""
+NO_DRIVER = "cudaError 35"
+"""What TensorRT for RTX reports at any build on a machine without a driver, where builds succeed too."""
 
 
-def import_tensorrt() -> Any:
-    """The tensorrt module, or BackendError that says which extra brings it."""
-    try:
-        import tensorrt
-    except (ImportError, OSError) as error:  # OSError: its loader looks for the libraries by hand
-        raise BackendError(f'TensorRT can\'t be loaded ({error}): pip install "omnigen2-rt[tensorrt]"') from None
-    return tensorrt
+class Launch(Protocol):
+    """A recorded run. Calling it runs it again; `discard` frees it."""
+
+    def __call__(self) -> None: ...
+
+    def discard(self) -> None: ...
 
 
-def problem() -> str | None:
-    """Why engines can't run here, or None. Names everything that is missing."""
-    return "; ".join(filter(None, (tensorrt_problem(), cuda_problem()))) or None
+class Contexts(ABC):
+    """Makes the execution contexts of one engine, and records runs of them."""
+
+    @abstractmethod
+    def create(self, *, recorded: bool) -> Any:
+        """A context without scratch memory of its own, or None. recorded: its runs are recorded."""
+
+    @abstractmethod
+    def record(self, device: Device, run: Callable[[], None]) -> Launch:
+        """Record `run`, which puts a context's run on the device's stream and has run before. Raises BackendError."""
+
+    def close(self) -> None:  # noqa: B027 (most have nothing to close)
+        """Keep what a later process can use."""
 
 
-def build_problem(rope: str = "plugin") -> str | None:
-    """Why engines can't be built here, or None. rope: "plugin" needs Triton as well."""
-    missing = [
-        f'{purpose}, is not installed: pip install "omnigen2-rt[{EXTRAS.get(name, "tensorrt")}]"'
-        for name, purpose in BUILDING.items()
-        if (name != "triton" or rope == "plugin") and find_spec(name) is None
-    ]
-    return "; ".join([*filter(None, [problem()]), *missing]) or None
+class Library(ABC):
+    """One of the libraries.
 
+    name: the backend's name, which `build --library` takes too.
+    title: NVIDIA's name.
+    module: the Python module.
+    extra: the install extra that brings it.
+    oldest: the first version that takes every operator of our graphs.
+    precisions: those of its engines, best first.
+    """
 
-def tensorrt_problem() -> str | None:
-    """Why TensorRT itself can't be used, or None."""
-    try:
-        trt = import_tensorrt()
-    except BackendError as error:
-        return str(error)
-    version = tuple(int(part) for part in trt.__version__.split(".")[:2])
-    if version < OLDEST:
-        oldest = ".".join(map(str, OLDEST))
-        return f"TensorRT {trt.__version__} is older than {oldest}: pip install --upgrade tensorrt"
-    return None
+    name: ClassVar[str]
+    title: ClassVar[str]
+    module: ClassVar[str]
+    extra: ClassVar[str]
+    oldest: ClassVar[tuple[int, int]]
+    precisions: ClassVar[tuple[str, ...]] = ("bf16", "fp16", "fp32")
+
+    def load(self) -> Any:
+        """The library's module. Raises BackendError that says which extra brings it."""
+        try:
+            return import_module(self.module)
+        except (ImportError, OSError) as error:  # OSError: its loader looks for the libraries by hand
+            advice = f'pip install "omnigen2-rt[{self.extra}]"'
+            raise BackendError(f"{self.title} can't be loaded ({error}): {advice}") from None
+
+    def problem(self) -> str | None:
+        """Why engines can't run here, or None. Names everything that is missing."""
+        return "; ".join(filter(None, (self.version_problem(), self.gpu_problem()))) or None
+
+    def version_problem(self) -> str | None:
+        """Why the library itself can't be used, or None."""
+        try:
+            version = str(self.load().__version__)
+        except BackendError as error:
+            return str(error)
+        if tuple(int(part) for part in version.split(".")[:2]) < self.oldest:
+            oldest = ".".join(map(str, self.oldest))
+            return f'{self.title} {version} is older than {oldest}: pip install --upgrade "omnigen2-rt[{self.extra}]"'
+        return None
+
+    def gpu_problem(self) -> str | None:
+        """Why no GPU can be used, or None."""
+        return cuda_problem()
+
+    @abstractmethod
+    def machine(self, device: Device | None = None) -> Machine:
+        """Everything of this machine that an engine built here is bound to. Raises BackendError where CUDA fails."""
+
+    def refusal(self, runtime: Any, plan: memoryview) -> str | None:
+        """Why this GPU and driver can't run a plan, as far as the library says without loading it, or None."""
+        return None
+
+    @abstractmethod
+    def contexts(self, engine: Any, kernels: KernelCache, specialization: str) -> Contexts:
+        """The contexts of a loaded engine.
+
+        kernels: where kernels are kept that the library compiles for this GPU.
+        specialization: "lazy", "eager" or "none", see `load`.
+        """
 
 
 def cuda_problem() -> str | None:
@@ -76,57 +126,35 @@ def cuda_problem() -> str | None:
     return None
 
 
-def this_machine(device: Device | None = None) -> Machine:
-    """The versions and the GPU that an engine built here is bound to. Raises BackendError where CUDA fails."""
-    device = device or Device()
-    return Machine(
-        tensorrt=str(import_tensorrt().__version__),
-        gpu=device.name(),
-        compute_capability=device.compute_capability(),
-        driver=device.driver(),
-    )
+@cache
+def make_log(trt: Any) -> Any:
+    """The `trt.ILogger` of everything in this process: it prints nothing, and keeps errors and what builds say about memory.
 
+    One for all, because a library may keep using the first that it was given. An error recorder, which is meant for errors, makes
+    TensorRT for RTX 1.7 crash when a network is freed.
+    """
+    severe = (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR)
 
-def make_logger(trt: Any) -> Any:
-    """A logger that prints nothing but internal errors: the error recorder gets the rest."""
-    return trt.Logger(trt.Logger.INTERNAL_ERROR)
-
-
-def make_error_recorder(trt: Any) -> Any:
-    """A recorder of TensorRT's errors: `reported` lists codes and texts. Objects of TensorRT that use it must not outlive it."""
-
-    class Recorder(trt.IErrorRecorder):  # type: ignore[misc]
+    class Log(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.reported: list[tuple[Any, str]] = []
+            self.errors: deque[str] = deque(maxlen=MOST_ERRORS)
+            self.memory: deque[str] = deque(maxlen=MOST_ERRORS)
 
-        def num_errors(self) -> int:
-            return len(self.reported)
+        def log(self, severity: Any, msg: str) -> None:
+            if severity in severe:
+                self.errors.append(msg)
+            elif "Memory" in msg:
+                self.memory.append(msg)
 
-        def get_error_code(self, index: int) -> Any:
-            return self.reported[index][0]
-
-        def get_error_desc(self, index: int) -> str:
-            return self.reported[index][1]
-
-        def has_overflowed(self) -> bool:
-            return False
-
-        def clear(self) -> None:
-            self.reported.clear()
-
-        def report_error(self, code: Any, description: str) -> bool:
-            self.reported.append((code, description))
-            return True
-
-    return Recorder()
+    return Log()
 
 
-def take_errors(recorder: Any) -> str:
-    """The errors since the last call, as one line; clears the recorder."""
-    line = as_line(text for _, text in recorder.reported)
-    recorder.clear()
-    return line
+def take_errors(log: Any) -> str:
+    """The errors since the last call, as one line."""
+    texts = list(log.errors)
+    log.errors.clear()
+    return as_line([text for text in texts if NO_DRIVER not in text] or texts)
 
 
 def parser_errors(parser: Any) -> str:
@@ -139,6 +167,6 @@ def parser_errors(parser: Any) -> str:
     return as_line(errors)
 
 
-def as_line(texts: Any) -> str:
+def as_line(texts: Iterable[str]) -> str:
     """Texts of TensorRT as one line; says so where there are none."""
-    return "; ".join(" ".join(str(text).split()) for text in texts) or "it gave no reason"
+    return "; ".join(" ".join(WHERE.sub("", text).split()) for text in texts) or "it gave no reason"

@@ -1,7 +1,7 @@
-"""The record of a TensorRT engine: a file beside its plan, with everything that went into it.
+"""The record of an engine: a file beside its plan, with everything that went into it.
 
-An engine is a program, and TensorRT runs it. Its record may come from anywhere, so it is read field by field, and what it states
-lets nothing run: that is for the user's MAC in it (the engine was built or trusted here) or for the caller.
+An engine is a program, and its library runs it. Its record may come from anywhere, so it is read field by field, and what it
+states lets nothing run: that is for the user's MAC in it (the engine was built or trusted here) or for the caller.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ MAX_RECORD_BYTES = 2**20
 HARDWARE_COMPATIBILITY = ("none", "ampere_plus", "same_compute_capability")
 """TensorRT's levels, in lower case."""
 ROPES = ("plugin", "native")
+LIBRARIES = ("tensorrt", "tensorrt-rtx")
+TARGETS = ("portable", "sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
+"""The GPUs that TensorRT for RTX builds for, by compute capability; "portable" is one engine for all from 8.0 on."""
 
 Check = Callable[[Any], bool]
 
@@ -70,13 +73,15 @@ OPTIONS: Mapping[str, Check] = {
     "version_compatible": _is(bool),
     "hardware_compatibility": lambda value: value in HARDWARE_COMPATIBILITY,
     "decomposable_attention": _is(bool),
+    "target": lambda value: value is None or value in TARGETS,
 }
 """The options of a build, each with its check."""
 KEY: Mapping[str, Check] = {
     "format": _is(int),
-    **dict.fromkeys(("component", "precision", "graph", "weights", "tensorrt", "gpu", "compute_capability", "driver"), _is(str)),
+    "library": lambda value: value in LIBRARIES,
+    **dict.fromkeys(("component", "precision", "graph", "weights", "tensorrt"), _is(str)),
     "rope": lambda value: value in ROPES,
-    **dict.fromkeys(("plugin", "triton"), _is(str, None)),
+    **dict.fromkeys(("gpu", "compute_capability", "driver", "plugin", "triton"), _is(str, None)),
     "profiles": _are_profiles,
     "options": _is(dict),
 }

@@ -1,4 +1,4 @@
-"""A loaded TensorRT engine: profiles, contexts, shapes, addresses, and CUDA graphs of the shapes that come back.
+"""A loaded engine: profiles, contexts, shapes, addresses, and recorded runs of the shapes that come back.
 
 Everything goes onto one stream. Outputs are new tensors, and a tensor on the device is an input by its address: none is copied
 between two engines or two runs.
@@ -17,24 +17,26 @@ from ...errors import BackendError
 from ...manifest import GraphSpec
 from ..backend import DeviceArray, check_names
 from .cuda import DeviceTensor
-from .cuda_graphs import Scratch, Shapes
-from .library import take_errors
+from .cuda_graphs import Capture, Scratch, Shapes
+from .library import Contexts, take_errors
 
 
 class TensorRTSession:
-    """An engine with a context per profile and one per captured shape. Raises BackendError where the engine isn't the graph's.
+    """An engine with a context per profile and one per recorded shape. Raises BackendError where the engine isn't the graph's.
 
-    trt: the tensorrt module.
-    errors: TensorRT's error recorder.
+    contexts: makes the engine's contexts.
+    trt: the library's module.
+    log: its logger.
     """
 
-    def __init__(self, engine: Any, spec: GraphSpec, trt: Any, scratch: Scratch, errors: Any) -> None:
+    def __init__(self, engine: Any, spec: GraphSpec, contexts: Contexts, trt: Any, scratch: Scratch, log: Any) -> None:
         self._engine = engine
         self._spec = spec
+        self._new_contexts = contexts
         self._trt = trt
         self._scratch = scratch
         self._device = scratch.device
-        self._errors = errors
+        self._log = log
         self._contexts: dict[int, Any] = {}
         self._visited: set[Shapes] = set()
         self._captures = scratch.new_captures()
@@ -64,11 +66,12 @@ class TensorRTSession:
         return self._enqueue(self._contexts[profile], profile, inputs)
 
     def close(self) -> None:
-        """Free contexts and captures, after the work that uses them: TensorRT doesn't wait for it."""
+        """Free contexts and recorded runs, after the work that uses them: TensorRT doesn't wait for it."""
         if self._contexts:
             self._device.synchronize()
         self._captures.drop()
         self._contexts.clear()
+        self._new_contexts.close()
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):  # an error can't be raised here
@@ -113,21 +116,22 @@ class TensorRTSession:
             raise self._failure("it did not run")
 
     def _capture(self, shapes: Shapes, inputs: Mapping[str, DeviceTensor]) -> dict[str, DeviceTensor]:
-        """Runs a shape that came back, and records it as a CUDA graph.
+        """Runs a shape that came back, and records the run.
 
-        A graph holds its context's state, so the context is its own and isn't touched again. TensorRT needs a plain run after the
-        last change; this returns that run's outputs.
+        A record holds its context's state, so the context is its own and isn't touched again. TensorRT needs a plain run after
+        the last change; this returns that run's outputs.
         """
         self._captures.make_room()
         profile = self._profile(inputs)
-        context = self._context(profile)
+        context = self._context(profile, recorded=True)
         fixed = {name: self._device.copied(tensor) for name, tensor in inputs.items()}
         outputs = self._enqueue(context, profile, fixed)
         try:
-            self._captures.record(shapes, lambda: self._execute(context), context, fixed, outputs)
+            launch = self._new_contexts.record(self._device, lambda: self._execute(context))
         except BackendError as error:  # the plain run succeeded: go on without captures
             self._may_capture, self.capture_problem = False, str(error)
             return outputs
+        self._captures.add(shapes, Capture(launch, context, fixed, outputs))
         return {name: self._device.copied(tensor) for name, tensor in outputs.items()}
 
     def _profile(self, inputs: Mapping[str, DeviceTensor]) -> int:
@@ -149,12 +153,11 @@ class TensorRTSession:
             )
         return min(fitting)[1]
 
-    def _context(self, profile: int) -> Any:
+    def _context(self, profile: int, *, recorded: bool = False) -> Any:
         """A context without scratch of its own."""
-        context = self._engine.create_execution_context(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        context = self._new_contexts.create(recorded=recorded)
         if context is None:
             raise self._failure("it gave no execution context")
-        context.error_recorder = self._errors
         if not context.set_optimization_profile_async(profile, self._device.stream):
             raise self._failure(f"it refused profile {profile}")
         return context
@@ -176,7 +179,7 @@ class TensorRTSession:
         return tensor
 
     def _failure(self, what: str) -> BackendError:
-        return BackendError(f"TensorRT ran {self._spec.component} into an error: {what} ({take_errors(self._errors)})")
+        return BackendError(f"TensorRT ran {self._spec.component} into an error: {what} ({take_errors(self._log)})")
 
 
 def streams_weights(engine: Any) -> bool:

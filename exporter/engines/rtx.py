@@ -1,0 +1,41 @@
+"""Building with TensorRT for RTX: needs no GPU, and one engine serves many kinds of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ...runtime.backends.tensorrt import LIBRARIES
+from ...runtime.errors import ExportError
+from .engine_builder import EngineBuilder
+from .options import EngineOptions
+
+
+class RTXBuilder(EngineBuilder):
+    """See EngineBuilder. It has no plugins, so engines hold the library's own layers for Omni-RoPE."""
+
+    library = LIBRARIES["tensorrt-rtx"]
+    ropes = ("native",)
+
+    def problem(self, rope: str) -> str | None:
+        """See EngineBuilder.problem."""
+        return self.library.version_problem()
+
+    def completed(self, options: EngineOptions, precision: str) -> EngineOptions:
+        """See EngineBuilder.completed: the default target is "portable"."""
+        target = options.target or "portable"
+        if options.version_compatible:
+            raise ExportError("TensorRT for RTX builds no version-compatible engines: build again after an update")
+        if options.hardware_compatibility != "none":
+            raise ExportError("TensorRT for RTX takes --target in place of --hardware-compatibility; portable is its default")
+        if target == "sm75" and precision == "bf16":
+            raise ExportError("GPUs of compute capability 7.5 don't compute in bf16: take --precision fp16 for --target sm75")
+        if options.strip_plan and (reason := self.library.gpu_problem()) is not None:
+            raise ExportError(f"TensorRT for RTX builds engines without weights only where they can run: {reason}")
+        return replace(options, target=target)
+
+    def configure(self, trt: Any, config: Any, options: EngineOptions) -> None:
+        """See EngineBuilder.configure."""
+        if options.target != "portable":
+            config.num_compute_capabilities = 1
+            config.set_compute_capability(getattr(trt.ComputeCapability, str(options.target).upper()), 0)
