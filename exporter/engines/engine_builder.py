@@ -66,6 +66,10 @@ class EngineBuilder(ABC):
     def configure(self, trt: Any, config: Any, options: EngineOptions) -> None:
         """Set what only this library has."""
 
+    def advice(self, reasons: str) -> str:
+        """What to do about the library's reasons against an engine, where that is known; empty otherwise."""
+        return ""
+
     def prepare(self, rope: str) -> None:  # noqa: B027 (one library has nothing to make ready)
         """Make ready what the parser needs. Raises ExportError."""
 
@@ -174,7 +178,9 @@ class _Job:
                 raise Cancelled(f"the build of {self.graph.name} was stopped")
             if not done:
                 may_help = len(decomposed) < len(layers)
-                raise _NoEngine(f"{library.title} can't build {self.graph.name}: {take_errors(log)}", may_help)
+                reasons = take_errors(log)
+                advice = self.builder.advice(reasons)
+                raise _NoEngine(f"{library.title} can't build {self.graph.name}: {reasons}{advice}", may_help)
             if timings is not None:
                 timings()
         attention = "none" if not layers else "decomposable" if decomposed else "fused"

@@ -11,6 +11,9 @@ from .engine_builder import EngineBuilder
 from .options import EngineOptions
 
 
+BF16_ON_75 = "Cannot compile for target(s) sm75, because the model contains HW-specific datatypes: b16"
+
+
 class RTXBuilder(EngineBuilder):
     """See EngineBuilder. It has no plugins, so engines hold the library's own layers for Omni-RoPE."""
 
@@ -33,6 +36,10 @@ class RTXBuilder(EngineBuilder):
         if options.strip_plan and (reason := self.library.gpu_problem()) is not None:
             raise ExportError(f"TensorRT for RTX builds engines without weights only where they can run: {reason}")
         return replace(options, target=target)
+
+    def advice(self, reasons: str) -> str:
+        """See EngineBuilder.advice. Graphs of a checkpoint in bf16 read its weights and cast them."""
+        return " Export with --precision fp16 --materialize for --target sm75" if BF16_ON_75 in reasons else ""
 
     def configure(self, trt: Any, config: Any, options: EngineOptions) -> None:
         """See EngineBuilder.configure."""

@@ -93,7 +93,7 @@ def compare_engine(
         sides: dict[str, Backend] = {
             "reference": TorchBackend(checkpoint),
             "onnxruntime": open_onnx_runtime(bundle, engines.precision, threads),
-            "tensorrt": engines,
+            engines.name: engines,
         }
         results = compare_backends(component, config, sides, engines.precision, **sizes)
         rows += [_worst_output(f"{label} / {side}", outputs) for (side, _), (outputs,) in results.items()]
@@ -128,7 +128,7 @@ def compare_backends(
         from polygraphy.comparator import Comparator, IterationResult, RunResults
         from polygraphy.logger import G_LOGGER
     except ImportError as error:
-        raise BackendError(f'polygraphy is missing ({error}): pip install "omnigen2-rt[tensorrt]"') from None
+        raise BackendError(f'polygraphy is missing ({error}): pip install polygraphy') from None
 
     feeds = component.sample(config, **sizes)
     results = RunResults()
