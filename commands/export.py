@@ -56,7 +56,7 @@ def export(
 def quantize(
     bundle: Annotated[str, typer.Argument(help="The bundle's folder, or nano.")],
     target: Annotated[Path, typer.Argument(help="The folder to make.")],
-    scheme: Annotated[str, typer.Option(help="int8-weights, int4-weights or int8.")],
+    scheme: Annotated[str, typer.Option(help="int8-weights, int4-weights, int8 or fp8.")],
     prompts: Annotated[Path | None, typer.Option(help="A text file of calibration prompts, one a line.")] = None,
     size: Annotated[
         int | None, typer.Option(help="Height and width of the calibration drawings; at most 256 by default.")
@@ -66,7 +66,7 @@ def quantize(
         str | None, typer.Option(help="Keep open weights below this, e.g. 4GB; half the memory if they take more.")
     ] = None,
 ) -> None:
-    """Make a smaller bundle, its fp32 graphs with 8- or 4-bit weights, and say what that costs."""
+    """Make a smaller bundle, its graphs with 8- or 4-bit weights, and say what that costs."""
     needs_extra("export", "onnx", "onnx_ir")
     from ..exporter.quantize.bundle import quantize_bundle
     from ..exporter.quantize.calibration import calibration_of, read_prompts

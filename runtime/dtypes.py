@@ -48,11 +48,12 @@ BFLOAT16 = _row("bfloat16", ml_dtypes.bfloat16, "BF16", 16, "bf16", "BF16")
 INT64 = _row("int64", np.int64, "I64", 7, "i64", "INT64")
 INT8 = _row("int8", np.int8, "I8", 3, "i8", "INT8")
 UINT8 = _row("uint8", np.uint8, "U8", 2, "u8", "UINT8")
+FLOAT8 = _row("float8_e4m3fn", ml_dtypes.float8_e4m3fn, "F8_E4M3", 17, "f8e4m3", "FP8")
 BOOL = _row("bool", np.bool_, "BOOL", 9, "boolean", "BOOL")
 
 DTYPES = {row.name: row for row in (FLOAT32, FLOAT16, BFLOAT16, INT64, INT8, UINT8, BOOL)}
-"""By name."""
-BY_SAFETENSORS = {row.safetensors: row for row in DTYPES.values()}
+"""The types of a graph's inputs and outputs by name. FLOAT8 is none: weights alone are stored so."""
+BY_SAFETENSORS = {row.safetensors: row for row in (*DTYPES.values(), FLOAT8)}
 PRECISIONS = {"fp32": FLOAT32, "fp16": FLOAT16, "bf16": BFLOAT16}
 """The precisions in their usual order, with the type that each computes in."""
 

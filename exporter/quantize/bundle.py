@@ -1,7 +1,8 @@
 """Quantizes a bundle: writes a smaller one with rounded weights.
 
-The fp32 graphs are rewritten, with their twins for OpenVINO; the rounded weights go into one new file beside them, and unchanged
-files are linked. Works on a bundle; needs no checkpoint and no PyTorch.
+The graphs of every precision are rewritten, with their twins without functions; the rounded weights go into one new file beside
+them, and unchanged files are linked. Calibration and errors run on the fp32 graphs. Works on a bundle; needs no checkpoint and no
+PyTorch.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import onnx_ir as ir
 
 from ...runtime.bundle import Bundle
 from ...runtime.errors import ExportError
+from ...runtime.files.safetensors_header import TensorLocation
 from ...runtime.files.writing import write_whole
 from ...runtime.manifest import GraphSpec, Manifest
 from ...runtime.progress import Progress, no_progress
@@ -34,7 +36,7 @@ from .groups import Group, make_group, new_tensors
 from .input_statistics import InputStatistics, collect_statistics
 from .linears import find_linears
 from .report import QuantizationReport, Scoring, measure
-from .rewrite import rewrite, split_products
+from .rewrite import StoredWeights, rewrite
 from .schemes import SCHEMES, Scheme
 
 WEIGHTS = "quantized.safetensors"
@@ -52,7 +54,7 @@ def quantize_bundle(
     score: Scoring | None = None,
     progress: Progress = no_progress,
 ) -> QuantizationReport:
-    """Make the bundle `target`: `bundle` with its fp32 graphs quantized by the scheme (a name in SCHEMES, or one of your own).
+    """Make the bundle `target`: `bundle` with its graphs quantized by the scheme (a name in SCHEMES, or one of your own).
 
     calibration: the drawings that input statistics and errors are measured on; by default the bundle's own.
     score: judges both bundles' pictures.
@@ -76,9 +78,10 @@ def _write_bundle(
 ) -> QuantizationReport:
     """Write the whole bundle."""
     copied = _place_files(opened, folder)
-    models = _quantize(opened, scheme, folder, calibration, progress)
-    manifest = _manifest(opened, _write_graphs(opened, models, folder), scheme, folder)
-    report = measure(opened, Bundle(folder, manifest), [*models], scheme.name, calibration, progress, score)
+    groups = _groups(opened, scheme, folder, calibration, progress)
+    locations = write_tensors(folder / WEIGHTS, _tensors(opened, groups, progress))
+    manifest = _manifest(opened, _write_graphs(opened, groups, locations, folder), scheme, folder)
+    report = measure(opened, Bundle(folder, manifest), [*groups], scheme.name, calibration, progress, score)
     write_whole(folder / REPORT, report.to_json())
     write_manifest(folder, replace(manifest, files=(*manifest.files, file_spec(folder, REPORT))))
     return replace(report, copied=copied)
@@ -117,32 +120,30 @@ def _place_files(bundle: Bundle, staging: Path) -> tuple[str, ...]:
     return tuple(name for name in names if place(bundle.path / name, staging / name))
 
 
-def _quantize(
+def _groups(
     bundle: Bundle, scheme: Scheme, staging: Path, calibration: Calibration, progress: Progress
-) -> dict[str, ir.Model]:
-    """The scheme's components as rewritten graphs; their rounded weights are written into `staging`."""
+) -> dict[str, list[Group]]:
+    """The groups of Linears of the scheme's components, from their fp32 graphs."""
     statistics: dict[str, dict[str, InputStatistics]] = {}
     if components := scheme.calibrated_components:
         statistics = collect_statistics(bundle, staging, components, calibration, progress, scheme.compensates_errors)
     models = {name: ir.load(bundle.path / bundle.graph(name, PRECISION).file) for name in scheme.components}
-    groups = {
+    return {
         name: [
             make_group(linears, scheme.components[name], scheme, statistics.get(name, {}))
             for linears in find_linears(model)
         ]
         for name, model in models.items()
     }
-    locations = write_tensors(staging / WEIGHTS, _tensors(groups, progress))
-    for name, model in models.items():
-        rewrite(model, groups[name], locations, staging)
-    return models
 
 
-def _tensors(groups: Mapping[str, list[Group]], progress: Progress) -> dict[str, NewTensor]:
+def _tensors(bundle: Bundle, groups: Mapping[str, list[Group]], progress: Progress) -> dict[str, NewTensor]:
     """The new tensors of all groups. Writing one calls `progress`."""
-    tensors = {
-        name: tensor for members in groups.values() for group in members for name, tensor in new_tensors(group).items()
-    }
+    tensors: dict[str, NewTensor] = {}
+    for component, members in groups.items():
+        precisions = [graph.precision for graph in bundle.manifest.graphs if graph.component == component]
+        for group in members:
+            tensors |= new_tensors(group, precisions)
 
     def with_progress(index: int, tensor: NewTensor) -> NewTensor:
         def values() -> np.ndarray:
@@ -154,16 +155,23 @@ def _tensors(groups: Mapping[str, list[Group]], progress: Progress) -> dict[str,
     return {name: with_progress(index, tensor) for index, (name, tensor) in enumerate(tensors.items())}
 
 
-def _write_graphs(bundle: Bundle, models: Mapping[str, ir.Model], staging: Path) -> dict[str, GraphSpec]:
-    """Write the rewritten graphs and their twins without functions; returns their entries by file. Changes the models."""
+def _write_graphs(
+    bundle: Bundle, groups: Mapping[str, list[Group]], locations: Mapping[str, TensorLocation], staging: Path
+) -> dict[str, GraphSpec]:
+    """Write the rewritten graphs and their twins without functions; returns their entries by file."""
     specs = {}
-    for name, model in models.items():
-        spec = bundle.graph(name, PRECISION)
+    for spec in bundle.manifest.graphs:
+        if spec.component not in groups:
+            continue
+        weights = StoredWeights(locations=locations, bundle=staging, precision=spec.precision)
+        model = ir.load(bundle.path / spec.file)
+        rewrite(model, groups[spec.component], weights)
         write_graph(staging / spec.file, model)
         if spec.inlined is not None:
-            split_products(model)
-            write_inlined_graph(staging / spec.inlined, model)
-        specs[spec.file] = complete_graph_spec(spec, staging, model, PRECISION, WEIGHTS)
+            twin = ir.load(bundle.path / spec.file)
+            rewrite(twin, groups[spec.component], weights, joins=False)
+            write_inlined_graph(staging / spec.inlined, twin)
+        specs[spec.file] = complete_graph_spec(spec, staging, model, spec.precision, WEIGHTS)
     return specs
 
 

@@ -1,6 +1,6 @@
 """4-bit rounding with error compensation: the rounding error of an input changes the weights of the inputs after it. Numpy only.
 
-GPTQ (arXiv 2210.17323, section 3) with the scales and zero points of rounding.py, which are searched block by block. A weight
+GPTQ (arXiv 2210.17323, section 3) with the scales of rounding.py, which are searched block by block. A weight
 here is (K, N) float32: K inputs, N outputs; the block divides K.
 """
 
@@ -25,11 +25,9 @@ def gptq_rounding(products: Floats, block: int) -> Callable[[Floats], Rounded]:
         plain = round_to_4_bits(weight, block, np.diag(products))
         compensated = _round(weight, block, compensation)
         better = _error(compensated, weight, products) < _error(plain, weight, products)
-        assert compensated.zero_points is not None and plain.zero_points is not None
         return Rounded(
             codes=np.where(better, compensated.codes, plain.codes),
             scales=np.where(better, compensated.scales, plain.scales),
-            zero_points=np.where(better, compensated.zero_points, plain.zero_points),
         )
 
     return rounded
@@ -45,24 +43,21 @@ def _compensation(products: Floats) -> Floats:
 
 def _round(weight: Floats, block: int, compensation: Floats) -> Rounded:
     remaining = weight.copy()
-    codes = np.empty(weight.shape, np.uint8)
-    scales, zeros = [], []
+    codes = np.empty(weight.shape, np.int8)
+    scales = []
     for start in range(0, len(weight), block):
         part, upper = remaining[start : start + block], compensation[start : start + block]
         own = upper[:, start : start + block]
-        grid = round_to_4_bits(part, block, (1 / np.diag(own) ** 2).astype(np.float32))
-        assert grid.zero_points is not None
-        scale, zero = grid.scales[0], grid.zero_points[0].astype(np.float32)
+        scale = round_to_4_bits(part, block, (1 / np.diag(own) ** 2).astype(np.float32)).scales[0]
         errors = np.empty_like(part)
         for k in range(block):
-            code = codes_4(part[k], scale, zero)
-            errors[k] = (part[k] - (code - zero) * scale) / own[k, k]
+            code = codes_4(part[k], scale)
+            errors[k] = (part[k] - code * scale) / own[k, k]
             part[k + 1 :] -= own[k, k + 1 :, None] * errors[k]
             codes[start + k] = code
         remaining[start + block :] -= upper[:, start + block :].T @ errors
-        scales.append(grid.scales[0])
-        zeros.append(grid.zero_points[0])
-    return Rounded(codes=codes, scales=np.stack(scales), zero_points=np.stack(zeros))
+        scales.append(scale)
+    return Rounded(codes=codes, scales=np.stack(scales))
 
 
 def _error(rounded: Rounded, weight: Floats, products: Floats) -> NDArray[np.float32]:

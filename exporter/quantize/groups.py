@@ -5,28 +5,31 @@ Reads weights; changes no graph.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
 import numpy as np
 
+from ...runtime.dtypes import FLOAT8, INT8, PRECISIONS, UINT8
 from ...runtime.errors import ExportError
 from ..weights.tensor_file import NewTensor
 from .gptq import gptq_rounding
 from .input_statistics import InputStatistics
 from .linears import Linear
 from .rounding import (
-    Codes,
+    LARGEST_8,
+    LARGEST_FP8,
     Floats,
     Rounded,
+    bfloat16_steps,
     pack_4_bits,
     padded,
     round_by_columns,
     round_columns,
     round_in_blocks,
     round_to_4_bits,
+    round_to_fp8,
     smoothing,
 )
 from .schemes import Scheme, Storage
@@ -66,7 +69,7 @@ class Group:
     @property
     def padding(self) -> int:
         """The number of zeros appended to the inputs."""
-        return 0 if self.block is None else -self.linears[0].weight.shape[1] % self.block
+        return -self.linears[0].weight.shape[1] % (self.block or self.storage.aligned_inputs)
 
     @property
     def inputs(self) -> int:
@@ -74,21 +77,25 @@ class Group:
         return self.linears[0].weight.shape[1] + self.padding
 
     @property
-    def products(self) -> tuple[tuple[Linear, ...], ...]:
-        """The Linears of each product in the new graph: one for all where the value is rounded.
+    def joins(self) -> bool:
+        """Whether one product may compute all Linears.
 
         ONNX Runtime (1.32) computes in 8 bits only where a single product reads a rounded value.
         """
-        return (self.linears,) if self.storage.rounds_inputs else tuple((linear,) for linear in self.linears)
+        return self.storage.rounds_inputs and self.storage.codes == "int8"
 
-    def codes_shape(self, product: Sequence[Linear]) -> tuple[int, int]:
-        """(K, N): a product's weight, the outputs of its Linears side by side."""
-        return self.inputs, sum(linear.weight.shape[0] for linear in product)
+    def codes_shape(self, linears: Sequence[Linear]) -> tuple[int, int]:
+        """The shape of some Linears' codes: (K, N), their outputs side by side, or (N, K) where whole columns share a scale.
 
-    def scales_shape(self, product: Sequence[Linear]) -> tuple[int, ...]:
-        """The shape of a product's scales, and of its zero points."""
-        inputs, outputs = self.codes_shape(product)
-        return (outputs,) if self.block is None else (inputs // self.block, outputs)
+        There the codes of one Linear lie in one piece inside those of all.
+        """
+        outputs = sum(linear.weight.shape[0] for linear in linears)
+        return (outputs, self.inputs) if self.block is None else (self.inputs, outputs)
+
+    def scales_shape(self, linears: Sequence[Linear]) -> tuple[int, ...]:
+        """The shape of some Linears' scales."""
+        outputs = sum(linear.weight.shape[0] for linear in linears)
+        return (outputs,) if self.block is None else (self.inputs // self.block, outputs)
 
 
 def make_group(
@@ -96,6 +103,7 @@ def make_group(
 ) -> Group:
     """The group of Linears that read the same value. statistics: by the first weight's name.
 
+    8-bit integers are smoothed first; 8-bit floats have steps for small and for large values.
     Raises ExportError where the inputs are to be rounded and have no statistics.
     """
     inputs = statistics.get(linears[0].name)
@@ -105,62 +113,78 @@ def make_group(
         raise ExportError(
             f"{linears[0].name} did not run while drawing, so scheme {scheme.name!r} can't round its inputs"
         )
-    divisor = smoothing(_side_by_side(linears), inputs.largest, inputs.mean_square)
-    largest = float((inputs.largest / (1 if divisor is None else divisor)).max())
-    return Group(linears=linears, storage=storage, divisor=divisor, scale=HEADROOM * largest / 127 or 1.0)
+    divisor: Floats | None = None
+    if storage.codes == "int8":
+        divisor = smoothing(_side_by_side(linears), inputs.largest, inputs.mean_square)
+    if divisor is not None:
+        divisor = np.reciprocal(bfloat16_steps(np.reciprocal(divisor)))  # every precision holds its inverse exactly
+    largest = inputs.largest if divisor is None else inputs.largest / divisor
+    end = LARGEST_FP8 if storage.codes == "fp8" else LARGEST_8
+    scale = float(bfloat16_steps(HEADROOM * largest.max(keepdims=True) / end)[0])
+    return Group(linears=linears, storage=storage, divisor=divisor, scale=scale or 1.0)
 
 
-def new_tensors(group: Group) -> dict[str, NewTensor]:
-    """The tensors that a group's nodes read, by name. A weight is rounded when it is written."""
+def new_tensors(group: Group, precisions: Sequence[str]) -> dict[str, NewTensor]:
+    """The tensors that a group's nodes read in graphs of these precisions, by name. A weight is rounded when it is written.
+
+    Codes serve every precision; scales and smoothing factors are written in the type of each (`<name>.scales.<precision>`).
+    """
     tensors: dict[str, NewTensor] = {}
-    for product in group.products:
-        tensors |= _weight_tensors(group, product)
+    for linears in (group.linears,) if group.joins else [(linear,) for linear in group.linears]:
+        tensors |= _weight_tensors(group, linears, precisions)
     if group.divisor is not None:
         factors = 1 / group.divisor
-        tensors[f"{group.name}.smooth"] = NewTensor(dtype="F32", shape=factors.shape, values=lambda: factors)
+        for precision in precisions:
+            tensors[f"{group.name}.smooth.{precision}"] = _floats(precision, factors.shape, lambda: factors)
     return tensors
 
 
-def _weight_tensors(group: Group, product: Sequence[Linear]) -> dict[str, NewTensor]:
-    rounded = lru_cache(maxsize=1)(partial(_rounded, group, product))
-    shape, whole, name = group.scales_shape(product), group.codes_shape(product), product[0].name
+def _weight_tensors(group: Group, linears: Sequence[Linear], precisions: Sequence[str]) -> dict[str, NewTensor]:
+    rounded = lru_cache(maxsize=1)(partial(_rounded, group, linears))
+    shape, name = group.scales_shape(linears), linears[0].name
 
-    def scales_written_last() -> np.ndarray:
-        scales = rounded().scales
-        rounded.cache_clear()
-        return scales
+    def codes() -> np.ndarray:
+        values = rounded().codes if group.block is not None else rounded().codes.T
+        return pack_4_bits(values) if group.storage.codes == "int4" else values
 
-    scales = {f"{name}.scales": NewTensor(dtype="F32", shape=shape, values=scales_written_last)}
-    if group.storage.bits == 8:
-        return {f"{name}.codes": NewTensor(dtype="I8", shape=whole, values=lambda: rounded().codes), **scales}
-    packed = {
-        f"{name}.codes": (whole, lambda: rounded().codes),
-        f"{name}.zeros": (shape, lambda: _zero_points(rounded())),
-    }
-    return {full_name: _packed(*tensor) for full_name, tensor in packed.items()} | scales
+    def scales(is_last: bool) -> np.ndarray:
+        values = rounded().scales
+        if is_last:
+            rounded.cache_clear()
+        return values
 
-
-def _packed(shape: tuple[int, ...], codes: Callable[[], Codes]) -> NewTensor:
-    length = -(-math.prod(shape) // 2)
-    return NewTensor(dtype="U8", shape=(length,), values=lambda: pack_4_bits(codes()))
+    tensors = {f"{name}.codes": _codes(group.storage, group.codes_shape(linears), codes)}
+    for precision in precisions:
+        values = partial(scales, precision == precisions[-1])
+        tensors[f"{name}.scales.{precision}"] = _floats(precision, shape, values)
+    return tensors
 
 
-def _zero_points(rounded: Rounded) -> Codes:
-    assert rounded.zero_points is not None
-    return rounded.zero_points
+def _codes(storage: Storage, shape: tuple[int, int], values: Callable[[], np.ndarray]) -> NewTensor:
+    """A tensor of codes; those of 4 bits are stored in pairs."""
+    if storage.codes == "int4":
+        return NewTensor(dtype=UINT8.safetensors, shape=(-(-shape[0] * shape[1] // 2),), values=values)
+    dtype = FLOAT8 if storage.codes == "fp8" else INT8
+    return NewTensor(dtype=dtype.safetensors, shape=shape, values=values)
+
+
+def _floats(precision: str, shape: tuple[int, ...], values: Callable[[], np.ndarray]) -> NewTensor:
+    return NewTensor(dtype=PRECISIONS[precision].safetensors, shape=shape, values=values)
 
 
 def _side_by_side(linears: Sequence[Linear]) -> Floats:
     return np.concatenate([linear.values() for linear in linears], axis=1)
 
 
-def _rounded(group: Group, product: Sequence[Linear]) -> Rounded:
-    weight = padded(_side_by_side(product), group.inputs)
+def _rounded(group: Group, linears: Sequence[Linear]) -> Rounded:
+    weight = padded(_side_by_side(linears), group.inputs)
     if group.divisor is not None:
-        weight = weight * group.divisor[:, None]
+        weight[: len(group.divisor)] *= group.divisor[:, None]
+    if group.storage.codes == "fp8":
+        return round_by_columns(round_to_fp8, weight)
     if group.block is None:
         return round_by_columns(round_columns, weight)
-    if group.storage.bits == 8:
+    if group.storage.codes == "int8":
         return round_by_columns(partial(round_in_blocks, block=group.block), weight)
     statistics, padding = group.statistics, (0, group.padding)
     if statistics is not None and statistics.products is not None:

@@ -1,6 +1,9 @@
 """Rounds a Linear's weight to 8 or 4 bits, and smooths its inputs. Numpy only: knows no graphs, files or schemes.
 
 A weight here is (K, N) float32: K inputs, N outputs, the transpose of what a checkpoint stores. A block divides K.
+
+Scales are rounded to bfloat16 before the codes are. Float32 holds such a scale exactly, and so does float16 unless it is below
+2^-17: graphs of every precision multiply by the same numbers.
 """
 
 from __future__ import annotations
@@ -9,18 +12,20 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.backends.machine_limits import usable_cores
 
 Floats = NDArray[np.float32]
-Codes = NDArray[np.int8] | NDArray[np.uint8]
+Codes = NDArray[np.int8] | NDArray[ml_dtypes.float8_e4m3fn]
 
 LARGEST_8 = np.float32(127)
-LARGEST_4 = np.float32(15)
-RATIOS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)
-"""The parts of a block's range that the 16 steps may span; values outside are clipped."""
+LEAST_4, LARGEST_4 = np.float32(-8), np.float32(7)
+LARGEST_FP8 = np.float32(448)
+RATIOS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
+"""The parts of a block's largest absolute value that its end code may stand for; values beyond it are clipped."""
 STRENGTHS = (0.25, 0.5, 0.75)
 PIECE_VALUES = 1 << 19
 """2 MB of float32."""
@@ -32,21 +37,19 @@ MOST_SMOOTHED_ERROR = 0.8
 class Rounded:
     """A rounded weight.
 
-    codes: (K, N) int8, or uint8 up to 15 where there are zero points.
-    scales: (K / block, N) float32, or (N,) where a whole column shares one.
-    zero_points: shaped like the scales, uint8 up to 15.
+    codes: (K, N) int8, of 4 bits where they are from -8 to 7, or float8_e4m3fn.
+    scales: (K / block, N) float32, or (N,) where a whole column shares one. With 4 bits they may be negative: the end that
+        reaches to -8 is the one with the largest absolute value.
     """
 
     codes: Codes
     scales: Floats
-    zero_points: NDArray[np.uint8] | None = None
 
     def values(self) -> Floats:
         """(K, N): the dequantized weight."""
         scales = self.scales.reshape(-1, self.scales.shape[-1])
         codes = _blocks(self.codes.astype(np.float32), len(self.codes) // len(scales))
-        zero = np.float32(0) if self.zero_points is None else self.zero_points[:, None].astype(np.float32)
-        restored: Floats = ((codes - zero) * scales[:, None]).reshape(self.codes.shape)
+        restored: Floats = (codes * scales[:, None]).reshape(self.codes.shape)
         return restored
 
 
@@ -59,34 +62,41 @@ def round_columns(weight: Floats) -> Rounded:
 def round_in_blocks(weight: Floats, block: int) -> Rounded:
     """Round to int8, with a scale for each `block` inputs of an output."""
     blocks = _blocks(weight, block)
-    scales = _or_one(np.abs(blocks).max(axis=1) / LARGEST_8)
+    scales = _usable(np.abs(blocks).max(axis=1) / LARGEST_8)
     codes = np.rint(blocks / scales[:, None]).astype(np.int8).reshape(weight.shape)
     return Rounded(codes=codes, scales=scales)
 
 
-def round_to_4_bits(weight: Floats, block: int, importance: Floats | None = None) -> Rounded:
-    """Round to 4 bits, with a scale and a zero point for each block; their squared error is never above plain rounding's.
+def round_to_fp8(weight: Floats) -> Rounded:
+    """Round to 8-bit floats (E4M3), with a scale for each output."""
+    scales = _usable(np.abs(weight).max(axis=0) / LARGEST_FP8)
+    codes = np.clip(weight / scales, -LARGEST_FP8, LARGEST_FP8).astype(ml_dtypes.float8_e4m3fn)
+    return Rounded(codes=codes, scales=scales)
 
-    The search clips the block's range by RATIOS, rounds, and fits the scale to the codes (least squares).
+
+def round_to_4_bits(weight: Floats, block: int, importance: Floats | None = None) -> Rounded:
+    """Round to 4 bits, with a scale for each block; their squared error is never above plain rounding's.
+
+    Plain rounding gives the value with the largest absolute value the code -8, so that all 16 codes are used. The search gives
+    it -8 or 7, clips it by RATIOS, rounds, and fits the scale to the codes (least squares).
     importance: (K,), the weight of each input's error, such as the input's mean square; 1 by default.
     """
     blocks = _blocks(weight, block)
     counts = np.ones(len(weight), np.float32) if importance is None else importance.astype(np.float32)
     counts = counts.reshape(-1, block, 1) + np.float32(1e-6) * max(counts.max(), np.float32(1e-20))
-    best = scales, zeros = _range_of(blocks, 1.0)
-    least = _error(blocks, counts, scales, zeros)
-    for scales, zeros in _candidates(blocks, counts):
-        error = _error(blocks, counts, scales, zeros)
+    best = _usable(_extremes(blocks) / LEAST_4)
+    least = _error(blocks, counts, best)
+    for scales in _candidates(blocks, counts):
+        error = _error(blocks, counts, scales)
         better = error < least
-        least = np.where(better, error, least)
-        best = np.where(better, scales, best[0]), np.where(better, zeros, best[1])
-    codes = codes_4(blocks, best[0][:, None], best[1][:, None]).astype(np.uint8).reshape(weight.shape)
-    return Rounded(codes=codes, scales=best[0], zero_points=best[1].astype(np.uint8))
+        least, best = np.where(better, error, least), np.where(better, scales, best)
+    codes = codes_4(blocks, best[:, None]).astype(np.int8).reshape(weight.shape)
+    return Rounded(codes=codes, scales=best)
 
 
 def pack_4_bits(codes: Codes) -> NDArray[np.uint8]:
     """Pack two codes into a byte, the first in the low half, as ONNX stores 4-bit tensors; an odd last one is followed by 0."""
-    flat = np.ravel(codes).astype(np.uint8)
+    flat = np.ravel(codes).astype(np.int8).view(np.uint8) & np.uint8(15)
     even = np.pad(flat, (0, flat.size % 2))
     packed: NDArray[np.uint8] = even[0::2] | (even[1::2] << np.uint8(4))
     return packed
@@ -128,39 +138,47 @@ def _expected_error(weight: Floats, largest: Floats, mean_square: Floats) -> flo
     return from_inputs + from_weight
 
 
-def _candidates(blocks: Floats, counts: Floats) -> Iterator[tuple[Floats, Floats]]:
-    """Scales and zero points to try."""
-    for ratio in RATIOS:
-        scales, zeros = _range_of(blocks, ratio)
-        steps = codes_4(blocks, scales[:, None], zeros[:, None]) - zeros[:, None]
-        below = (counts * steps**2).sum(axis=1)
-        fitted = (counts * steps * blocks).sum(axis=1) / np.where(below == 0, 1, below)
-        yield np.where(fitted > 0, fitted, scales).astype(np.float32), zeros
+def _candidates(blocks: Floats, counts: Floats) -> Iterator[Floats]:
+    """Scales to try."""
+    extremes = _extremes(blocks)
+    for end in (LEAST_4, LARGEST_4):
+        for ratio in RATIOS:
+            scales = _usable(extremes * (np.float32(ratio) / end))
+            steps = codes_4(blocks, scales[:, None])
+            below = (counts * steps**2).sum(axis=1)
+            fitted = (counts * steps * blocks).sum(axis=1) / np.where(below == 0, 1, below)
+            yield np.where(fitted == 0, scales, _usable(fitted))
 
 
-def _range_of(blocks: Floats, ratio: float) -> tuple[Floats, Floats]:
-    """Scales and zero points whose 16 steps span `ratio` of each block's range. Zero is always one of the steps."""
-    low = np.minimum(blocks.min(axis=1), 0) * np.float32(ratio)
-    high = np.maximum(blocks.max(axis=1), 0) * np.float32(ratio)
-    scales = _or_one((high - low) / LARGEST_4)
-    return scales, np.clip(np.rint(-low / scales), 0, LARGEST_4)
+def _extremes(blocks: Floats) -> Floats:
+    """The value of each block with the largest absolute value."""
+    low, high = blocks.min(axis=1), blocks.max(axis=1)
+    extremes: Floats = np.where(-low > high, low, high)
+    return extremes
 
 
-def codes_4(values: Floats, scales: Floats, zeros: Floats) -> Floats:
-    """The 4-bit codes of values, as floats; scales and zero points broadcast against them."""
-    codes: Floats = np.clip(np.rint(values / scales) + zeros, 0, LARGEST_4)
+def codes_4(values: Floats, scales: Floats) -> Floats:
+    """The 4-bit codes of values, as floats; scales broadcast against them."""
+    codes: Floats = np.clip(np.rint(values / scales), LEAST_4, LARGEST_4)
     return codes
 
 
-def _error(blocks: Floats, counts: Floats, scales: Floats, zeros: Floats) -> Floats:
-    restored = (codes_4(blocks, scales[:, None], zeros[:, None]) - zeros[:, None]) * scales[:, None]
+def _error(blocks: Floats, counts: Floats, scales: Floats) -> Floats:
+    restored = codes_4(blocks, scales[:, None]) * scales[:, None]
     error: Floats = (counts * (restored - blocks) ** 2).sum(axis=1)
     return error
 
 
-def _or_one(scales: Floats) -> Floats:
-    """The scales, with 1 for blocks of zeros."""
-    return np.where(scales == 0, np.float32(1), scales)
+def _usable(scales: Floats) -> Floats:
+    """The scales in bfloat16's steps, with 1 for blocks of zeros."""
+    rounded = bfloat16_steps(scales)
+    return np.where(rounded == 0, np.float32(1), rounded)
+
+
+def bfloat16_steps(values: Floats) -> Floats:
+    """The nearest values that bfloat16 holds, as float32."""
+    rounded: Floats = values.astype(ml_dtypes.bfloat16).astype(np.float32)
+    return rounded
 
 
 def _blocks(weight: Floats, block: int) -> Floats:
@@ -179,9 +197,7 @@ def round_by_columns(
     pieces = [weight[:, start : start + columns] for start in range(0, weight.shape[1], columns)]
     with ThreadPoolExecutor(threads or usable_cores()) as pool:  # numpy lets other threads run while it computes
         parts = list(pool.map(rounding, pieces))
-    zeros = [part.zero_points for part in parts if part.zero_points is not None]
     return Rounded(
         codes=np.concatenate([part.codes for part in parts], axis=1),
         scales=np.concatenate([part.scales for part in parts], axis=-1),
-        zero_points=np.concatenate(zeros, axis=1) if zeros else None,
     )

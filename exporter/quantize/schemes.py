@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 ROUNDED = (".attn.", ".feed_forward.", ".self_attn.", ".mlp.", "embed_tokens.", "language_model.head.")
 MOST_PADDING = 1 / 32
@@ -16,22 +17,27 @@ MOST_PADDING = 1 / 32
 
 @dataclass(frozen=True, kw_only=True)
 class Storage:
-    """Form in which weights are stored.
+    """Form in which weights are stored. Codes are symmetric: zero is a code, and there are no zero points.
 
-    bits: 8 (signed) or 4 (unsigned, with zero points).
+    codes: their type; "fp8" is E4M3.
     blocks: the numbers of inputs that may share a scale, largest first; none: an output's whole column shares one.
-    rounds_inputs: the inputs are rounded to 8 bits as well, with a calibrated scale.
+    rounds_inputs: the inputs are rounded to the codes' type as well, with a calibrated scale.
+    aligned_inputs: where a whole column shares a scale, the inputs are padded to a multiple of this.
     """
 
-    bits: int
+    codes: Literal["int8", "int4", "fp8"]
     blocks: tuple[int, ...] = ()
     rounds_inputs: bool = False
+    aligned_inputs: int = 1
 
     def block(self, inputs: int) -> int | None:
-        """The block for a number of inputs, which are padded to a multiple of it."""
+        """The block for a number of inputs, which are padded to a multiple of it.
+
+        At least two blocks where that is possible: with one, TensorRT for RTX 1.7 can't build nano's language model in fp32.
+        """
         if not self.blocks:
             return None
-        fitting = (block for block in self.blocks if -inputs % block <= MOST_PADDING * inputs)
+        fitting = (block for block in self.blocks if block < inputs and -inputs % block <= MOST_PADDING * inputs)
         return next(fitting, self.blocks[-1])
 
 
@@ -56,10 +62,12 @@ class Scheme:
         )
 
 
-INT8_BLOCKS = Storage(bits=8, blocks=(128, 64, 32, 16))
+INT8_BLOCKS = Storage(codes="int8", blocks=(128, 64, 32, 16))
 """Blocks of 128 ran twice as fast as blocks of 32."""
-INT8_STATIC = Storage(bits=8, rounds_inputs=True)
-INT4_BLOCKS = Storage(bits=4, blocks=(32,))
+INT8_STATIC = Storage(codes="int8", rounds_inputs=True)
+INT4_BLOCKS = Storage(codes="int4", blocks=(32,))
+FP8_STATIC = Storage(codes="fp8", rounds_inputs=True, aligned_inputs=16)
+"""GPUs multiply 8-bit floats fast only where the inputs are a multiple of 16."""
 
 LANGUAGE = ("language_model", "lm_head")
 DRAWING = ("transformer", "context_refiner", "reference_embedder", "latent_embedder")
@@ -82,6 +90,11 @@ SCHEMES = {
             name="int8",
             help="8-bit weights and activations in what draws: products of 8-bit numbers, calibrated on prompts",
             components=dict.fromkeys(DRAWING, INT8_STATIC),
+        ),
+        Scheme(
+            name="fp8",
+            help="8-bit floats (E4M3) in what draws, weights and activations, and 8-bit weights in the language model: for GPUs",
+            components={**dict.fromkeys(LANGUAGE, INT8_BLOCKS), **dict.fromkeys(DRAWING, FP8_STATIC)},
         ),
     )
 }

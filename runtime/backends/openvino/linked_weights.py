@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...bundle import Bundle
-from ...dtypes import DTYPES
+from ...dtypes import DTYPES, FLOAT8
 from ...files.onnx_weights import external_tensors
 from ...files.onnx_wire import BYTES, fields, integer, integers, message, varint
 from .library import import_openvino, openvino_core
 
-ELEMENTS = {row.onnx: (row.openvino, 8 * row.itemsize) for row in DTYPES.values()} | {21: ("u4", 4)}
+ELEMENTS = {row.onnx: (row.openvino, 8 * row.itemsize) for row in (*DTYPES.values(), FLOAT8)} | {21: ("u4", 4), 22: ("i4", 4)}
 """OpenVINO's name of an element type, and an element's bits, by ONNX's number. Codes of 4-bit weights are stored in pairs."""
 
 

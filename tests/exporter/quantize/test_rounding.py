@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -14,6 +15,7 @@ from omnigen2_rt.exporter.quantize.rounding import (
     round_columns,
     round_in_blocks,
     round_to_4_bits,
+    round_to_fp8,
     smoothing,
 )
 
@@ -37,14 +39,19 @@ def weights(kind: str) -> Floats:
 KINDS = ("normal", "heavy tails", "all positive", "all the same", "zeros", "tiny")
 
 
+def bfloat16(values: Floats) -> Floats:
+    """The nearest values that bfloat16 holds."""
+    return values.astype(ml_dtypes.bfloat16).astype(np.float32)
+
+
 def plain_4_bits(weight: Floats) -> Rounded:
-    """Each block's range from its least to its largest value, without a search."""
+    """Each block's largest absolute value gets the code -8, without a search."""
     blocks = weight.reshape(-1, BLOCK, weight.shape[1])
-    low, high = np.minimum(blocks.min(axis=1), 0), np.maximum(blocks.max(axis=1), 0)
-    scales = np.where(high == low, np.float32(1), (high - low) / np.float32(15))
-    zeros = np.clip(np.rint(-low / scales), 0, 15)
-    codes = np.clip(np.rint(blocks / scales[:, None]) + zeros[:, None], 0, 15).reshape(weight.shape)
-    return Rounded(codes=codes.astype(np.uint8), scales=scales, zero_points=zeros.astype(np.uint8))
+    low, high = blocks.min(axis=1), blocks.max(axis=1)
+    extremes = np.where(-low > high, low, high)
+    scales = np.where(extremes == 0, np.float32(1), bfloat16(extremes / np.float32(-8)))
+    codes = np.clip(np.rint(blocks / scales[:, None]), -8, 7).reshape(weight.shape)
+    return Rounded(codes=codes.astype(np.int8), scales=scales)
 
 
 def block_errors(rounded: Rounded, weight: Floats, importance: Floats | None = None) -> Floats:
@@ -58,7 +65,7 @@ def test_8_bits_of_a_small_weight_are_as_by_hand() -> None:
     weight = np.array([[1.27, 0], [-0.634, 0], [0.1, 254], [0.05, -2]], np.float32)
     rounded = round_in_blocks(weight, 2)
     assert rounded.codes.tolist() == [[127, 0], [-63, 0], [127, 127], [64, -1]]
-    assert np.allclose(rounded.scales, [[0.01, 1], [0.1 / 127, 2]])
+    assert np.array_equal(rounded.scales, bfloat16(np.array([[0.01, 1], [0.1 / 127, 2]], np.float32)))
     assert round_columns(weight).scales.shape == (2,)
     assert round_columns(weight).codes[:, 1].tolist() == [0, 0, 127, -1]
 
@@ -76,7 +83,7 @@ def test_8_bits_are_off_by_half_a_step_at_most(kind: str) -> None:
 def test_4_bits_searched_are_never_worse_than_plain_in_any_block(kind: str) -> None:
     weight = weights(kind)
     plain, searched = plain_4_bits(weight), round_to_4_bits(weight, BLOCK)
-    assert searched.codes.dtype == np.uint8 and searched.codes.max() <= 15
+    assert searched.codes.dtype == np.int8 and searched.codes.min() >= -8 and searched.codes.max() <= 7
     assert np.all(block_errors(searched, weight) <= block_errors(plain, weight) * (1 + 1e-5))
 
 
@@ -107,13 +114,40 @@ def test_4_bits_of_inputs_that_never_came_are_rounded_all_the_same() -> None:
     assert np.linalg.norm(restored - weight) < 0.12 * np.linalg.norm(weight)
 
 
+def test_4_bits_use_all_16_codes_whichever_end_is_the_larger_one() -> None:
+    weight = np.linspace(-1, 0.875, 16, dtype=np.float32).reshape(16, 1)
+    for signed in (weight, -weight):
+        rounded = round_to_4_bits(signed, 16)
+        assert np.array_equal(rounded.values(), signed) and len(set(rounded.codes.ravel().tolist())) == 16
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scales_are_the_same_numbers_in_bfloat16(kind: str) -> None:
+    weight = weights(kind)
+    for rounded in (round_columns(weight), round_in_blocks(weight, 32), round_to_4_bits(weight, 32), round_to_fp8(weight)):
+        assert rounded.scales.dtype == np.float32 and np.all(rounded.scales != 0)
+        assert np.array_equal(rounded.scales, bfloat16(rounded.scales))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_8_bit_floats_are_the_nearest_ones(kind: str) -> None:
+    weight = weights(kind)
+    rounded = round_to_fp8(weight)
+    assert rounded.codes.dtype == ml_dtypes.float8_e4m3fn and rounded.scales.shape == (20,)
+    held = np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float32)
+    held = held[np.isfinite(held)]
+    nearest = np.abs(weight[..., None] - held * rounded.scales[:, None]).min(axis=-1)
+    assert np.allclose(np.abs(rounded.values() - weight), nearest, rtol=1e-3, atol=1e-6 * np.abs(weight).max())
+    assert kind == "zeros" or np.abs(rounded.codes.astype(np.float32)).max(axis=0).min() >= 416
+
+
 def test_packed_codes_have_the_first_in_the_low_half() -> None:
-    assert pack_4_bits(np.array([[1, 2], [15, 0]], np.uint8)).tolist() == [0x21, 0x0F]
-    assert pack_4_bits(np.array([1, 2, 3], np.uint8)).tolist() == [0x21, 0x03]
+    assert pack_4_bits(np.array([[1, 2], [-1, 0]], np.int8)).tolist() == [0x21, 0x0F]
+    assert pack_4_bits(np.array([-8, 7, 3], np.int8)).tolist() == [0x78, 0x03]
 
 
 @pytest.mark.parametrize(
-    "rounding", [round_columns, lambda w: round_in_blocks(w, 16), lambda w: round_to_4_bits(w, 32)]
+    "rounding", [round_columns, round_to_fp8, lambda w: round_in_blocks(w, 16), lambda w: round_to_4_bits(w, 32)]
 )
 def test_some_columns_at_a_time_give_the_same(rounding: object) -> None:
     weight = weights("normal")
