@@ -10,7 +10,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ..exporter.engines.builders import BUILDERS
 from ..runtime.backends import BACKENDS, choose_backend, choose_graphs, choose_precision
 from ..runtime.backends.openvino.rewrite_reports import RewriteReport
 from ..runtime.backends.openvino.rewrites import rewrite_reports
@@ -119,6 +118,8 @@ def _network(folder: Path) -> str:
 
 def diagnose() -> dict[str, Any]:
     """The installed packages, the backends that work here, and the one that "auto" takes."""
+    from ..exporter.engines.builders import BUILDERS
+
     problems = {name: entry.problem() for name, entry in BACKENDS.items()}
     working = [name for name, problem in problems.items() if problem is None]
     building = {name: builder.problem("auto") for name, builder in BUILDERS.items()}

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from omnigen2_rt.commands import describe
+from omnigen2_rt.exporter.engines.rtx import RTXBuilder
+from omnigen2_rt.exporter.engines.standard import StandardBuilder
 from omnigen2_rt.runtime.backends import BACKENDS
 from tests.commands.command import Command
 
@@ -48,7 +50,26 @@ def test_doctor_names_once_what_neither_runs_nor_builds_engines(command: Command
     """The reasons that the backend has stood there twice."""
     entry = replace(BACKENDS["tensorrt"], problem=lambda: "no TensorRT")
     monkeypatch.setitem(BACKENDS, "tensorrt", entry)
-    monkeypatch.setattr(describe, "build_problem", lambda: "no TensorRT; no polygraphy")
+    monkeypatch.setattr(StandardBuilder, "problem", lambda self, rope: "no TensorRT; no triton")
     report = json.loads(command("doctor", "--json").out)
     assert report["backends"]["tensorrt"] == "no: no TensorRT"
-    assert report["building engines"] == "no: needs what `tensorrt` lacks above; no polygraphy"
+    assert report["building engines"]["tensorrt"] == "no: needs what `tensorrt` lacks above; no triton"
+
+
+def test_doctor_tells_that_engines_can_be_built_that_do_not_run_here(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT for RTX builds without a GPU."""
+    entry = replace(BACKENDS["tensorrt-rtx"], problem=lambda: "no GPU")
+    monkeypatch.setitem(BACKENDS, "tensorrt-rtx", entry)
+    monkeypatch.setattr(RTXBuilder, "problem", lambda self, rope: None)
+    report = json.loads(command("doctor", "--json").out)
+    assert report["backends"]["tensorrt-rtx"] == "no: no GPU"
+    assert report["building engines"]["tensorrt-rtx"] == "works"
+
+
+def test_doctor_does_not_hide_why_engines_cannot_be_built_where_they_run(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = replace(BACKENDS["tensorrt-rtx"], problem=lambda: "no GPU")
+    monkeypatch.setitem(BACKENDS, "tensorrt-rtx", entry)
+    monkeypatch.setattr(RTXBuilder, "problem", lambda self, rope: "too old")
+    assert json.loads(command("doctor", "--json").out)["building engines"]["tensorrt-rtx"] == "no: too old"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Callable
 from graphlib import CycleError, TopologicalSorter
@@ -9,7 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.repository.sources import EXPORTER_LIBRARIES, FOLDERS, PACKAGE, Import, imports_of, module_name, modules
+from tests.repository.sources import (
+    EXPORTER_LIBRARIES,
+    FOLDERS,
+    PACKAGE,
+    ROOT,
+    Import,
+    imports_of,
+    module_name,
+    modules,
+)
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "": ("runtime",),
@@ -34,7 +44,7 @@ LIGHT_IN_COMMANDS = ("commands", "exporter.engines.options", "runtime")
 """All that the command line may import before it knows which command was given."""
 
 RUNTIME_NEEDS = {"PIL", "ml_dtypes", "numpy", "tokenizers"}
-BACKEND_NEEDS = {"cuda", "onnxruntime", "openvino", "polygraphy", "tensorrt", "triton"}
+BACKEND_NEEDS = {"cuda", "onnxruntime", "openvino"}
 
 PATHS = sorted(modules().values())
 
@@ -127,7 +137,7 @@ def test_import_in_runtime_or_nano_is_of_the_base_or_of_an_engine_in_its_backend
     assert not foreign, f"{foreign}; besides the standard library: {sorted(allowed - sys.stdlib_module_names)}"
 
 
-@pytest.mark.parametrize(("engine", "files"), [("onnxruntime", "ort"), ("openvino", "openvino"), ("tensorrt", "tensorrt")])
+@pytest.mark.parametrize(("engine", "files"), [("onnxruntime", "ort"), ("openvino", "openvino"), ("cuda", "tensorrt")])
 def test_import_of_an_engine_is_made_late_and_by_its_own_backend(engine: str, files: str) -> None:
     written = [
         (path, statement)
@@ -139,6 +149,33 @@ def test_import_of_an_engine_is_made_late_and_by_its_own_backend(engine: str, fi
     assert written
     wrong = [f"{path}:{it.line}" for path, it in written if it.when_imported or not path.parts[2].startswith(files)]
     assert not wrong, f"{wrong} import {engine}: only runtime/backends/{files} may, inside its functions"
+
+
+def test_nvidias_libraries_are_imported_late_by_name_or_by_the_plugin() -> None:
+    """Which of them is imported is a value, so the statement is `import_module`: inside a function, and in one file."""
+    named = {
+        str(path): statement.when_imported
+        for path in PATHS
+        for statement in imports_of(path)
+        if statement.module.partition(".")[0] in ("tensorrt", "tensorrt_rtx")
+    }
+    assert named == {"plugins/omni_rope/plugin.py": True}
+    library = modules_calling_import_module("runtime/backends/tensorrt")
+    assert library == {"runtime/backends/tensorrt/library.py": False}
+
+
+def modules_calling_import_module(folder: str) -> dict[str, bool]:
+    """The files below a folder that call `import_module`, and whether any of their calls runs at import."""
+    calling = {}
+    for path in PATHS:
+        if not path.is_relative_to(folder):
+            continue
+        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        late = {id(node) for function in ast.walk(tree) if isinstance(function, ast.FunctionDef) for node in ast.walk(function)}
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "import_module"]
+        if calls:
+            calling[str(path)] = any(id(call) not in late for call in calls)
+    return calling
 
 
 def loaded_by(module: str, *, also_inside_functions: bool) -> set[str]:

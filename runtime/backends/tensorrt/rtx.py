@@ -42,7 +42,10 @@ class TensorRTForRTX(Library):
         """See Library.gpu_problem: also GPUs that the library doesn't support, which are those of data centres."""
         if (problem := cuda_problem()) is not None:
             return problem
-        capability = Device().compute_capability()
+        try:
+            capability = Device().compute_capability()
+        except BackendError as error:
+            return str(error)
         if capability in OLDEST_GPUS or tuple(map(int, capability.split("."))) >= NEWER_GPUS:
             return None
         return (

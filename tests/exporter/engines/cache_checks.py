@@ -19,12 +19,12 @@ from unittest import mock
 
 import tensorrt as trt
 
-from omnigen2_rt.exporter.engines import tensorrt_builder as engine_builder
+from omnigen2_rt.exporter.engines import standard
 from omnigen2_rt.exporter.engines.build import build_engines, engine_list
 from omnigen2_rt.exporter.engines.options import BuildOptions, Limits
-from omnigen2_rt.runtime.backends.tensorrt import library as tensorrt_library
 from omnigen2_rt.runtime.backends.tensorrt.engines import Machine
 from omnigen2_rt.runtime.backends.tensorrt.records import FOLDER
+from omnigen2_rt.runtime.backends.tensorrt.standard import TensorRT
 from omnigen2_rt.runtime.files.user_cache import user_cache
 from tests.exporter.engines.fake_builder import Builder, failure, options, patched, temporary_bundle
 from tests.exporter.engines.small_bundle import MACHINE, attention_graph, make_bundle
@@ -32,7 +32,7 @@ from tests.exporter.engines.small_bundle import MACHINE, attention_graph, make_b
 
 def changed_machine(field: str) -> Callable[[Path], Any]:
     machine: Machine = replace(MACHINE, **{field: "other"})
-    return lambda path: mock.patch.object(tensorrt_library, "this_machine", lambda: machine)
+    return lambda path: mock.patch.object(TensorRT, "machine", lambda self: machine)
 
 
 def changed_bundle(**settings: Any) -> Callable[[Path], Any]:
@@ -68,7 +68,7 @@ def engine_is_reused_and_each_option_builds_another() -> None:
         for number, changed in enumerate(changes):
             assert len(build_engines(bundle.path, options(**changed)).built) == 1, changed
             assert builder.builds == 2 + number
-        limits = BuildOptions(precision="fp16", rope="native", limits=Limits(max_references=1))
+        limits = BuildOptions(library="tensorrt", precision="fp16", rope="native", limits=Limits(max_references=1))
         assert len(build_engines(bundle.path, limits).built) == 1
         assert len(engine_list(bundle.path)) == 2 + len(changes)
 
@@ -176,6 +176,15 @@ def timings_are_stored_with_those_of_other_builders() -> None:
     path.unlink()
 
 
+def timings_are_not_measured_at_level_0() -> None:
+    builder = Builder()
+    builder.config.get_timing_cache.return_value = timing_cache(b"measured")
+    with temporary_bundle() as bundle, patched(builder):
+        build_engines(bundle.path, options(optimization_level=0))
+        builder.config.set_timing_cache.assert_not_called()
+        assert list(user_cache().folder.glob("timing-*.cache")) == []
+
+
 def timings_that_do_not_fit_the_disk_are_a_note() -> None:
     builder = Builder()
     builder.config.get_timing_cache.return_value = timing_cache(b"measured")
@@ -183,7 +192,7 @@ def timings_that_do_not_fit_the_disk_are_a_note() -> None:
     def full(path: Path, content: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with temporary_bundle() as bundle, patched(builder), mock.patch.object(engine_builder, "write_whole", full):
+    with temporary_bundle() as bundle, patched(builder), mock.patch.object(standard, "write_whole", full):
         (record,) = build_engines(bundle.path, options()).built
         assert record.report["notes"] == ["measured timings are not kept (No space left on device)"]
 

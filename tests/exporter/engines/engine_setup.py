@@ -1,6 +1,6 @@
-"""A TensorRT backend on doubles of TensorRT and CUDA, with a small bundle and stored engines.
+"""A backend of either library on doubles of the library and of CUDA, with a small bundle and stored engines.
 
-Imported only where `import tensorrt` works, with stub libraries (`tests/tensorrt_stubs.py`).
+Of use only where the library can be imported; TensorRT can be with stub libraries (`tests/tensorrt_stubs.py`).
 """
 
 from __future__ import annotations
@@ -13,24 +13,27 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import tensorrt as trt
 
-from omnigen2_rt.exporter.engines.engine_store import store_engine
 from omnigen2_rt.exporter.engines.options import EngineOptions
-from omnigen2_rt.runtime.backends.tensorrt import backend as tensorrt
-from omnigen2_rt.runtime.backends.tensorrt import library as tensorrt_library
+from omnigen2_rt.runtime.backends.tensorrt import LIBRARIES
+from omnigen2_rt.runtime.backends.tensorrt.backend import TensorRTBackend
 from omnigen2_rt.runtime.backends.tensorrt.engines import make_key
+from omnigen2_rt.runtime.backends.tensorrt.records import EngineRecord
 from omnigen2_rt.runtime.errors import BackendError
 from tests.exporter.engines.fake_cuda import FakeCuda, fake_cuda
 from tests.exporter.engines.fake_tensorrt import LANGUAGE_MODEL, TRANSFORMER, Engine, Plan, fake_runtime
-from tests.exporter.engines.small_bundle import GRAPHS, HIDDEN, make_bundle
+from tests.exporter.engines.small_bundle import GRAPHS, HIDDEN, make_bundle, store_plan
 
 PLANS = {"transformer": TRANSFORMER, "velocity_head": TRANSFORMER, "language_model": LANGUAGE_MODEL}
+ROPES = {"tensorrt": "plugin", "tensorrt-rtx": "native"}
+CAPABILITIES = {"tensorrt": (9, 0), "tensorrt-rtx": (8, 9)}
+"""The compute capability of the GPU by library: TensorRT for RTX runs on none of 9.0."""
 
 
 class EngineSetup:
     """A bundle with stored engines, fake CUDA, fake engines and the backend on them.
 
+    library: the name of the library.
     engine: the first component's.
     """
 
@@ -42,24 +45,42 @@ class EngineSetup:
         limit: int | None = None,
         streamable: int = 0,
         plans: dict[str, Plan] = PLANS,
+        library: str = "tensorrt",
+        capability: tuple[int, int] | None = None,
+        specialization: str = "lazy",
         **options: object,
     ) -> None:
-        self.cuda = FakeCuda()
+        self.library = LIBRARIES[library]
+        self.trt = self.library.load()
+        self.cuda = FakeCuda(capability or CAPABILITIES[library])
+        self.streams_weights, self.limit, self.specialization = streams_weights, limit, specialization
         self.bundle = make_bundle(folder / "bundle", graphs={name: GRAPHS[name]() for name in components})
-        self.engines = {name: Engine(self.cuda, plans[name], streamable) for name in components}
+        self.engines = {name: Engine(self.trt, self.cuda, plans[name], streamable) for name in components}
         self.engine = self.engines[components[0]]
         self.runtime = fake_runtime({f"plan of {name}".encode(): engine for name, engine in self.engines.items()})
-        with fake_cuda(self.cuda), mock.patch.object(trt, "Runtime", self.runtime):
-            for name in components:
-                self.store(name, options)
-            self.backend = tensorrt.TensorRTBackend(self.bundle, "fp16", streams_weights, limit)
+        with fake_cuda(self.cuda):
+            self.records = {name: self.store(name, options) for name in components}
+        self.backend = self.open_backend()
 
-    def store(self, component: str, options: dict[str, Any]) -> None:
-        machine = tensorrt_library.this_machine()
+    def open_backend(self) -> TensorRTBackend:
+        """A backend as a new process has it."""
+        with fake_cuda(self.cuda), mock.patch.object(self.trt, "Runtime", self.runtime):
+            return TensorRTBackend(
+                self.library,
+                self.bundle,
+                "fp16",
+                self.streams_weights,
+                self.limit,
+                specialization=self.specialization,
+            )
+
+    def store(self, component: str, options: dict[str, Any]) -> EngineRecord:
+        machine = self.library.machine()
         graph = self.bundle.graph(component, "fp16")
         profiles = [{"name": "text", "shapes": {"image_tokens": [[1, 1, 32], [1, 4, 32], [1, 9, 32]]}}]
-        key = make_key(self.bundle, graph, machine, rope="plugin", profiles=profiles, options=EngineOptions(**options).to_json())
-        store_engine(self.bundle.path, key, f"plan of {component}".encode(), {})
+        rope, settings = ROPES[self.library.name], EngineOptions(**options).to_json()
+        key = make_key(self.bundle, graph, machine, rope=rope, profiles=profiles, options=settings)
+        return store_plan(self.bundle.path, key, f"plan of {component}".encode())
 
     def feeds(self, tokens: int = 4, references: int = 0, value: float = 1.5) -> dict[str, np.ndarray]:
         return {

@@ -39,11 +39,13 @@ class cudaMemPoolAttr(IntEnum):
 
 class Properties:
     name = b"NVIDIA Test 1"
-    major, minor = 9, 0
+
+    def __init__(self, capability: tuple[int, int]) -> None:
+        self.major, self.minor = capability
 
 
 class FakeCuda:
-    """The module's functions, which return a status before their results."""
+    """The module's functions, which return a status before their results. capability: the GPU's compute capability."""
 
     cudaError_t = cudaError_t
     cudaMemcpyKind = cudaMemcpyKind
@@ -52,7 +54,8 @@ class FakeCuda:
     cudaStreamNonBlocking = 1
     STREAM, POOL = 77, 78
 
-    def __init__(self) -> None:
+    def __init__(self, capability: tuple[int, int] = (9, 0)) -> None:
+        self.capability = capability
         self.calls: list[str] = []
         self.streams: set[int] = set()
         self.memory: dict[int, Any] = {}
@@ -79,7 +82,7 @@ class FakeCuda:
         return self._done("cudaGetDevice", 0)
 
     def cudaGetDeviceProperties(self, device: int) -> tuple[Any, ...]:
-        return self._done("cudaGetDeviceProperties", Properties())
+        return self._done("cudaGetDeviceProperties", Properties(self.capability))
 
     def cudaDriverGetVersion(self) -> tuple[Any, ...]:
         return self._done("cudaDriverGetVersion", 13000)

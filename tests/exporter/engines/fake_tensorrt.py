@@ -1,9 +1,9 @@
-"""Doubles of TensorRT's runtime, specified by the real classes: an unknown name fails, and so does a wrong order of calls.
+"""Doubles of either library's runtime, specified by the real classes: an unknown name fails, and so does a wrong order of calls.
 
-Imported only where `import tensorrt` works, with stub libraries (`tests/tensorrt_stubs.py`). An engine reads and writes the
-addresses that are set on its context. The doubles assert the requirements of NvInferRuntime.h (of 11.1): the profile before the
-shapes, sizes inside the profile, enough scratch, an address for every tensor, a plain run before a capture, and no change of a
-captured context.
+`trt` is the library's module, or TensorRT's bindings over stub libraries (`tests/tensorrt_stubs.py`). An engine reads and writes
+the addresses that are set on its context. The doubles assert the requirements of NvInferRuntime.h (of 11.1): the profile before
+the shapes, sizes inside the profile, enough scratch, an address for every tensor, a plain run before a capture, and no change of
+a captured context.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any
 from unittest.mock import create_autospec
 
 import numpy as np
-import tensorrt as trt
 
 from omnigen2_rt.runtime.dtypes import DTYPES, numpy_dtype
 from tests.exporter.engines.fake_cuda import FakeCuda
@@ -64,9 +63,16 @@ LANGUAGE_MODEL = Plan(
 
 
 class Engine:
-    """An engine. `double` is the object for the backend; the other attributes are for tests."""
+    """An engine. `double` is the object for the backend; the other attributes are for tests.
 
-    def __init__(self, cuda: FakeCuda, plan: Plan = TRANSFORMER, streamable: int = 0) -> None:
+    log: the logger of the runtime that loaded it.
+    kernels: the compiled kernels that the library holds; TensorRT for RTX only.
+    """
+
+    log: Any = None
+
+    def __init__(self, trt: Any, cuda: FakeCuda, plan: Plan = TRANSFORMER, streamable: int = 0) -> None:
+        self.trt = trt
         self.cuda = cuda
         self.plan = plan
         self.contexts: list[Context] = []
@@ -86,25 +92,77 @@ class Engine:
         double.get_device_memory_size_for_profile_v2.side_effect = plan.scratch.__getitem__
         double.create_execution_context.side_effect = self.context
         self.double = double
+        self.kernels = b"no kernels"
+        self.runtime_configs: list[RuntimeConfig] = []
+        if hasattr(double, "create_runtime_config"):
+            double.create_runtime_config.side_effect = self.runtime_config
 
-    def context(self, strategy: Any) -> Any:
-        assert strategy == trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        self.contexts.append(Context(self))
+    def runtime_config(self) -> Any:
+        self.runtime_configs.append(RuntimeConfig(self))
+        return self.runtime_configs[-1].double
+
+    def context(self, setting: Any) -> Any:
+        """setting: the allocation strategy, or the runtime configuration that states it."""
+        trt, records = self.trt, False
+        if not isinstance(setting, trt.ExecutionContextAllocationStrategy):
+            (config,) = [config for config in self.runtime_configs if config.double is setting]
+            assert config.caches, "a context takes the cache of kernels that is set before it is created"
+            setting, records = config.allocation, setting.cuda_graph_strategy == trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        assert setting == trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        self.contexts.append(Context(self, records))
         return self.contexts[-1].double
 
 
-class Context:
-    """An execution context: the values that were set on it, and the number of changes."""
+class RuntimeConfig:
+    """A runtime configuration of TensorRT for RTX. Its cache takes only what starts with "kernels"."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.allocation: Any = None
+        self.caches: list[Any] = []
+        double = create_autospec(engine.trt.IRuntimeConfig, instance=True)
+        double.set_execution_context_allocation_strategy.side_effect = self.set_allocation
+        double.create_runtime_cache.side_effect = self.cache
+        double.set_runtime_cache.side_effect = self.set_cache
+        self.double = double
+
+    def set_allocation(self, strategy: Any) -> None:
+        self.allocation = strategy
+
+    def cache(self) -> Any:
+        cache = create_autospec(self.engine.trt.IRuntimeCache, instance=True)
+        cache.deserialize.side_effect = self.deserialize
+        cache.serialize.side_effect = lambda: memoryview(self.engine.kernels)
+        return cache
+
+    def deserialize(self, kernels: bytes) -> bool:
+        if not kernels.startswith(b"kernels"):
+            return False
+        self.engine.kernels = kernels
+        return True
+
+    def set_cache(self, cache: Any) -> bool:
+        self.caches.append(cache)
+        return True
+
+
+class Context:
+    """An execution context: the values that were set on it, and the number of changes.
+
+    records: the library records its runs, so that a change after the first one would lose the record.
+    """
+
+    def __init__(self, engine: Engine, records: bool) -> None:
+        self.engine = engine
+        self.records = records
+        self.runs = 0
         self.profile: int | None = None
         self.shapes: dict[str, Shape] = {}
         self.addresses: dict[str, int] = {}
         self.scratch = (0, 0)
         self.changes = 0
         self.ran_at = -1
-        double = create_autospec(trt.IExecutionContext, instance=True)
+        double = create_autospec(engine.trt.IExecutionContext, instance=True)
         double.set_optimization_profile_async.side_effect = self.set_profile
         double.set_input_shape.side_effect = self.set_shape
         double.infer_shapes.side_effect = self.infer_shapes
@@ -145,12 +203,14 @@ class Context:
         assert stream == FakeCuda.STREAM
         capturing = engine.cuda.capturing
         if engine.fails or (capturing is not None and engine.uncapturable):
-            self.double.error_recorder.report_error(trt.ErrorCodeTRT.FAILED_EXECUTION, "the test\nsays no")
+            engine.log.log(engine.trt.ILogger.Severity.ERROR, "the test\nsays no")
             return False
         assert self.profile is not None and self.scratch[0] in engine.cuda.memory
         assert self.scratch[1] >= engine.plan.scratch[self.profile]
         engine.executed.append(stream)
         if capturing is None:
+            assert not (self.records and self.runs and self.ran_at != self.changes), "a recorded context was changed"
+            self.runs += 1
             self.ran_at = self.changes
             self.compute()
         else:
@@ -181,12 +241,18 @@ class Context:
 
 
 def fake_runtime(engines: Mapping[bytes, Engine]) -> Any:
-    """A `trt.Runtime` class. Its one instance, `instance`, returns the engine of a plan's bytes."""
+    """A `trt.Runtime` class. Its one instance, `instance`, returns the engine of a plan's bytes and finds every plan valid."""
+    trt = next(iter(engines.values())).trt
     instance = create_autospec(trt.Runtime, instance=True)
     instance.deserialize_cuda_engine.side_effect = lambda plan: engines[bytes(plan)].double
+    if hasattr(instance, "get_engine_validity"):
+        instance.engine_header_size = 8
+        instance.get_engine_validity.return_value = (trt.EngineValidity.VALID, 0)
 
     def create(logger: Any) -> Any:
         assert isinstance(logger, trt.ILogger)
+        for engine in engines.values():
+            engine.log = logger
         return instance
 
     create.instance = instance  # type: ignore[attr-defined]

@@ -15,9 +15,9 @@ from unittest import mock
 import tensorrt as trt
 
 from omnigen2_rt.runtime.backends.sessions import Sessions
+from omnigen2_rt.runtime.backends.tensorrt import LIBRARIES, records
 from omnigen2_rt.runtime.backends.tensorrt import backend as tensorrt
 from omnigen2_rt.runtime.backends.tensorrt import library as tensorrt_library
-from omnigen2_rt.runtime.backends.tensorrt import records
 from omnigen2_rt.runtime.errors import BackendError
 from omnigen2_rt.runtime.files.user_cache import UserCache
 from tests.exporter.engines.engine_setup import engine_setup, fails
@@ -75,8 +75,15 @@ def freed_memory_stays_in_the_pool_until_an_engine_is_loaded() -> None:
     with engine_setup() as setup:
         assert setup.cuda.kept_bytes == 2**64 - 1
         assert "cudaMemPoolTrimTo" not in setup.cuda.calls
+        calls_before = []
+
+        def load(plan: memoryview) -> Any:
+            calls_before.extend(setup.cuda.calls[-2:])
+            return setup.engine.double
+
+        setup.runtime.instance.deserialize_cuda_engine.side_effect = load
         setup.backend.open("transformer")
-        assert setup.cuda.calls[-2:] == ["cudaStreamSynchronize", "cudaMemPoolTrimTo"]
+        assert calls_before == ["cudaStreamSynchronize", "cudaMemPoolTrimTo"]
         assert setup.backend.device.memory_bytes() == (30 * 10**9, 40 * 10**9)
 
 
@@ -178,8 +185,9 @@ def machine_without_parts_names_every_one() -> None:
         raise BackendError("cuda-python is not installed")
 
     with mock.patch.object(tensorrt_library, "import_cudart", missing), mock.patch.object(trt, "__version__", "10.14.1"):
-        message = tensorrt_library.problem()
-    assert message == "TensorRT 10.14.1 is older than 10.15: pip install --upgrade tensorrt; cuda-python is not installed"
+        message = LIBRARIES["tensorrt"].problem()
+    upgrade = 'pip install --upgrade "omnigen2-rt[tensorrt]"'
+    assert message == f"TensorRT 10.14.1 is older than 10.15: {upgrade}; cuda-python is not installed"
 
 
 def main() -> None:

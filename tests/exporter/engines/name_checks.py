@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,32 +11,43 @@ from typing import Any
 import tensorrt as trt
 
 ROOT = Path(__file__).resolve().parents[3]
-LIBRARY, BACKEND = "runtime/backends/tensorrt/library.py", "runtime/backends/tensorrt/backend.py"
-CUDA, MONITOR = "runtime/backends/tensorrt/cuda.py", "exporter/engines/progress_monitor.py"
-FILES = (
+RUNTIME, EXPORTER = "runtime/backends/tensorrt", "exporter/engines"
+LIBRARY, BACKEND, CUDA = f"{RUNTIME}/library.py", f"{RUNTIME}/backend.py", f"{RUNTIME}/cuda.py"
+CALLBACKS = f"{EXPORTER}/callbacks.py"
+SHARED = (
     LIBRARY,
     BACKEND,
-    MONITOR,
-    "runtime/backends/tensorrt/session.py",
-    "exporter/engines/tensorrt_builder.py",
-    "exporter/engines/tensorrt_network.py",
-    "plugins/omni_rope/plugin.py",
+    CALLBACKS,
+    f"{RUNTIME}/session.py",
+    f"{EXPORTER}/engine_builder.py",
+    f"{EXPORTER}/network.py",
 )
+"""The files that work on either library's objects."""
+STANDARD = (f"{RUNTIME}/standard.py", f"{EXPORTER}/standard.py", "plugins/omni_rope/plugin.py")
+RTX = (f"{RUNTIME}/rtx.py", f"{EXPORTER}/rtx.py")
 RECEIVERS = {
-    "builder": trt.Builder,
-    "config": trt.IBuilderConfig,
-    "context": trt.IExecutionContext,
-    "engine": trt.ICudaEngine,
-    "_engine": trt.ICudaEngine,
-    "network": trt.INetworkDefinition,
-    "parser": trt.OnnxParser,
-    "parser_error": trt.ParserError,
-    "refitter": trt.Refitter,
-    "_runtime": trt.Runtime,
-    "timings": trt.ITimingCache,
+    "builder": "Builder",
+    "config": "IBuilderConfig",
+    "context": "IExecutionContext",
+    "engine": "ICudaEngine",
+    "_engine": "ICudaEngine",
+    "layer": "IAttentionInputLayer",
+    "made": "IOptimizationProfile",
+    "network": "INetworkDefinition",
+    "parser": "OnnxParser",
+    "parser_error": "ParserError",
+    "query": "ITensor",
+    "refitter": "Refitter",
+    "runtime": "Runtime",
+    "_runtime": "Runtime",
+    "_runtime_cache": "IRuntimeCache",
+    "_runtime_config": "IRuntimeConfig",
+    "timings": "ITimingCache",
 }
 """The class of a variable of this name, which must have the attributes that our code uses."""
-EXCEPTIONS = {(BACKEND, "parser"): trt.OnnxParserRefitter}
+EXCEPTIONS = {(BACKEND, "parser"): "OnnxParserRefitter"}
+OWN_OBJECTS = {(f"{EXPORTER}/engine_builder.py", "builder"): {"library", "load_timings", "configure"}}
+"""Attributes of our own objects in variables of these names."""
 
 
 def chain(node: ast.Attribute) -> list[str]:
@@ -53,17 +65,18 @@ def used_names(path: Path) -> set[tuple[str, ...]]:
     return {tuple(names[1:] if names[0] == "self" else names) for names in chains if names}
 
 
-def checked_names() -> tuple[set[str], list[str]]:
-    """The names that exist, and those that are missing."""
-    import tensorrt.plugin as trtp
-
-    roots = {"trt": trt, "_trt": trt, "trtp": trtp}
+def checked_names(module: Any, files: tuple[str, ...]) -> tuple[set[str], list[str]]:
+    """The names that exist in a library's module, and those that are missing."""
+    roots = {"trt": module, "_trt": module, "trtp": getattr(module, "plugin", None)}
     existing, missing = set(), []
-    for file in FILES:
+    for file in files:
         for names in used_names(ROOT / file):
             first, *rest = names
-            holder: Any = roots.get(first, EXCEPTIONS.get((file, first), RECEIVERS.get(first)))
-            if holder is None or not rest:
+            if not rest or rest[0] in OWN_OBJECTS.get((file, first), ()):
+                continue
+            class_name = EXCEPTIONS.get((file, first), RECEIVERS.get(first))
+            holder: Any = roots.get(first) if first in roots else getattr(module, class_name) if class_name else None
+            if holder is None:
                 continue
             for name in rest if first in roots else rest[:1]:
                 if not hasattr(holder, name):
@@ -75,29 +88,37 @@ def checked_names() -> tuple[set[str], list[str]]:
 
 
 def tensorrt_names_all_exist() -> None:
-    existing, missing = checked_names()
+    import tensorrt.plugin
+
+    assert tensorrt.plugin is trt.plugin
+    existing, missing = checked_names(trt, (*SHARED, *STANDARD))
     assert not missing, missing
     assert len(existing) > 60, f"only {len(existing)} names were checked, so the walk misses some: {sorted(existing)}"
 
 
 def every_receiver_is_still_in_use() -> None:
     """A renamed variable would leave the walk with nothing to check."""
-    variables = {names[0] for file in FILES for names in used_names(ROOT / file) if len(names) > 1}
+    used = {file: used_names(ROOT / file) for file in (*SHARED, *STANDARD, *RTX)}
+    variables = {names[0] for file in used for names in used[file] if len(names) > 1}
     assert RECEIVERS.keys() <= variables, RECEIVERS.keys() - variables
+    for (file, variable), attributes in OWN_OBJECTS.items():
+        assert attributes <= {names[1] for names in used[file] if names[0] == variable and len(names) > 1}
 
 
-def tensorrt_is_used_nowhere_else() -> None:
-    """Every file that imports tensorrt, or gets it as an argument, is in FILES."""
-    folders = ("exporter", "runtime", "plugins", "reference")
+def libraries_are_used_nowhere_else() -> None:
+    """Every file that imports a library, or gets one as an argument, is in one of the lists."""
+    folders = ("exporter", "runtime", "plugins", "reference", "commands", "nano", "evaluation")
     sources = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     roots = {"trt", "_trt", "trtp"}
     using = {path for path in [*sources, ROOT / "cli.py"] if any(names[0] in roots for names in used_names(path))}
-    assert {str(path.relative_to(ROOT)) for path in using} <= set(FILES)
+    assert {str(path.relative_to(ROOT)) for path in using} == {*SHARED, *STANDARD, *RTX}
+
+
+SUBCLASSED = {"IProgressMonitor": CALLBACKS, "IStreamWriter": CALLBACKS, "ILogger": LIBRARY}
 
 
 def tensorrt_subclasses_override_real_methods() -> None:
-    ours = {"IProgressMonitor": MONITOR, "IErrorRecorder": LIBRARY}
-    for name, file in ours.items():
+    for name, file in SUBCLASSED.items():
         tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
         classes = [
             node
@@ -106,7 +127,8 @@ def tensorrt_subclasses_override_real_methods() -> None:
         ]
         assert len(classes) == 1
         methods = {entry.name for entry in classes[0].body if isinstance(entry, ast.FunctionDef)}
-        expected = {entry for entry in dir(getattr(trt, name)) if not entry.startswith("_")} - {"MAX_DESC_LENGTH"}
+        base = getattr(trt, name)
+        expected = {entry for entry in dir(base) if inspect.isroutine(getattr(base, entry)) and not entry.startswith("_")}
         assert {entry for entry in methods if not entry.startswith("_")} == expected, (name, methods, expected)
 
 
@@ -118,13 +140,16 @@ def tensorrt_enumerations_have_our_names() -> None:
     assert {level.upper() for level in HARDWARE_COMPATIBILITY} == set(trt.HardwareCompatibilityLevel.__members__)
 
 
-def error_recorder_takes_the_real_base() -> None:
-    from omnigen2_rt.runtime.backends.tensorrt.library import make_error_recorder
+def log_takes_the_real_base_and_keeps_errors_and_memory() -> None:
+    from omnigen2_rt.runtime.backends.tensorrt.library import make_log, take_errors
 
-    recorder = make_error_recorder(trt)
-    assert isinstance(recorder, trt.IErrorRecorder)
-    recorder.report_error(trt.ErrorCodeTRT.INTERNAL_ERROR, "text")
-    assert (recorder.num_errors(), recorder.get_error_desc(0)) == (1, "text")
+    log, severity = make_log(trt), trt.ILogger.Severity
+    assert isinstance(log, trt.ILogger) and make_log(trt) is log
+    for level in severity.__members__.values():
+        log.log(level, f"{level.name}\ntext")
+    log.log(severity.INFO, "Max Scratch Memory: 1 bytes")
+    assert take_errors(log) == "INTERNAL_ERROR text; ERROR text"
+    assert list(log.memory) == ["Max Scratch Memory: 1 bytes"]
 
 
 def cuda_names_all_exist() -> None:

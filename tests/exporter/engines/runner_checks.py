@@ -11,7 +11,7 @@ from unittest import mock
 import numpy as np
 
 from omnigen2_rt.runtime.backends.tensorrt.cuda import DeviceTensor
-from omnigen2_rt.runtime.backends.tensorrt.library import take_errors
+from omnigen2_rt.runtime.backends.tensorrt.library import make_log, take_errors
 from tests.exporter.engines.engine_setup import engine_setup, fails
 from tests.exporter.engines.fake_cuda import FakeCuda
 from tests.exporter.engines.small_bundle import HIDDEN
@@ -168,9 +168,9 @@ def failed_run_reports_what_tensorrt_recorded() -> None:
         setup.engine.fails = True
         with fails("it did not run (the test says no)"):
             session.run(setup.feeds())
-        assert take_errors(setup.runtime.instance.error_recorder) == "it gave no reason"
-        recorder = setup.runtime.instance.error_recorder
-        assert setup.engine.double.error_recorder is setup.engine.contexts[0].double.error_recorder is recorder
+        log = make_log(setup.trt)
+        assert take_errors(log) == "it gave no reason", "an error is reported once"
+        assert setup.engine.log is log
 
 
 def failed_allocation_is_a_backend_error() -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import onnx
 from onnx import TensorProto, helper
 
+from omnigen2_rt.exporter.engines.engine_store import NewPlan, store_engine
 from omnigen2_rt.exporter.engines.options import EngineOptions
 from omnigen2_rt.runtime.backends.cache_keys import Key
 from omnigen2_rt.runtime.backends.tensorrt.engines import Machine, make_key
+from omnigen2_rt.runtime.backends.tensorrt.records import EngineRecord
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.manifest import (
     FORMAT_VERSION,
@@ -29,7 +32,7 @@ from omnigen2_rt.runtime.manifest import (
 
 Shape = tuple[int | str, ...]
 
-MACHINE = Machine(tensorrt="11.4.0.106", gpu="NVIDIA Test 1", compute_capability="9.0", driver="580.1")
+MACHINE = Machine(library="tensorrt", tensorrt="11.4.0.106", gpu="NVIDIA Test 1", compute_capability="9.0", driver="580.1")
 HIDDEN = 32
 
 
@@ -58,7 +61,7 @@ def kv_cache_graph() -> onnx.ModelProto:
 
 
 def antialiasing_graph() -> onnx.ModelProto:
-    """A Resize node that TensorRT's parser would refuse."""
+    """A Resize node that the parser of either library refuses."""
     node = helper.make_node("Resize", ["image_tokens", "", "scales"], ["resized"], name="layers.0.resize", antialias=1)
     scales = helper.make_tensor("scales", TensorProto.FLOAT, [3], [1.0, 1.0, 1.0])
     shape = ("batch", "image_tokens", HIDDEN)
@@ -146,3 +149,13 @@ def make_test_key(bundle: Bundle, **overrides: object) -> Key:
     profiles = [{"name": "text", "shapes": {}}]
     options = EngineOptions().to_json()
     return {**make_key(bundle, graph, MACHINE, rope="plugin", profiles=profiles, options=options), **overrides}
+
+
+def store_plan(bundle: Path, key: Key, plan: bytes) -> EngineRecord:
+    """Store an engine of these bytes."""
+
+    def build(file: NewPlan) -> dict[str, Any]:
+        file.write(plan)
+        return {}
+
+    return store_engine(bundle, key, build)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from omnigen2_rt.exporter.engines.build import engine_list, trust_engines
-from omnigen2_rt.exporter.engines.engine_store import build_lock, prune, store_engine, stored_engine
+from omnigen2_rt.exporter.engines.engine_store import build_lock, prune, stored_engine
 from omnigen2_rt.exporter.engines.options import EngineOptions
 from omnigen2_rt.runtime.backends.tensorrt import records
 from omnigen2_rt.runtime.backends.tensorrt.engines import find_engine
@@ -19,7 +19,7 @@ from omnigen2_rt.runtime.backends.tensorrt.records import FOLDER, KEY, OPTIONS, 
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.errors import BackendError, ExportError
 from omnigen2_rt.runtime.files.user_cache import UserCache
-from tests.exporter.engines.small_bundle import MACHINE, make_bundle, make_test_key
+from tests.exporter.engines.small_bundle import MACHINE, make_bundle, make_test_key, store_plan
 
 PLAN = b"a plan"
 
@@ -40,7 +40,7 @@ def find(bundle: Bundle, **settings: Any) -> records.EngineRecord:
 
 def write_record(bundle: Bundle, key: dict[str, Any], **changes: Any) -> Path:
     """A forged engine: its record is consistent, and its MAC is copied from an engine that this user built."""
-    own = store_engine(bundle.path, make_test_key(bundle), PLAN, {})
+    own = store_plan(bundle.path, make_test_key(bundle), PLAN)
     name = engine_name(key)
     (bundle.path / FOLDER / f"{name}.plan").write_bytes(PLAN)
     record = {**dataclasses.asdict(own), "key": key, "plan": f"{name}.plan", **changes}
@@ -55,7 +55,7 @@ def write_record(bundle: Bundle, key: dict[str, Any], **changes: Any) -> Path:
 def test_engine_of_another_user_runs_only_where_the_caller_says_so(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """Records vouched for themselves: whoever made a bundle could have its engines' code run."""
     key = make_test_key(bundle)
-    record = store_engine(bundle.path, key, PLAN, {})
+    record = store_plan(bundle.path, key, PLAN)
     assert find(bundle) == record
     as_another_user(monkeypatch)
     with pytest.raises(BackendError, match=r"this user did not build it; .*`omnigen2 build --trust`, or trust_engines=True"):
@@ -65,7 +65,7 @@ def test_engine_of_another_user_runs_only_where_the_caller_says_so(bundle: Bundl
 
 
 def test_engine_of_another_user_runs_once_it_is_trusted(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    record = store_engine(bundle.path, make_test_key(bundle), PLAN, {})
+    record = store_plan(bundle.path, make_test_key(bundle), PLAN)
     as_another_user(monkeypatch)
     assert "built elsewhere" in engine_list(bundle.path)[0]
     assert trust_engines(bundle.path) == [record.name]
@@ -140,7 +140,7 @@ def test_record_with_profiles_of_another_form_is_not_used(bundle: Bundle, profil
     ids=["cut", "list", "deep", "large"],
 )
 def test_record_that_is_no_json_object_is_not_used_and_listed(bundle: Bundle, content: bytes, reason: str) -> None:
-    record = store_engine(bundle.path, make_test_key(bundle), PLAN, {})
+    record = store_plan(bundle.path, make_test_key(bundle), PLAN)
     (bundle.path / FOLDER / f"{record.name}.json").write_bytes(content)
     with pytest.raises(BackendError, match=reason):
         find(bundle)
@@ -148,7 +148,7 @@ def test_record_that_is_no_json_object_is_not_used_and_listed(bundle: Bundle, co
 
 
 def test_store_of_fifos_folders_and_dangling_links_is_read_without_waiting(bundle: Bundle) -> None:
-    record = store_engine(bundle.path, make_test_key(bundle), PLAN, {})
+    record = store_plan(bundle.path, make_test_key(bundle), PLAN)
     folder, end = bundle.path / FOLDER, "0" * 15
     os.mkfifo(folder / f"transformer.fp16.{end}1.json")
     os.mkfifo(folder / ".x.lock")
@@ -160,7 +160,7 @@ def test_store_of_fifos_folders_and_dangling_links_is_read_without_waiting(bundl
 
 def test_prune_removes_no_file_of_another_name_and_no_link(bundle: Bundle, tmp_path: Path) -> None:
     """Everything that ended in .plan or .json went, whoever had made it."""
-    record = store_engine(bundle.path, make_test_key(bundle), PLAN, {})
+    record = store_plan(bundle.path, make_test_key(bundle), PLAN)
     folder, kept = bundle.path / FOLDER, tmp_path / "kept.plan"
     kept.write_bytes(b"somebody's")
     others = [folder / name for name in ("notes.json", "my.plan", "x.fp16.0123.plan", ".partial-mine", "timing.cache")]
@@ -183,7 +183,7 @@ def test_engines_folder_that_is_a_link_is_refused(bundle: Bundle, tmp_path: Path
         lambda: prune(bundle.path, lambda record: True),
         lambda: engine_list(bundle.path),
         lambda: trust_engines(bundle.path),
-        lambda: store_engine(bundle.path, make_test_key(bundle), PLAN, {}),
+        lambda: store_plan(bundle.path, make_test_key(bundle), PLAN),
         lambda: stored_engine(bundle.path, make_test_key(bundle)),
         lambda: build_lock(bundle.path, "x").__enter__(),
         lambda: find(bundle),
@@ -204,7 +204,7 @@ def test_lock_that_is_a_link_is_not_followed(bundle: Bundle, tmp_path: Path) -> 
 
 def test_component_that_cannot_be_a_file_name_has_no_engine(bundle: Bundle) -> None:
     with pytest.raises(BackendError, match="can't be an engine's name"):
-        store_engine(bundle.path, make_test_key(bundle, component="../../transformer"), PLAN, {})
+        store_plan(bundle.path, make_test_key(bundle, component="../../transformer"), PLAN)
 
 
 def test_record_options_are_those_of_a_build() -> None:

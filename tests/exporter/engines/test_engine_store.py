@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from omnigen2_rt.exporter.engines.engine_store import build_lock, list_engines, prune, store_engine, stored_engine
+from omnigen2_rt.exporter.engines.engine_store import build_lock, list_engines, prune, stored_engine
 from omnigen2_rt.exporter.engines.options import EngineOptions
 from omnigen2_rt.plugins import omni_rope
 from omnigen2_rt.runtime.backends.cache_keys import digest
@@ -24,10 +24,10 @@ from omnigen2_rt.runtime.backends.tensorrt.engines import (
     find_engine,
     make_key,
 )
-from omnigen2_rt.runtime.backends.tensorrt.records import FOLDER, engine_name
+from omnigen2_rt.runtime.backends.tensorrt.records import FOLDER, EngineRecord, engine_name
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.errors import BackendError, ExportError
-from tests.exporter.engines.small_bundle import MACHINE, attention_graph, make_bundle, make_test_key
+from tests.exporter.engines.small_bundle import MACHINE, attention_graph, make_bundle, make_test_key, store_plan
 
 PLAN = b"a plan" * 1000
 
@@ -45,6 +45,7 @@ CHANGES = {
     "plugin": "2" * 64,
     "triton": "0.1",
     "rope": "native",
+    "library": "tensorrt-rtx",
     "tensorrt": "11.3.0.1",
     "gpu": "NVIDIA Test 2",
     "compute_capability": "8.9",
@@ -63,7 +64,7 @@ def test_key_changes_cover_every_part(bundle: Bundle) -> None:
 def test_key_with_another_part_is_another_engine_and_the_part_is_named(bundle: Bundle, part: str) -> None:
     key = make_test_key(bundle)
     changed = {**key, part: CHANGES[part]}
-    store_engine(bundle.path, key, PLAN, {})
+    store_plan(bundle.path, key, PLAN)
     assert stored_engine(bundle.path, key) is not None
     assert stored_engine(bundle.path, changed) is None
     assert [line.split(":")[0].split(" ")[0].split(".")[0] for line in differences(key, changed)] == [part]
@@ -78,18 +79,42 @@ def test_key_follows_graph_bytes_and_weights(tmp_path: Path) -> None:
     assert len({digest(make_test_key(bundle)) for bundle in bundles}) == 3
 
 
-@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Machine)])
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Machine) if field.name != "library"])
 def test_engine_of_another_machine_is_not_found_and_the_message_names_the_part(bundle: Bundle, field: str) -> None:
-    store_engine(bundle.path, make_test_key(bundle), PLAN, {})
+    store_plan(bundle.path, make_test_key(bundle), PLAN)
     assert find_engine(bundle, "transformer", "fp16", MACHINE).size_bytes == len(PLAN)
     elsewhere = dataclasses.replace(MACHINE, **{field: "12.0"})
     with pytest.raises(BackendError, match=f"{field}: built with .*, here 12.0.*omnigen2 build"):
         find_engine(bundle, "transformer", "fp16", elsewhere)
 
 
+def test_engine_of_the_other_library_is_not_found(bundle: Bundle) -> None:
+    store_plan(bundle.path, make_test_key(bundle), PLAN)
+    with pytest.raises(BackendError, match="the bundle has no tensorrt-rtx engine of transformer.*--library tensorrt-rtx"):
+        find_engine(bundle, "transformer", "fp16", dataclasses.replace(MACHINE, library="tensorrt-rtx"))
+
+
+def test_engine_that_the_library_refuses_is_not_found_and_the_reason_is_named(bundle: Bundle) -> None:
+    """The library is asked about whole engines only."""
+    record = store_plan(bundle.path, make_test_key(bundle), PLAN)
+    asked: list[str] = []
+
+    def refusal(record: EngineRecord) -> str:
+        asked.append(record.name)
+        return "the GPU has too little memory for it"
+
+    with pytest.raises(BackendError, match=r"may run here \(the GPU has too little memory for it\): run `omnigen2 build"):
+        find_engine(bundle, "transformer", "fp16", MACHINE, refusal=refusal)
+    assert asked == [record.name]
+    (bundle.path / FOLDER / record.plan).write_bytes(b"cut")
+    with pytest.raises(BackendError, match="has 3 bytes, not"):
+        find_engine(bundle, "transformer", "fp16", MACHINE, refusal=refusal)
+    assert asked == [record.name]
+
+
 def test_engine_for_several_gpus_is_found_on_another(bundle: Bundle) -> None:
     key = make_test_key(bundle, options=EngineOptions(hardware_compatibility="ampere_plus").to_json())
-    store_engine(bundle.path, key, PLAN, {})
+    store_plan(bundle.path, key, PLAN)
     elsewhere = dataclasses.replace(MACHINE, gpu="NVIDIA Test 2", compute_capability="8.0", driver="1.0")
     find_engine(bundle, "transformer", "fp16", elsewhere)
     with pytest.raises(BackendError, match="tensorrt: built with 11.4.0.106, here 11.3.0"):
@@ -97,7 +122,7 @@ def test_engine_for_several_gpus_is_found_on_another(bundle: Bundle) -> None:
 
 
 def test_engine_of_an_older_plugin_is_not_found(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    store_engine(bundle.path, make_test_key(bundle), PLAN, {})
+    store_plan(bundle.path, make_test_key(bundle), PLAN)
     monkeypatch.setattr("omnigen2_rt.runtime.backends.tensorrt.engines.plugin_identity", lambda: "new")
     with pytest.raises(BackendError, match="plugin"):
         find_engine(bundle, "transformer", "fp16", MACHINE)
@@ -108,7 +133,7 @@ def test_engine_runs_where_its_kernels_compiler_is_another_or_missing(
 ) -> None:
     """The engine holds the compiled kernel. A build here would give another engine."""
     key = make_test_key(bundle, triton="0.1")
-    store_engine(bundle.path, key, PLAN, {})
+    store_plan(bundle.path, key, PLAN)
     monkeypatch.setattr("omnigen2_rt.runtime.backends.tensorrt.engines.triton_version", lambda: None)
     assert find_engine(bundle, "transformer", "fp16", MACHINE).key == key
     assert stored_engine(bundle.path, make_test_key(bundle)) is None
@@ -126,14 +151,14 @@ def test_plugin_identity_covers_every_source_of_the_kernel() -> None:
 
 
 def test_missing_engine_is_an_error_that_says_how_to_build(bundle: Bundle) -> None:
-    with pytest.raises(BackendError, match="has no TensorRT engine of transformer in fp16: run `omnigen2 build"):
+    with pytest.raises(BackendError, match="has no tensorrt engine of transformer in fp16: run `omnigen2 build"):
         find_engine(bundle, "transformer", "fp16", MACHINE)
 
 
 @pytest.mark.parametrize("content", [PLAN[:-1], b"", PLAN[:-1] + b"?"], ids=["truncated", "empty", "changed"])
 def test_engine_with_a_damaged_plan_is_never_found(bundle: Bundle, content: bytes) -> None:
     key = make_test_key(bundle)
-    record = store_engine(bundle.path, key, PLAN, {})
+    record = store_plan(bundle.path, key, PLAN)
     (bundle.path / FOLDER / record.plan).write_bytes(content)
     assert stored_engine(bundle.path, key) is None
     with pytest.raises(BackendError, match=r"transformer\.fp16\.[0-9a-f]{16}\.plan has"):
@@ -142,18 +167,17 @@ def test_engine_with_a_damaged_plan_is_never_found(bundle: Bundle, content: byte
 
 def test_engine_with_an_edited_record_is_never_found(bundle: Bundle) -> None:
     """A record whose key was edited no longer has the name of its key."""
-    record = store_engine(bundle.path, make_test_key(bundle), PLAN, {})
+    record = store_plan(bundle.path, make_test_key(bundle), PLAN)
     path = bundle.path / FOLDER / f"{record.name}.json"
     path.write_text(path.read_text().replace(MACHINE.gpu, "NVIDIA Test 2"))
-    with pytest.raises(BackendError, match="no TensorRT engine"):
+    with pytest.raises(BackendError, match="no tensorrt engine"):
         find_engine(bundle, "transformer", "fp16", dataclasses.replace(MACHINE, gpu="NVIDIA Test 2"))
 
 
 KILLED = """
 import os, sys
 from pathlib import Path
-from omnigen2_rt.exporter.engines.engine_store import store_engine
-from tests.exporter.engines.small_bundle import make_test_key
+from tests.exporter.engines.small_bundle import make_test_key, store_plan
 from omnigen2_rt.runtime.bundle import Bundle
 bundle = Bundle.open(sys.argv[1])
 replace_file, calls = os.replace, []
@@ -163,7 +187,7 @@ def replace(source, target):
         os._exit(9)
     replace_file(source, target)
 os.replace = replace
-store_engine(bundle.path, make_test_key(bundle), b"a plan" * 1000, {})
+store_plan(bundle.path, make_test_key(bundle), b"a plan" * 1000)
 """
 
 
@@ -187,7 +211,7 @@ def test_build_on_a_full_disk_leaves_nothing(bundle: Bundle, monkeypatch: pytest
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(ExportError, match="No space left on device"):
-        store_engine(bundle.path, make_test_key(bundle), PLAN, {})
+        store_plan(bundle.path, make_test_key(bundle), PLAN)
     assert list((bundle.path / FOLDER).iterdir()) == []
 
 
@@ -217,7 +241,7 @@ def test_wait_for_the_lock_can_be_cancelled(bundle: Bundle) -> None:
 
 def test_prune_keeps_chosen_engines_and_those_of_a_running_build(bundle: Bundle) -> None:
     keys = [make_test_key(bundle, driver=str(number)) for number in range(3)]
-    names = [store_engine(bundle.path, key, PLAN, {}).name for key in keys]
+    names = [store_plan(bundle.path, key, PLAN).name for key in keys]
     with build_lock(bundle.path, names[2]):
         removed, freed = prune(bundle.path, lambda record: record.name == names[0])
     assert sorted(removed) == [f"{names[1]}.json", f"{names[1]}.plan"]

@@ -12,9 +12,15 @@ import pytest
 from typer.testing import CliRunner
 
 from omnigen2_rt.cli import app
+from omnigen2_rt.exporter.engines import engine_builder
+from omnigen2_rt.exporter.engines.builders import BUILDERS, choose_builder
+from omnigen2_rt.runtime.backends.tensorrt import LIBRARIES, cuda
 from omnigen2_rt.runtime.backends.tensorrt import library as tensorrt_library
 from omnigen2_rt.runtime.errors import BackendError
 from tests.exporter.engines.fake_cuda import FakeCuda
+
+TENSORRT, BUILDER = LIBRARIES["tensorrt"], BUILDERS["tensorrt"]
+UPGRADE = 'pip install --upgrade "omnigen2-rt[tensorrt]"'
 
 
 @pytest.fixture
@@ -23,22 +29,24 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     trt = ModuleType("tensorrt")
     trt.__version__ = "11.4.0"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
-    monkeypatch.setattr(tensorrt_library, "import_cudart", FakeCuda)
+    for module in (tensorrt_library, cuda):
+        monkeypatch.setattr(module, "import_cudart", FakeCuda)
     absent: set[str] = set()
     monkeypatch.setattr(
-        tensorrt_library, "find_spec", lambda name: None if name in absent else importlib.util.find_spec("json")
+        engine_builder, "find_spec", lambda name: None if name in absent else importlib.util.find_spec("json")
     )
     return SimpleNamespace(trt=trt, without=absent.add)
 
 
 def test_machine_with_everything_has_no_problem(machine: Any) -> None:
-    assert tensorrt_library.problem() is None
-    assert tensorrt_library.build_problem() is None
+    assert TENSORRT.problem() is None
+    assert BUILDER.problem("plugin") is None
+    assert choose_builder("auto") is BUILDER
 
 
 def test_missing_tensorrt_names_the_extra(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    message = str(tensorrt_library.problem())
+    message = str(TENSORRT.problem())
     assert message.startswith("TensorRT can't be loaded (") and 'pip install "omnigen2-rt[tensorrt]"' in message
 
 
@@ -53,12 +61,12 @@ def test_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
             return None
 
     monkeypatch.setattr(sys, "meta_path", [Loader(), *sys.meta_path])
-    assert "libnvinfer.so.11" in str(tensorrt_library.tensorrt_problem())
+    assert "libnvinfer.so.11" in str(TENSORRT.version_problem())
 
 
 def test_old_tensorrt_is_named_with_the_oldest_that_works(machine: Any) -> None:
     machine.trt.__version__ = "10.13.3"
-    assert tensorrt_library.problem() == "TensorRT 10.13.3 is older than 10.15: pip install --upgrade tensorrt"
+    assert TENSORRT.problem() == f"TensorRT 10.13.3 is older than 10.15: {UPGRADE}"
 
 
 def test_missing_driver_and_missing_gpu_have_different_messages(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,9 +80,9 @@ def test_missing_driver_and_missing_gpu_have_different_messages(machine: Any, mo
 
     monkeypatch.setattr(tensorrt_library, "import_cudart", NoDriver)
     message = "CUDA can't be used (Failed to dlopen libcuda.so.1): install the NVIDIA driver"
-    assert tensorrt_library.problem() == message
+    assert TENSORRT.problem() == message
     monkeypatch.setattr(tensorrt_library, "import_cudart", NoGpu)
-    assert tensorrt_library.problem() == "CUDA finds no GPU (cudaSuccess): check the NVIDIA driver with nvidia-smi"
+    assert TENSORRT.problem() == "CUDA finds no GPU (cudaSuccess): check the NVIDIA driver with nvidia-smi"
 
 
 def test_several_missing_parts_are_all_named(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,24 +91,24 @@ def test_several_missing_parts_are_all_named(machine: Any, monkeypatch: pytest.M
 
     monkeypatch.setattr(tensorrt_library, "import_cudart", missing)
     machine.trt.__version__ = "10.13.3"
-    for name in ("polygraphy", "triton", "onnx"):
-        machine.without(name)
-    message = str(tensorrt_library.build_problem())
-    assert [message.count(part) for part in ("10.13.3", "cuda-python", "polygraphy", "triton", "onnx,")] == [1] * 5
-    assert 'pip install "omnigen2-rt[export]"' in message
+    machine.without("triton")
+    message = str(BUILDER.problem("plugin"))
+    assert [message.count(part) for part in ("10.13.3", "cuda-python", "triton, which")] == [1] * 3
+    assert message.endswith('is not installed: pip install "omnigen2-rt[tensorrt]"')
 
 
 def test_missing_triton_leaves_native_rope(machine: Any) -> None:
     machine.without("triton")
-    assert "--rope native" in str(tensorrt_library.build_problem())
-    assert tensorrt_library.build_problem("native") is None
-    assert tensorrt_library.problem() is None, "an engine that is built needs no Triton"
+    assert "--rope native" in str(BUILDER.problem("plugin"))
+    assert BUILDER.problem("native") is None
+    assert TENSORRT.problem() is None, "an engine that is built needs no Triton"
 
 
 def test_doctor_reports_what_is_missing_to_run_and_to_build(machine: Any) -> None:
-    machine.without("polygraphy")
+    machine.without("triton")
     machine.trt.__version__ = "10.13.3"
     finished = CliRunner().invoke(app, ["doctor", "--json"], catch_exceptions=False)
     report = json.loads(finished.stdout)
-    assert report["backends"]["tensorrt"] == "no: TensorRT 10.13.3 is older than 10.15: pip install --upgrade tensorrt"
-    assert "polygraphy, which builds engines, is not installed" in report["building engines"]
+    assert report["backends"]["tensorrt"] == f"no: TensorRT 10.13.3 is older than 10.15: {UPGRADE}"
+    building = report["building engines"]["tensorrt"]
+    assert building.startswith("no: needs what `tensorrt` lacks above; triton, which compiles the plugin's kernel")
