@@ -25,7 +25,7 @@ from .memory_plan import memory_plan, size_text
 
 PACKAGES = (
     "omnigen2-rt", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tokenizers", "pillow", "torch", "onnx",
-    "transformers", "tensorrt", "tensorrt-rtx-cu13", "polygraphy", "triton", "cuda-python",
+    "transformers", "tensorrt", "tensorrt-rtx-cu13", "polygraphy", "triton", "cuda-bindings",
 )  # fmt: skip
 MOST_REFUSALS = 4
 """Kinds of refused rewrites that are listed of a component."""

@@ -1,4 +1,4 @@
-"""Memory, copies, one stream and captured graphs of the CUDA device, through `cuda-python`.
+"""Memory, copies, one stream and captured graphs of the CUDA device, through `cuda-bindings`.
 
 Knows no TensorRT. Every allocation and copy is ordered on the one stream, so freed memory is reused only after the work that
 uses it. CUDA's pool keeps it for the next tensor: by default the pool would return all of it to the system whenever the host
@@ -25,11 +25,11 @@ SMALLEST_BYTES = 256
 
 
 def import_cudart() -> Any:
-    """cuda-python's runtime module, or BackendError that says which extra brings it."""
+    """cuda-bindings's runtime module, or BackendError."""
     try:
         from cuda.bindings import runtime
     except ImportError:
-        raise BackendError('cuda-python is not installed: pip install "omnigen2-rt[tensorrt]"') from None
+        raise BackendError("cuda-bindings is not installed: pip install cuda-bindings") from None
     return runtime
 
 

@@ -118,7 +118,7 @@ def cuda_problem() -> str | None:
         return str(error)
     try:
         status, count = cudart.cudaGetDeviceCount()
-    except RuntimeError as error:  # cuda-python raises where the driver's library is missing
+    except RuntimeError as error:  # cuda-bindings raises where the driver's library is missing
         return f"CUDA can't be used ({str(error).strip().splitlines()[0]}): install the NVIDIA driver"
     if status != cudart.cudaError_t.cudaSuccess or not count:
         reason = getattr(status, "name", status)

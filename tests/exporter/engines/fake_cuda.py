@@ -1,4 +1,4 @@
-"""A double of cuda-python's runtime module: device memory is host memory, and every call is recorded.
+"""A double of cuda-bindings's runtime module: device memory is host memory, and every call is recorded.
 
 It has only functions of the real module (`name_checks.py` compares the names). While a stream is captured it refuses what CUDA
 refuses: allocating, freeing and synchronizing.
@@ -159,7 +159,7 @@ class FakeCuda:
 
 @contextmanager
 def fake_cuda(double: FakeCuda) -> Iterator[None]:
-    """Put the double in the place of cuda-python."""
+    """Put the double in the place of cuda-bindings."""
     with mock.patch.object(cuda, "import_cudart", lambda: double):
         with mock.patch.object(tensorrt_library, "import_cudart", lambda: double):
             yield

@@ -182,12 +182,12 @@ def profiles_are_those_of_the_record() -> None:
 
 def machine_without_parts_names_every_one() -> None:
     def missing() -> Any:
-        raise BackendError("cuda-python is not installed")
+        raise BackendError("cuda-bindings is not installed")
 
     with mock.patch.object(tensorrt_library, "import_cudart", missing), mock.patch.object(trt, "__version__", "10.14.1"):
         message = LIBRARIES["tensorrt"].problem()
     upgrade = 'pip install --upgrade "omnigen2-rt[tensorrt]"'
-    assert message == f"TensorRT 10.14.1 is older than 10.15: {upgrade}; cuda-python is not installed"
+    assert message == f"TensorRT 10.14.1 is older than 10.15: {upgrade}; cuda-bindings is not installed"
 
 
 def main() -> None:

@@ -87,13 +87,13 @@ def test_missing_driver_and_missing_gpu_have_different_messages(machine: Any, mo
 
 def test_several_missing_parts_are_all_named(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> Any:
-        raise BackendError("cuda-python is not installed")
+        raise BackendError("cuda-bindings is not installed")
 
     monkeypatch.setattr(tensorrt_library, "import_cudart", missing)
     machine.trt.__version__ = "10.13.3"
     machine.without("triton")
     message = str(BUILDER.problem("plugin"))
-    assert [message.count(part) for part in ("10.13.3", "cuda-python", "triton, which")] == [1] * 3
+    assert [message.count(part) for part in ("10.13.3", "cuda-bindings", "triton, which")] == [1] * 3
     assert message.endswith('is not installed: pip install "omnigen2-rt[tensorrt]"')
 
 
