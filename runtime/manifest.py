@@ -65,7 +65,7 @@ class GraphSpec:
     weight_bytes: its weights as stored.
     resident_bytes: its weights in the type that it computes in, as a runtime may hold them.
     inlined: the same graph without local functions, where it has any.
-    rounded_bytes: the part of resident_bytes that are quantized weights and their scales: stored so in every precision.
+    rounded_bytes: the part of resident_bytes that are quantized weights and their scales: held as they are stored.
     keeps_float32: computed in float32 whatever the precision: it is cheap, and its rounding error reaches every step.
     picture_rows: its products have a row for each token of a picture, hundreds or more.
     repeats_shapes: a drawing runs it many times with the same shapes.

@@ -168,9 +168,7 @@ def _write_graphs(
         rewrite(model, groups[spec.component], weights)
         write_graph(staging / spec.file, model)
         if spec.inlined is not None:
-            twin = ir.load(bundle.path / spec.file)
-            rewrite(twin, groups[spec.component], weights, joins=False)
-            write_inlined_graph(staging / spec.inlined, twin)
+            write_inlined_graph(staging / spec.inlined, model)
         specs[spec.file] = complete_graph_spec(spec, staging, model, spec.precision, WEIGHTS)
     return specs
 

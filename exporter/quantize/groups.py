@@ -77,25 +77,22 @@ class Group:
         return self.linears[0].weight.shape[1] + self.padding
 
     @property
-    def joins(self) -> bool:
-        """Whether one product may compute all Linears.
+    def products(self) -> tuple[tuple[Linear, ...], ...]:
+        """The Linears of each product in the new graph: one for all where codes are 8-bit integers.
 
-        ONNX Runtime (1.32) computes in 8 bits only where a single product reads a rounded value.
+        ONNX Runtime (1.32) computes in 8 bits only where a single product reads a rounded value. TensorRT for RTX (1.7) widens
+        8-bit weights in blocks to 16 bits where several products read a value that it computes just before them.
         """
-        return self.storage.rounds_inputs and self.storage.codes == "int8"
+        return (self.linears,) if self.storage.codes == "int8" else tuple((linear,) for linear in self.linears)
 
     def codes_shape(self, linears: Sequence[Linear]) -> tuple[int, int]:
-        """The shape of some Linears' codes: (K, N), their outputs side by side, or (N, K) where whole columns share a scale.
-
-        There the codes of one Linear lie in one piece inside those of all.
-        """
-        outputs = sum(linear.weight.shape[0] for linear in linears)
-        return (outputs, self.inputs) if self.block is None else (self.inputs, outputs)
+        """The shape of some Linears' codes: (K, N), their outputs side by side."""
+        return self.inputs, sum(linear.weight.shape[0] for linear in linears)
 
     def scales_shape(self, linears: Sequence[Linear]) -> tuple[int, ...]:
         """The shape of some Linears' scales."""
-        outputs = sum(linear.weight.shape[0] for linear in linears)
-        return (outputs,) if self.block is None else (self.inputs // self.block, outputs)
+        inputs, outputs = self.codes_shape(linears)
+        return (outputs,) if self.block is None else (inputs // self.block, outputs)
 
 
 def make_group(
@@ -130,7 +127,7 @@ def new_tensors(group: Group, precisions: Sequence[str]) -> dict[str, NewTensor]
     Codes serve every precision; scales and smoothing factors are written in the type of each (`<name>.scales.<precision>`).
     """
     tensors: dict[str, NewTensor] = {}
-    for linears in (group.linears,) if group.joins else [(linear,) for linear in group.linears]:
+    for linears in group.products:
         tensors |= _weight_tensors(group, linears, precisions)
     if group.divisor is not None:
         factors = 1 / group.divisor
@@ -144,7 +141,7 @@ def _weight_tensors(group: Group, linears: Sequence[Linear], precisions: Sequenc
     shape, name = group.scales_shape(linears), linears[0].name
 
     def codes() -> np.ndarray:
-        values = rounded().codes if group.block is not None else rounded().codes.T
+        values = rounded().codes
         return pack_4_bits(values) if group.storage.codes == "int4" else values
 
     def scales(is_last: bool) -> np.ndarray:

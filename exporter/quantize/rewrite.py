@@ -1,15 +1,14 @@
 """Rewrites a graph: its Linears read rounded weights, through standard operators that every runtime knows.
 
     looks for   MatMul(x, Transpose(weight)), Gemm(x, weight, transB=1); a Cast may follow the weight
-    puts there  MatMul(x', DequantizeLinear(codes, scales)), or with a scale for each whole column
-                MatMul(x', Transpose(DequantizeLinear(codes, scales)))
+    puts there  MatMul(x', DequantizeLinear(codes, scales))
 
 x' is x where only the weight is rounded, and DequantizeLinear(QuantizeLinear(x)) where the inputs are too, after a Mul where
 they are smoothed. TensorRT takes codes only as they are stored: nothing may stand between them and their DequantizeLinear, and
-they have no zero points. Linears that read the same x', rounded to int8, become one MatMul and a Split for ONNX Runtime; in the
-graph without functions, which OpenVINO and TensorRT for RTX read, each stays a MatMul: the Split would only cost copies there.
-Where the block or the alignment doesn't divide the inputs, x' is padded with zeros: the operator's specification allows a shorter
-last block, and OpenVINO 2026.4 doesn't.
+they have no zero points. Nor may a Transpose follow: where ONNX Runtime folds no weights, as under a memory limit, that took 50
+times as long. Linears with int8 codes that read the same x' become one MatMul and a Split. Where the block or the alignment
+doesn't divide the inputs, x' is padded with zeros: the operator's specification allows a shorter last block, and OpenVINO 2026.4
+doesn't.
 """
 
 from __future__ import annotations
@@ -46,24 +45,23 @@ class StoredWeights:
         """The type that the graph computes in."""
         return ir.DataType(PRECISIONS[self.precision].onnx)
 
-    def tensor(self, name: str, dtype: ir.DataType, shape: tuple[int, ...], first: int = 0) -> ir.ExternalTensor:
-        """A tensor of the file, or some of its rows from `first` on."""
+    def tensor(self, name: str, dtype: ir.DataType, shape: tuple[int, ...]) -> ir.ExternalTensor:
+        """A tensor of the file. Codes of 4 bits are stored in pairs, and so in another shape."""
         place = self.locations[name]
-        nbytes = int(np.prod(shape)) * dtype.bitwidth // 8
-        offset = place.offset + first * nbytes // shape[0]
-        assert offset + nbytes <= place.offset + place.nbytes
         file = place.path.relative_to(self.bundle).as_posix()
-        return ir.ExternalTensor(file, offset, nbytes, dtype, shape=ir.Shape(shape), name=name, base_dir=self.bundle)
+        return ir.ExternalTensor(
+            file, place.offset, place.nbytes, dtype, shape=ir.Shape(shape), name=name, base_dir=self.bundle
+        )
 
 
-def rewrite(model: ir.Model, groups: Sequence[Group], weights: StoredWeights, joins: bool = True) -> None:
-    """Put the rounded weights into the graph. joins: allows joined products.
+def rewrite(model: ir.Model, groups: Sequence[Group], weights: StoredWeights) -> None:
+    """Put the rounded weights into the graph.
 
     groups: made from the same component's graph in any precision. Raises ExportError where this graph has other Linears.
     """
     for group in _in_this_graph(model, groups, weights.precision):
         value = _prepared_input(model.graph, group, weights)
-        for linears in (group.linears,) if group.joins and joins else [(linear,) for linear in group.linears]:
+        for linears in group.products:
             _replace(model.graph, group, linears, value, weights)
     passes.RemoveUnusedNodesPass()(model)
     _drop_unread(model.graph)
@@ -114,33 +112,21 @@ def _prepared_input(graph: ir.Graph, group: Group, weights: StoredWeights) -> ir
 
 
 def _replace(graph: ir.Graph, group: Group, linears: Sequence[Linear], value: ir.Value, weights: StoredWeights) -> None:
-    name, nodes = linears[0].name, [_dequantized(graph, group, linears, weights)]
-    if group.block is None:
-        nodes.append(ir.node("Transpose", nodes[0].outputs, attributes={"perm": [1, 0]}, name=f"{name}.transpose"))
-        nodes[-1].outputs[0].name = f"{name}.transposed"
-    product = ir.node("MatMul", [value, nodes[-1].outputs[0]], name=f"{name}.product")
+    name = linears[0].name
+    codes = weights.tensor(f"{name}.codes", CODES[group.storage.codes], group.codes_shape(linears))
+    scales = weights.tensor(f"{name}.scales.{weights.precision}", weights.compute, group.scales_shape(linears))
+    reads = [_initializer(graph, f"{name}.codes", codes), _initializer(graph, f"{name}.scales", scales)]
+    attributes = {"axis": 1} if group.block is None else {"axis": 0, "block_size": group.block}
+    weight = ir.node("DequantizeLinear", reads, attributes=attributes, name=f"{name}.dequantize")
+    weight.outputs[0].name = f"{name}.dequantized"
+    product = ir.node("MatMul", [value, weight.outputs[0]], name=f"{name}.product")
     product.outputs[0].name = f"{name}.outputs"
-    graph.insert_before(linears[0].node, [*nodes, product])
+    graph.insert_before(linears[0].node, [weight, product])
     for linear, new in zip(linears, _split(graph, linears, product), strict=True):
         old = linear.node.outputs[0]
         new.name, new.shape, new.type = old.name, old.shape, old.type
         ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
         graph.remove(linear.node, safe=True)
-
-
-def _dequantized(graph: ir.Graph, group: Group, linears: Sequence[Linear], weights: StoredWeights) -> ir.Node:
-    """The node that dequantizes some Linears' weights. In a joined group they are rows of what the first one's names hold."""
-    name, first, of = linears[0].name, 0, linears[0].name
-    if group.joins:
-        names = [linear.name for linear in group.linears]
-        of, first = group.name, sum(linear.weight.shape[0] for linear in group.linears[: names.index(name)])
-    codes = weights.tensor(f"{of}.codes", CODES[group.storage.codes], group.codes_shape(linears), first)
-    scales = weights.tensor(f"{of}.scales.{weights.precision}", weights.compute, group.scales_shape(linears), first)
-    reads = [_initializer(graph, f"{name}.codes", codes), _initializer(graph, f"{name}.scales", scales)]
-    attributes = {"axis": 0} if group.block is None else {"axis": 0, "block_size": group.block}
-    node = ir.node("DequantizeLinear", reads, attributes=attributes, name=f"{name}.dequantize")
-    node.outputs[0].name = f"{name}.dequantized"
-    return node
 
 
 def _split(graph: ir.Graph, linears: Sequence[Linear], product: ir.Node) -> Sequence[ir.Value]:

@@ -66,6 +66,7 @@ class BackendEntry:
     problem(): why it can't work here, or None.
     create(bundle, choice): opens it.
     graphs: for a precision, which of a bundle's graphs it may be computed from, best first; by default its own.
+    quantized: the precisions of the quantized graphs that it runs; None: every precision's.
     can_stream_weights: whether it runs a component whose weights are larger than the memory limit.
     least_weight_bytes: "auto" prefers other backends for a bundle whose largest component is smaller.
     """
@@ -74,6 +75,7 @@ class BackendEntry:
     problem: Callable[[], str | None]
     create: Callable[[Bundle, Choice], Backend]
     graphs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    quantized: tuple[str, ...] | None = None
     can_stream_weights: bool = True
     least_weight_bytes: int = 0
 
@@ -82,7 +84,12 @@ def _ort(name: str) -> BackendEntry:
     def create(bundle: Bundle, choice: Choice) -> Backend:
         return ort.OrtBackend(bundle, name, choice.precision, choice.threads, choice.streams_weights)
 
-    return BackendEntry(precisions=lambda threads: ort.PRECISIONS[name], problem=partial(ort.problem, name), create=create)
+    return BackendEntry(
+        precisions=lambda threads: ort.PRECISIONS[name],
+        problem=partial(ort.problem, name),
+        create=create,
+        quantized=ort.QUANTIZED,
+    )
 
 
 def _openvino() -> BackendEntry:
@@ -204,6 +211,12 @@ def choose_precision(bundle: Bundle, backend: str, precision: str, threads: int 
         if _graphs(bundle, backend, candidate) is not None:
             return candidate
     held = ", ".join(bundle.precisions)
+    if any(candidate in bundle.precisions for candidate in candidates):
+        runs = ", ".join(BACKENDS[backend].quantized or ())
+        raise BackendError(
+            f"backend {backend} can't run quantized graphs in {candidates[0]}; it runs them in {runs}; the bundle holds {held}:"
+            " choose another precision or backend"
+        )
     if precision != "auto":
         raise BackendError(f"the bundle holds {held}, not {precision}: export it with --precision {precision}")
     raise BackendError(
@@ -214,7 +227,14 @@ def choose_precision(bundle: Bundle, backend: str, precision: str, threads: int 
 def _graphs(bundle: Bundle, backend: str, precision: str) -> str | None:
     """Which of the bundle's graphs the backend runs in this precision, or None where it holds none of them."""
     usable = BACKENDS[backend].graphs.get(precision, (precision,))
-    return next((graphs for graphs in usable if graphs in bundle.precisions), None)
+    return next((graphs for graphs in usable if graphs in bundle.precisions and _runs_quantized(bundle, backend, graphs)), None)
+
+
+def _runs_quantized(bundle: Bundle, backend: str, graphs: str) -> bool:
+    """Whether the backend runs these graphs if they are quantized; true where they aren't."""
+    possible = BACKENDS[backend].quantized
+    rounded = any(graph.rounded_bytes for graph in bundle.manifest.graphs if graph.precision == graphs)
+    return not rounded or possible is None or graphs in possible
 
 
 def choose_graphs(bundle: Bundle, backend: str, precision: str) -> str:

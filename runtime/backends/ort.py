@@ -20,6 +20,8 @@ from .backend import DeviceArray, check_names
 
 PROVIDERS = {"ort-cpu": "CPUExecutionProvider", "ort-cuda": "CUDAExecutionProvider"}
 PRECISIONS = {"ort-cpu": ("fp32", "fp16"), "ort-cuda": ("bf16", "fp16", "fp32")}
+QUANTIZED = ("fp16", "fp32")
+"""The precisions of quantized graphs: in bf16 its CUDA provider (1.32) has no DequantizeLinear either."""
 CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 """Float32 stays float32. By default cuDNN tries every algorithm at each new size, and for bfloat16 its choice then took 388 ms
 for a picture of 1024×1024 from the full-size decoder; the heuristic's choice takes 80 ms (H200, ONNX Runtime 1.31)."""

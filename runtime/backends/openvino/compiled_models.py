@@ -31,7 +31,7 @@ from ..cache_keys import Key, digest, weight_identity
 
 FOLDER = "openvino"
 PURPOSE = "OpenVINO model"
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 """Counts up with every change of how a graph is compiled (other rewrites) and of these files' layout."""
 OUTDATING = ("format", "graph", "files", "engine")
 """Parts of a key whose change makes older models of the same bundle useless."""

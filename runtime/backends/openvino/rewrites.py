@@ -12,6 +12,7 @@ from ...errors import BackendError
 from ...manifest import GraphSpec
 from .library import last_line, openvino_core
 from .linked_weights import has_links, read_linked
+from .rewrite_joined import take_products_apart
 from .rewrite_products import align_products, split_feed_forward
 from .rewrite_reports import RewriteReport
 from .rewrite_rope import rotate_by_products
@@ -45,7 +46,7 @@ def read_rewritten(bundle: Bundle, spec: GraphSpec, precision: str, pads: bool) 
     shared: list[Any] = []
     try:
         model, mapped = read_linked(path) if has_links(bundle) else (openvino_core().read_model(path), [])
-        reports = [rotate_by_products(model)]
+        reports = [rotate_by_products(model), take_products_apart(model)]
         if changes_products(spec, precision):
             if pads:
                 reports.append(align_products(model))

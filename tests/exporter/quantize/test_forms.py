@@ -89,21 +89,19 @@ def test_codes_are_read_by_their_dequantization_alone_and_have_no_zero_points(
 
 
 @pytest.mark.parametrize(("scheme", "precision"), GRAPHS)
-def test_dequantized_weights_go_to_products_at_once(
+def test_dequantized_weights_are_multiplied_as_they_are(
     quantized: dict[tuple[str, str], Path], scheme: str, precision: str
 ) -> None:
     for graph in files(quantized[scheme, "A"], scheme, precision):
         for node in graph.weights():
             attributes = {entry.name: entry.i for entry in node.attribute}
             codes, scales = (tuple(graph.stored[name].dims) for name in node.input)
-            (reader,) = [n for n in graph.model.graph.node if node.output[0] in n.input]
-            assert attributes["axis"] == 0
-            if "block_size" in attributes:  # (K, N) in blocks along K
-                assert (codes[0] // attributes["block_size"], codes[1]) == scales and codes[0] > attributes["block_size"]
-            else:  # (N, K) with a scale for each row
-                assert codes[:1] == scales and reader.op_type == "Transpose"
-                (reader,) = [n for n in graph.model.graph.node if reader.output[0] in n.input]
-            assert reader.op_type == "MatMul"
+            assert [n.op_type for n in graph.model.graph.node if node.output[0] in n.input] == ["MatMul"]
+            if "block_size" in attributes:  # along K
+                assert attributes["axis"] == 0 and codes[0] > attributes["block_size"]
+                assert (codes[0] // attributes["block_size"], codes[1]) == scales
+            else:  # a scale for each column
+                assert attributes["axis"] == 1 and codes[1:] == scales
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -159,7 +157,7 @@ def test_fp8_products_are_those_of_a_simulation(
     before = _float_weights(bundles[config] / old)
     rng = np.random.default_rng(0)
     for product in [node for node in graph.nodes("MatMul") if node.name.endswith(".product")]:
-        dequantized, transposed = (graph.makers[name] for name in product.input)
+        dequantized, dequantized_weight = (graph.makers[name] for name in product.input)
         quantized_input = graph.makers[dequantized.input[0]]
         name = product.name.removesuffix(".product")
         weight = before[name]
@@ -170,7 +168,7 @@ def test_fp8_products_are_those_of_a_simulation(
         pad = graph.makers.get(quantized_input.input[0])
         first = pad if pad is not None and pad.op_type == "Pad" else quantized_input
         assert (first is pad) == (weight.shape[1] % 16 != 0)
-        assert graph.stored[graph.makers[transposed.input[0]].input[0]].dims[1] % 16 == 0
+        assert graph.stored[dequantized_weight.input[0]].dims[0] % 16 == 0
         actual = _run(graph, first.input[0], product.output[0], x)
         assert np.allclose(actual, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max()), name
 

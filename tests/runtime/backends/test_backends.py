@@ -107,6 +107,18 @@ def test_precision_auto_takes_the_best_of_backend_and_bundle(bundles: dict[str, 
     assert choose_precision(Bundle.open(bundles["B"]), "ort-cuda", "auto") == "fp32"
 
 
+def test_quantized_graphs_on_cuda_are_never_those_in_bf16(bundles: dict[str, Path]) -> None:
+    """ONNX Runtime has no DequantizeLinear in bfloat16: opening such a graph failed with words about a missing implementation."""
+    whole = Bundle.open(bundles["A"])
+    graphs = tuple(replace(graph, rounded_bytes=graph.resident_bytes) for graph in whole.manifest.graphs)
+    quantized = Bundle(whole.path, replace(whole.manifest, graphs=graphs))
+    assert choose_precision(quantized, "ort-cuda", "auto") == "fp16"
+    assert choose_precision(quantized, "ort-cpu", "auto") == "fp32"
+    reason = "quantized graphs in bf16; it runs them in fp16, fp32; the bundle holds fp32, fp16, bf16: choose"
+    with pytest.raises(BackendError, match=reason):
+        choose_precision(quantized, "ort-cuda", "bf16")
+
+
 def test_precision_auto_on_openvino_is_bf16_where_the_cpu_computes_it(
     bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
