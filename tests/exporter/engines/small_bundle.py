@@ -37,11 +37,16 @@ HIDDEN = 32
 
 
 def attention_graph(heads: int = 2, doc: str = "") -> onnx.ModelProto:
-    """One attention over image_tokens (B, L, D). `doc` only changes the file's bytes; the references go unused."""
+    """One attention over image_tokens (B, L, D). `doc` only changes the file's bytes; the references go unused.
+
+    TensorRT for RTX 1.7 crashes where one tensor is query, key and value.
+    """
     nodes = [
         helper.make_node("Reshape", ["image_tokens", "heads"], ["split"], name="split"),
         helper.make_node("Transpose", ["split"], ["q"], name="transpose", perm=[0, 2, 1, 3]),
-        helper.make_node("Attention", ["q", "q", "q"], ["a"], name="attention"),
+        helper.make_node("Sigmoid", ["q"], ["k"], name="keys"),
+        helper.make_node("Tanh", ["q"], ["v"], name="values"),
+        helper.make_node("Attention", ["q", "k", "v"], ["a"], name="attention"),
         helper.make_node("Transpose", ["a"], ["back"], name="transpose_back", perm=[0, 2, 1, 3]),
         helper.make_node("Reshape", ["back", "joined"], ["hidden_states"], name="join"),
     ]
