@@ -237,7 +237,7 @@ def test_only_products_of_picture_rows_are_reshaped_and_only_in_bf16(storeless_b
     plain = rewritten(storeless_bundle, name, "fp32")
     limited = rewritten(storeless_bundle, name, "bf16", 1 << 40)
     free = rewritten(storeless_bundle, name, "bf16")
-    always = {"rotate_by_products", "keep_stored_weights"}
+    always = {"rotate_by_products", "take_products_apart", "keep_stored_weights"}
     assert plain.keys() == always
     if name == "context_refiner":
         assert limited.keys() == free.keys() == always
