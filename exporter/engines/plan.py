@@ -17,7 +17,7 @@ from ...runtime.backends.tensorrt.library import cuda_problem
 from ...runtime.backends.tensorrt.records import EngineRecord
 from ...runtime.bundle import Bundle
 from ...runtime.dtypes import DTYPES
-from ...runtime.errors import BackendError, BundleError, ExportError
+from ...runtime.errors import BackendError, BundleError, Cancelled, ExportError
 from ...runtime.manifest import GraphSpec
 from ...runtime.progress import Progress, no_progress
 from .builders import choose_builder
@@ -110,7 +110,7 @@ def plan_engines(bundle: Bundle, options: BuildOptions, progress: Progress = no_
     """Plan a bundle's engines and have the library's parser read the graphs of those that aren't stored.
 
     Raises BundleError for a precision that the bundle lacks, ExportError for an unknown component, a size without a profile, or
-    an option that the library doesn't have.
+    an option that the library doesn't have, and Cancelled where `progress` returned False.
     """
     builder = choose_builder(options.library)
     precision = _precision(bundle, options.precision)
@@ -124,7 +124,8 @@ def plan_engines(bundle: Bundle, options: BuildOptions, progress: Progress = no_
         if not engine.profiles:
             continue
         if engine.stored is None and parser_problem is None:
-            progress(0, 1, f"{graph.component}: checking")
+            if progress(0, 1, f"{graph.component}: checking") is False:
+                raise Cancelled(f"the build was stopped while {graph.component} was checked")
             engine = replace(engine, refusal=builder.parse(engine.file, rope))
         engines.append(engine)
     return BuildPlan(

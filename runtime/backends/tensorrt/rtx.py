@@ -13,7 +13,7 @@ from ...errors import BackendError
 from .cuda import Device
 from .engines import Machine
 from .kernel_cache import KernelCache
-from .library import Contexts, Launch, Library, cuda_problem
+from .library import Contexts, Launch, Library, cuda_problem, make_log, take_errors
 
 REASONS = {
     "VERSION_MISMATCH": "it was built with another version of TensorRT for RTX: build it again",
@@ -61,12 +61,14 @@ class TensorRTForRTX(Library):
     def refusal(self, runtime: Any, plan: memoryview) -> str | None:
         """See Library.refusal. The library looks at the plan's header only."""
         trt = self.load()
+        log = make_log(trt)
+        log.errors.clear()
         validity, found = runtime.get_engine_validity(bytes(plan[: runtime.engine_header_size]))
         if validity != trt.EngineValidity.INVALID:
             return None
         diagnostics = trt.EngineInvalidityDiagnostics
         reasons = [text for name, text in REASONS.items() if int(found) & int(getattr(diagnostics, name))]
-        return "; ".join(reasons) or f"the library calls it invalid without a reason that is known here ({int(found)})"
+        return "; ".join(reasons) or f"the library calls it invalid: {take_errors(log)}"
 
     def contexts(self, engine: Any, kernels: KernelCache, specialization: str) -> Contexts:
         """See Library.contexts."""
