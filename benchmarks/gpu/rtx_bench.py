@@ -13,6 +13,8 @@ from typing import Any
 from omnigen2_rt.exporter.engines.build import BuildReport, build_engines
 from omnigen2_rt.exporter.engines.options import BuildOptions, EngineOptions, Limits
 from omnigen2_rt.runtime.backends.tensorrt import LIBRARIES
+from omnigen2_rt.runtime.backends.tensorrt.cuda import Device
+from omnigen2_rt.runtime.backends.tensorrt.library import cuda_problem
 from omnigen2_rt.runtime.backends.tensorrt.records import EngineRecord, engine_folder
 from omnigen2_rt.runtime.pipeline import NANO
 
@@ -67,10 +69,14 @@ class RTXBench:
         return self.build(self.nano(precision), precision, NANO_LIMITS)
 
     def build(self, bundle: Path, precision: str, limits: Limits, **options: Any) -> BuildReport | None:
-        """A bundle's engines, built or found, or None on a backend without engines. options: see EngineOptions."""
+        """A bundle's engines, built or found, or None on a backend without engines. options: see EngineOptions.
+
+        A portable engine runs on all GPUs but those of compute capability 7.5.
+        """
         if not self.uses_engines:
             return None
-        engine = EngineOptions(**options)
+        is_oldest = cuda_problem() is None and Device().compute_capability() == "7.5"
+        engine = EngineOptions(target="sm75" if is_oldest else "portable", **options)
         return build_engines(bundle, BuildOptions(library=LIBRARY.name, precision=precision, limits=limits, engine=engine))
 
 

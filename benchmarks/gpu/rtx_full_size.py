@@ -94,19 +94,23 @@ def _sides(bench: RTXBench, bundle: Bundle, precision: str) -> dict[str, Callabl
 def _opened(
     bench: RTXBench, part: Figures, open_side: Callable[[dict[str, np.ndarray]], Run], feeds: dict[str, np.ndarray]
 ) -> Run:
-    """A side that is warm. Its figures: seconds to open and of the first run, and the GPU memory that each took."""
-    memory = _used_bytes if bench.uses_engines else lambda: 0
-    before = memory()
+    """A side that is warm. Its figures: seconds of opening, the first run and the warm-up, and the GPU memory after each."""
+    before = _used_bytes() if bench.uses_engines else 0
+
+    def add(**seconds: float) -> None:
+        part.add(**seconds)
+        if bench.uses_engines:
+            part.add(**{f"gpu_bytes after {name.removesuffix('_s')}": _used_bytes() - before for name in seconds})
+
     started = time.perf_counter()
     run = open_side(feeds)
-    part.add(open_s=time.perf_counter() - started, open_gpu_bytes=memory() - before)
-    part.add(first_run_s=timed(run), first_run_gpu_bytes=memory() - before)
-    end = time.perf_counter() + WARM_UP_S
-    runs = 0
-    while runs < 3 or time.perf_counter() < end:
+    add(open_s=time.perf_counter() - started)
+    add(first_run_s=timed(run))
+    started, runs = time.perf_counter(), 0
+    while runs < 3 or time.perf_counter() < started + WARM_UP_S:
         run()
         runs += 1
-    part.add(warm_gpu_bytes=memory() - before)
+    add(warm_up_s=time.perf_counter() - started)
     return run
 
 
@@ -251,10 +255,12 @@ def _make_bundle(bench: RTXBench, folder: Path, figures: Figures) -> None:
     figures.add(checkpoint_s=timed(lambda: write_checkpoint(configuration, folder / "checkpoint")))
     transformer = [component for component in COMPONENTS if component.name == "transformer"]
     precisions = (bench.precisions[0],)
-    export = lambda: export_bundle(  # noqa: E731
-        folder / "checkpoint", folder / "bundle", precisions=precisions, components=transformer
+    converted = bench.precisions[0] == "fp16"  # GPUs of compute capability 7.5 don't have the bf16 of the stored weights
+    started = time.perf_counter()
+    export_bundle(
+        folder / "checkpoint", folder / "bundle", precisions=precisions, components=transformer, materialized=converted
     )
-    figures.add(export_s=timed(export))
+    figures.add(export_s=time.perf_counter() - started)
 
 
 def _write_configuration(bench: RTXBench, folder: Path, layers: int) -> None:

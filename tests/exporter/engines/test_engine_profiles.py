@@ -66,6 +66,12 @@ def test_profile_of_language_model_totals_past_and_new(bundle: Bundle, end: int)
         assert sizes["total_tokens"] == sizes["past_tokens"] + sizes["text_tokens"]
 
 
+def test_profile_of_a_generated_token_allows_for_two(bundle: Bundle) -> None:
+    """For exactly one, TensorRT for RTX stored two thirds of the language model's weights twice."""
+    profiles = profiles_of(bundle, "language_model")
+    assert [shape[1] for shape in profiles["decode"].shapes["inputs_embeds"]] == [1, 1, 2]
+
+
 def test_profile_of_1024_px_has_the_full_model_token_counts(bundle: Bundle) -> None:
     text, references = profiles_of(bundle, "transformer").values()
     assert [shape[1] for shape in text.shapes["image_tokens"]] == [1, 4096, 4096]
