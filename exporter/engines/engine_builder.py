@@ -62,10 +62,6 @@ class EngineBuilder(ABC):
     def completed(self, options: EngineOptions, precision: str) -> EngineOptions:
         """The options with this library's defaults. Raises ExportError for those that it doesn't have."""
 
-    def profiles(self, profiles: tuple[EngineProfile, ...]) -> tuple[EngineProfile, ...]:
-        """The profiles that this library builds a graph for, of those that it is used with."""
-        return profiles
-
     @abstractmethod
     def configure(self, trt: Any, config: Any, options: EngineOptions) -> None:
         """Set what only this library has."""

@@ -120,7 +120,7 @@ def plan_engines(bundle: Bundle, options: BuildOptions, progress: Progress = no_
     parser_problem = builder.parser_problem()
     engines = []
     for graph in _graphs(bundle, precision, options):
-        engine = _plan_engine(bundle, graph, options, builder, settings, rope, machine)
+        engine = _plan_engine(bundle, graph, options, settings, rope, machine)
         if not engine.profiles:
             continue
         if engine.stored is None and parser_problem is None:
@@ -179,15 +179,9 @@ def _graphs(bundle: Bundle, precision: str, options: BuildOptions) -> list[Graph
 
 
 def _plan_engine(
-    bundle: Bundle,
-    graph: GraphSpec,
-    options: BuildOptions,
-    builder: EngineBuilder,
-    settings: EngineOptions,
-    rope: str,
-    machine: Machine | None,
+    bundle: Bundle, graph: GraphSpec, options: BuildOptions, settings: EngineOptions, rope: str, machine: Machine | None
 ) -> PlannedEngine:
-    profiles = builder.profiles(engine_profiles(graph, bundle.manifest, options.limits))
+    profiles = engine_profiles(graph, bundle.manifest, options.limits)
     key = None
     if machine is not None:
         shapes = [profile.to_json() for profile in profiles]

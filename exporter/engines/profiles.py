@@ -22,8 +22,6 @@ ShapeRange = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 """An input's smallest, typical and largest shape."""
 
 TYPICAL_PROMPT_TOKENS = 128
-LANGUAGE_PROFILES = ("prefill", "turn", "decode")
-"""The language model's, see `_language_model_variants`."""
 MAX_STEPS = 1000
 PATCH_PX = 14  # stands in where the manifest has no vision encoder
 
@@ -66,28 +64,6 @@ def engine_profiles(graph: GraphSpec, manifest: Manifest, limits: Limits) -> tup
     usual = dynamic_sizes(manifest, limits)
     variants = {name: {**usual, **overrides} for name, overrides in _variants(graph, usual, limits).items()}
     return tuple(EngineProfile(name=name, sizes=sizes, shapes=_shapes(graph, sizes)) for name, sizes in variants.items())
-
-
-def joined(profiles: tuple[EngineProfile, ...], name: str) -> EngineProfile:
-    """One profile that takes what any of several takes, with the typical shapes of the first."""
-    first = profiles[0]
-
-    def union(ranges: Iterable[tuple[Any, Any, Any]], typical: Any) -> Any:
-        smallest, _, largest = zip(*ranges, strict=True)
-        return min(smallest), typical, max(largest)
-
-    def shapes(input_name: str) -> ShapeRange:
-        sizes = zip(*(zip(*profile.shapes[input_name], strict=True) for profile in profiles), strict=True)
-        typical = first.shapes[input_name][1]
-        ranges = [union(each, size) for each, size in zip(sizes, typical, strict=True)]
-        smallest, usual, largest = zip(*ranges, strict=True)
-        return smallest, usual, largest
-
-    return EngineProfile(
-        name=name,
-        sizes={dim: union((profile.sizes[dim] for profile in profiles), first.sizes[dim][1]) for dim in first.sizes},
-        shapes={input_name: shapes(input_name) for input_name in first.shapes},
-    )
 
 
 def dynamic_sizes(manifest: Manifest, limits: Limits) -> dict[str, Range]:
@@ -141,7 +117,7 @@ def _variants(graph: GraphSpec, sizes: Mapping[str, Range], limits: Limits) -> d
 
 
 def _language_model_variants(typical: int, context: int) -> dict[str, dict[str, Range]]:
-    """The profiles LANGUAGE_PROFILES, of a prompt, of a later turn of a chat, and of a generated token.
+    """The profiles of a prompt, of a later turn of a chat, and of a generated token.
 
     TensorRT wants past + new = total at each end of a profile. The generated token's allows for two: with exactly one, TensorRT
     for RTX 1.7 keeps a second copy of two thirds of the weights for it (OmniGen2's language model: a plan of 9.2 GB, not 5.6 GB).
@@ -151,12 +127,11 @@ def _language_model_variants(typical: int, context: int) -> dict[str, dict[str, 
     turn_past: Range = (1, 2 * typical, context)
     token: Range = (1, 1, 2)
     token_past: Range = (1, 2 * typical, 2 * context)
-    sizes = (
-        {"text_tokens": prompt, "past_tokens": no_past, "total_tokens": prompt},
-        {"text_tokens": prompt, "past_tokens": turn_past, "total_tokens": _sum(prompt, turn_past)},
-        {"text_tokens": token, "past_tokens": token_past, "total_tokens": _sum(token, token_past)},
-    )
-    return dict(zip(LANGUAGE_PROFILES, sizes, strict=True))
+    return {
+        "prefill": {"text_tokens": prompt, "past_tokens": no_past, "total_tokens": prompt},
+        "turn": {"text_tokens": prompt, "past_tokens": turn_past, "total_tokens": _sum(prompt, turn_past)},
+        "decode": {"text_tokens": token, "past_tokens": token_past, "total_tokens": _sum(token, token_past)},
+    }
 
 
 def _token_grid(manifest: Manifest, limits: Limits) -> Range:

@@ -9,7 +9,6 @@ from ...runtime.backends.tensorrt import LIBRARIES
 from ...runtime.errors import ExportError
 from .engine_builder import EngineBuilder
 from .options import EngineOptions
-from .profiles import LANGUAGE_PROFILES, EngineProfile, joined
 
 BF16_ON_75 = "Cannot compile for target(s) sm75, because the model contains HW-specific datatypes: b16"
 
@@ -36,15 +35,6 @@ class RTXBuilder(EngineBuilder):
         if options.strip_plan and (reason := self.library.gpu_problem()) is not None:
             raise ExportError(f"TensorRT for RTX builds engines without weights only where they can run: {reason}")
         return replace(options, target=target)
-
-    def profiles(self, profiles: tuple[EngineProfile, ...]) -> tuple[EngineProfile, ...]:
-        """See EngineBuilder.profiles: the language model has one instead of three.
-
-        Kernels are compiled for the shapes of a run anyway, and an engine with profiles for many new tokens and for one holds
-        most weights twice: 9.2 GB instead of 5.6 GB for OmniGen2's.
-        """
-        names = tuple(profile.name for profile in profiles)
-        return (joined(profiles, "tokens"),) if names == LANGUAGE_PROFILES else profiles
 
     def advice(self, reasons: str) -> str:
         """See EngineBuilder.advice. Graphs of a checkpoint in bf16 read its weights and cast them."""

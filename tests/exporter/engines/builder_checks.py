@@ -122,8 +122,10 @@ def progress_that_returns_false_cancels() -> None:
         assert failure(bundle.path, Cancelled, progress=progress) == "the build of transformer.fp16.onnx was stopped"
         assert engine_list(bundle.path) == []
         assert calls[:3] == [(0, 1, "transformer: checking"), (0, 1, "transformer"), (0, 2, "transformer: Building")]
-        message = failure(bundle.path, Cancelled, progress=lambda done, total, what: False)
+        message = failure(bundle.path, Cancelled, progress=lambda done, total, what: what != "transformer")
         assert message == "the build was stopped before transformer"
+        message = failure(bundle.path, Cancelled, progress=lambda done, total, what: False)
+        assert message == "the build was stopped while transformer was checked"
 
 
 def progress_that_raises_stops_the_build_and_is_raised() -> None:

@@ -46,7 +46,7 @@ RECEIVERS = {
 }
 """The class of a variable of this name, which must have the attributes that our code uses."""
 EXCEPTIONS = {(BACKEND, "parser"): "OnnxParserRefitter"}
-OWN_OBJECTS = {(f"{EXPORTER}/engine_builder.py", "builder"): {"library", "load_timings", "configure"}}
+OWN_OBJECTS = {(f"{EXPORTER}/engine_builder.py", "builder"): {"library", "advice", "load_timings", "configure"}}
 """Attributes of our own objects in variables of these names."""
 
 

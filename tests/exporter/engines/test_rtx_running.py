@@ -106,7 +106,8 @@ def test_plan_with_several_faults_or_an_unknown_one_names_them(setup: EngineSetu
     diagnostics = trt.EngineInvalidityDiagnostics
     both = int(diagnostics.VERSION_MISMATCH) | int(diagnostics.UNSUPPORTED_CC)
     runtime = setup.runtime.instance
-    for found, text in [(both, f"{REASONS['VERSION_MISMATCH']}; {REASONS['UNSUPPORTED_CC']}"), (2**20, "the library calls it invalid: it gave no reason")]:
+    named = f"{REASONS['VERSION_MISMATCH']}; {REASONS['UNSUPPORTED_CC']}"
+    for found, text in [(both, named), (2**20, "the library calls it invalid: it gave no reason")]:
         runtime.get_engine_validity.return_value = (trt.EngineValidity.INVALID, found)
         assert text in str(LIBRARY.refusal(runtime, memoryview(b"plan of transformer")))
 
