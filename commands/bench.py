@@ -25,7 +25,7 @@ PROMPT = (
     "A quiet harbour at dawn, small wooden boats on still water, soft mist over the hills behind, a gull on a post, warm "
     "light from the windows of a white house, painted in fine detail"
 )
-VERSIONED = ("omnigen2-rt", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt")
+VERSIONED = ("omnigen2-rt", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx-cu13")
 MOST_DRAWINGS = 1000
 """The most drawings of a case: their median changes no more."""
 RANGES = ((0.0, 1.0), (0.0, 0.6))

@@ -64,6 +64,8 @@ class Scheme:
 
 INT8_BLOCKS = Storage(codes="int8", blocks=(128, 64, 32, 16))
 """Blocks of 128 ran twice as fast as blocks of 32."""
+INT8_COLUMNS = Storage(codes="int8")
+"""TensorRT for RTX 1.7 multiplies by these as they are. Those in blocks it first widens, all of a component's at once."""
 INT8_STATIC = Storage(codes="int8", rounds_inputs=True)
 INT4_BLOCKS = Storage(codes="int4", blocks=(32,))
 FP8_STATIC = Storage(codes="fp8", rounds_inputs=True, aligned_inputs=16)
@@ -94,7 +96,7 @@ SCHEMES = {
         Scheme(
             name="fp8",
             help="8-bit floats (E4M3) in what draws, weights and activations, and 8-bit weights in the language model: for GPUs",
-            components={**dict.fromkeys(LANGUAGE, INT8_BLOCKS), **dict.fromkeys(DRAWING, FP8_STATIC)},
+            components={**dict.fromkeys(LANGUAGE, INT8_COLUMNS), **dict.fromkeys(DRAWING, FP8_STATIC)},
         ),
     )
 }
