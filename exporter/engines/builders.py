@@ -11,13 +11,14 @@ BUILDERS: dict[str, EngineBuilder] = {builder.library.name: builder for builder 
 """By the library's name, in the order in which "auto" tries them."""
 
 
-def choose_builder(library: str) -> EngineBuilder:
+def choose_builder(library: str, rope: str = "auto") -> EngineBuilder:
     """The builder of a library; "auto" takes the first that builds here, else the first whose parser can be asked.
 
+    rope: see BuildOptions.
     Raises ExportError for another name.
     """
     if library == "auto":
-        able = [builder for builder in BUILDERS.values() if builder.problem("native") is None]
+        able = [builder for builder in BUILDERS.values() if builder.problem(rope) is None]
         present = [builder for builder in BUILDERS.values() if builder.parser_problem() is None]
         return next(iter([*able, *present, *BUILDERS.values()]))
     if library not in BUILDERS:

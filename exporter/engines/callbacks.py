@@ -1,7 +1,12 @@
-"""Objects that a library calls during a build: a progress monitor that may cancel, and a writer of the engine's bytes."""
+"""What goes on while a library works: its calls of a progress monitor and of a writer, and Ctrl-C, which is held back meanwhile."""
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, Protocol
 
 from ...runtime.progress import Progress
@@ -15,11 +20,35 @@ class PlanFile(Protocol):
     def restart(self) -> None: ...
 
 
-def make_monitor(trt: Any, progress: Progress) -> Any:
+@contextmanager
+def interrupts_held() -> Iterator[Callable[[], bool]]:
+    """Holds Ctrl-C back in the block, which gets a function that says whether it was pressed; raises KeyboardInterrupt at its end.
+
+    Raised in one of the library's calls of Python, it would be printed and forgotten. A program's own handling of Ctrl-C is left.
+    """
+    pressed = threading.Event()
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        pressed.set()
+
+    is_ours = threading.current_thread() is threading.main_thread()
+    if not is_ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield pressed.is_set
+        return
+    signal.signal(signal.SIGINT, hold)
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if pressed.is_set():
+        raise KeyboardInterrupt
+
+
+def make_monitor(trt: Any, progress: Progress, is_interrupted: Callable[[], bool] = lambda: False) -> Any:
     """A `trt.IProgressMonitor` that calls `progress` with each phase. False stops the build and sets `cancelled`.
 
     The library calls it from several threads and nests its phases. An exception of `progress` stops the build as well and is kept
-    in `raised`: the library would only print it, and a Ctrl-C would be lost.
+    in `raised`: the library would only print it. is_interrupted: asked after each step; True stops the build too.
     """
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
@@ -35,7 +64,7 @@ def make_monitor(trt: Any, progress: Progress) -> Any:
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             self._report(phase_name, step + 1)
-            return not self.cancelled
+            return not (self.cancelled or is_interrupted())
 
         def phase_finish(self, phase_name: str) -> None:
             self.phases.pop(phase_name, None)

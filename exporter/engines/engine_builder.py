@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from ...runtime.backends.tensorrt.library import Library, make_log, take_errors
 from ...runtime.errors import Cancelled, ExportError
 from ...runtime.progress import Progress, no_progress
-from .callbacks import PlanFile, make_monitor, make_writer
+from .callbacks import PlanFile, interrupts_held, make_monitor, make_writer
 from .network import ParseError, attention_layers, lacks_fused_kernel, make_decomposable, parsed_network
 from .options import EngineOptions
 from .profiles import EngineProfile
@@ -162,16 +162,18 @@ class _Job:
 
     def _try(self, plan: PlanFile, decomposable: bool) -> tuple[str, dict[str, int]]:
         trt, library = self.trt, self.builder.library
-        monitor, writer, log = make_monitor(trt, self.progress), make_writer(trt, plan), make_log(trt)
+        writer, log = make_writer(trt, plan), make_log(trt)
         with parsed_network(library, self.graph) as (builder, network):
             layers = attention_layers(trt, network)
             decomposed = [layer for layer in layers if decomposable or lacks_fused_kernel(trt, layer)]
             for layer in decomposed:
                 make_decomposable(trt, layer)
-            config = self._config(builder, monitor)
+            config = self._config(builder)
             timings = None if self.timings is None else self.builder.load_timings(config, self.timings, self.notes)
             log.memory.clear()
-            done = builder.build_serialized_network_to_stream(network, config, writer)
+            with interrupts_held() as is_interrupted:
+                config.progress_monitor = monitor = make_monitor(trt, self.progress, is_interrupted)
+                done = builder.build_serialized_network_to_stream(network, config, writer)
             for raised in filter(None, (monitor.raised, writer.raised)):
                 raise raised
             if monitor.cancelled:
@@ -186,11 +188,10 @@ class _Job:
         attention = "none" if not layers else "decomposable" if decomposed else "fused"
         return attention, _memory(log.memory)
 
-    def _config(self, builder: Any, monitor: Any) -> Any:
+    def _config(self, builder: Any) -> Any:
         """The builder's configuration. Raises ExportError for a profile that the library refuses."""
         trt, options, flag = self.trt, self.options, self.trt.BuilderFlag
         config = builder.create_builder_config()
-        config.progress_monitor = monitor
         config.builder_optimization_level = options.optimization_level
         config.clear_flag(flag.TF32)  # float32 means float32
         if options.workspace_bytes is not None:

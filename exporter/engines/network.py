@@ -12,6 +12,7 @@ from typing import Any
 
 from ...runtime.backends.tensorrt.library import Library, make_log, parser_errors, take_errors
 from ...runtime.errors import ExportError
+from .callbacks import interrupts_held
 
 FUSED_WIDTHS = range(16, 257, 8)
 """Head widths that may have a fused attention kernel."""
@@ -33,7 +34,9 @@ def parsed_network(library: Library, graph: Path) -> Iterator[tuple[Any, Any]]:
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
-    if not parser.parse_from_file(str(graph)):
+    with interrupts_held():
+        parsed = parser.parse_from_file(str(graph))
+    if not parsed:
         reasons = parser_errors(parser) if parser.num_errors else take_errors(log)
         raise ParseError(f"{library.title} can't read {graph.name}: {reasons}")
     yield builder, network

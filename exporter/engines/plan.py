@@ -99,6 +99,8 @@ class BuildPlan:
             lines.append("the scratch memory is known after a build: `build`, or `build --dry-run --measure`")
         if self.gpu_bytes is not None:
             lines.append(f"the GPU has {self.gpu_bytes[0] / 1e9:.2f} GB free of {self.gpu_bytes[1] / 1e9:.2f} GB")
+        if self.parser_problem is None and not self.refusals:
+            lines.append("the library's parser takes every graph")
         if self.parser_problem is not None:
             lines.append(f"the graphs are not checked: {self.parser_problem}")
         if self.problem is not None:
@@ -112,7 +114,7 @@ def plan_engines(bundle: Bundle, options: BuildOptions, progress: Progress = no_
     Raises BundleError for a precision that the bundle lacks, ExportError for an unknown component, a size without a profile, or
     an option that the library doesn't have, and Cancelled where `progress` returned False.
     """
-    builder = choose_builder(options.library)
+    builder = choose_builder(options.library, options.rope)
     precision = _precision(bundle, options.precision)
     rope = _rope(builder, options.rope)
     settings = builder.completed(options.engine, precision)

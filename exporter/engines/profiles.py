@@ -42,10 +42,6 @@ class EngineProfile:
     def largest_sizes(self) -> dict[str, int]:
         return {name: largest for name, (_, _, largest) in self.sizes.items()}
 
-    @property
-    def largest_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: largest for name, (_, _, largest) in self.shapes.items()}
-
     def to_json(self) -> dict[str, Any]:
         """The profile as part of an engine's key."""
         shapes = {name: [list(shape) for shape in shapes] for name, shapes in self.shapes.items()}

@@ -30,8 +30,10 @@ class RTXBuilder(EngineBuilder):
             raise ExportError("TensorRT for RTX builds no version-compatible engines: build again after an update")
         if options.hardware_compatibility != "none":
             raise ExportError("TensorRT for RTX takes --target in place of --hardware-compatibility; portable is its default")
+        if options.optimization_level != EngineOptions.optimization_level:
+            raise ExportError("TensorRT for RTX builds the same engine at every optimization level: leave it out")
         if target == "sm75" and precision == "bf16":
-            raise ExportError("GPUs of compute capability 7.5 don't compute in bf16: take --precision fp16 for --target sm75")
+            raise ExportError("GPUs of compute capability 7.5 don't compute in bf16: for --target sm75 export with --precision fp16 --materialize")
         if options.strip_plan and (reason := self.library.gpu_problem()) is not None:
             raise ExportError(f"TensorRT for RTX builds engines without weights only where they can run: {reason}")
         return replace(options, target=target)

@@ -197,7 +197,7 @@ def _working(bundle: Bundle | None = None) -> Iterator[str]:
             found = True
             yield name
     if not found:
-        raise BackendError(f"no backend works here: {BACKENDS['ort-cpu'].problem()}")
+        raise BackendError(f"no backend works here, see `omnigen2 doctor`; on a CPU, {BACKENDS['ort-cpu'].problem()}")
 
 
 def choose_precision(bundle: Bundle, backend: str, precision: str, threads: int | None = None) -> str:
