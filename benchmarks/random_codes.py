@@ -1,9 +1,9 @@
-"""Quantizes a bundle of random weights with random codes, for the sizes and the memory of its engines: no calibration, no rounding.
+"""Quantizes a bundle of random weights with random codes, for the sizes and memory of its engines: no calibration, no rounding.
 
     python benchmarks/random_codes.py BUNDLE TARGET --scheme int4-weights --precision bf16
 
-Rounding OmniGen2's weights takes hours on two cores, and random weights gain nothing from it. Codes and scales are as large as real ones
-and differ from each other, because an engine stores equal tensors once. Pictures of such a bundle mean nothing.
+Rounding OmniGen2's weights takes hours on two cores, and random weights gain nothing from it. Codes and scales are as large as
+real ones and differ from each other, because an engine stores equal tensors once. Pictures of such a bundle mean nothing.
 """
 
 from __future__ import annotations

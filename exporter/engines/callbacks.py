@@ -1,4 +1,4 @@
-"""What goes on while a library works: its calls of a progress monitor and of a writer, and Ctrl-C, which is held back meanwhile."""
+"""What goes on while a library works: its calls of a progress monitor and a writer, and Ctrl-C, which is held back meanwhile."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PlanFile(Protocol):
 
 @contextmanager
 def interrupts_held() -> Iterator[Callable[[], bool]]:
-    """Holds Ctrl-C back in the block, which gets a function that says whether it was pressed; raises KeyboardInterrupt at its end.
+    """Hold Ctrl-C back in the block, which gets a function that says whether it was pressed; then raise KeyboardInterrupt.
 
     Raised in one of the library's calls of Python, it would be printed and forgotten. A program's own handling of Ctrl-C is left.
     """

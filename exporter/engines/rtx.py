@@ -33,7 +33,9 @@ class RTXBuilder(EngineBuilder):
         if options.optimization_level != EngineOptions.optimization_level:
             raise ExportError("TensorRT for RTX builds the same engine at every optimization level: leave it out")
         if target == "sm75" and precision == "bf16":
-            raise ExportError("GPUs of compute capability 7.5 don't compute in bf16: for --target sm75 export with --precision fp16 --materialize")
+            raise ExportError(
+                "GPUs of compute capability 7.5 have no bf16: export with --precision fp16 --materialize for --target sm75"
+            )
         if options.strip_plan and (reason := self.library.gpu_problem()) is not None:
             raise ExportError(f"TensorRT for RTX builds engines without weights only where they can run: {reason}")
         return replace(options, target=target)

@@ -130,7 +130,7 @@ def new_tensors(group: Group, precisions: Sequence[str]) -> dict[str, NewTensor]
     for linears in group.products:
         tensors |= _weight_tensors(group, linears, precisions)
     if group.divisor is not None:
-        factors = bfloat16_steps(1 / group.divisor)
+        factors = bfloat16_steps(np.reciprocal(group.divisor))
         for precision in precisions:
             tensors[f"{group.name}.smooth.{precision}"] = _floats(precision, factors.shape, lambda: factors)
     return tensors

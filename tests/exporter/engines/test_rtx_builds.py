@@ -183,7 +183,7 @@ def test_each_target_gives_its_own_engine(small: Bundle, target: str) -> None:
 
 def test_options_that_the_library_lacks_are_refused(small: Bundle, nano: Path) -> None:
     refused = {
-        "take --precision fp16 for --target sm75": ("bf16", {"target": "sm75"}),
+        "export with --precision fp16 --materialize for --target sm75": ("bf16", {"target": "sm75"}),
         "builds no version-compatible engines": ("bf16", {"version_compatible": True}),
         "takes --target in place of --hardware-compatibility": ("bf16", {"hardware_compatibility": "ampere_plus"}),
     }
@@ -226,6 +226,25 @@ def test_graph_that_antialiases_is_refused_with_its_node(tmp_path: Path) -> None
     bundle = make_bundle(tmp_path / "bundle", graphs={"vae_decoder": antialiasing_graph()})
     with pytest.raises(ExportError, match=r"^vae_decoder: .*Resize layers\.0\.resize: "):
         build_engines(bundle.path, options())
+
+
+@pytest.mark.parametrize("phase", ["checking", "Building engine", "Optimizing graph", "Determining refit engines"])
+def test_ctrl_c_in_any_phase_stops_the_build(tmp_path: Path, phase: str) -> None:
+    """The library printed a KeyboardInterrupt that came while it called Python, and went on."""
+    shutil.copytree(NANO, tmp_path / "nano", ignore=shutil.ignore_patterns(FOLDER))
+
+    def progress(done: int, total: int, what: str) -> None:
+        if what == f"velocity_head: {phase}":
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            build_engines(tmp_path / "nano", options("bf16", "velocity_head"), progress)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert [path for path in (tmp_path / "nano").rglob("*.plan")] == []
 
 
 @pytest.mark.parametrize("stop", [False, KeyboardInterrupt], ids=["cancel", "Ctrl-C"])
