@@ -42,19 +42,23 @@ def _fetch(parts: SplitResult, host: str, port: int, param: str) -> bytes:
     try:
         path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
         connection.request("GET", path, headers={"Accept": "image/*", "User-Agent": "omnigen2-rt"})
-        response = connection.getresponse()
-        if response.status != 200:
-            raise ApiError("image_unreadable", f"{param} gave status {response.status}; redirects aren't followed", param)
-        data = bytearray()
-        while chunk := response.read1(_CHUNK_BYTES):
-            data += chunk
-            if len(data) > MAX_PICTURE_BYTES:
-                raise ApiError("too_large", f"{param} is larger than {MAX_PICTURE_BYTES // 2**20} MB", param)
-            if time.monotonic() > deadline:
-                raise ApiError("image_unreadable", f"{param} took longer than {TIMEOUT_S:g} s", param)
-        return bytes(data)
+        with connection.getresponse() as response:
+            if response.status != 200:
+                raise ApiError("image_unreadable", f"{param} gave status {response.status}; redirects aren't followed", param)
+            return _read(response, deadline, param)
     finally:
         connection.close()
+
+
+def _read(response: http.client.HTTPResponse, deadline: float, param: str) -> bytes:
+    data = bytearray()
+    while chunk := response.read1(_CHUNK_BYTES):
+        data += chunk
+        if len(data) > MAX_PICTURE_BYTES:
+            raise ApiError("too_large", f"{param} is larger than {MAX_PICTURE_BYTES // 2**20} MB", param)
+        if time.monotonic() > deadline:
+            raise ApiError("image_unreadable", f"{param} took longer than {TIMEOUT_S:g} s", param)
+    return bytes(data)
 
 
 def _connect(scheme: str, host: str, port: int, param: str) -> socket.socket:

@@ -135,7 +135,7 @@ class Service:
             if not (job.is_kept and self.settings.state):
                 job.end("failed", error=ApiError("shutting_down", "the server is shutting down: try again later", None, 10))
         deadline = time.monotonic() + self.settings.drain_s
-        while time.monotonic() < deadline and any(served.scheduler.active for served in self.bundles.values()):
+        while time.monotonic() < deadline and any(job.state == "running" for job in list(self._open.values())):
             await asyncio.sleep(0.02)
         for job in list(self._open.values()):
             if job.is_kept and self.settings.state is not None:

@@ -62,6 +62,7 @@ class Store:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._held = open_lock(folder / "lock")
                 if not try_lock(self._held.fileno()):
+                    self._held.close()
                     raise OmniGen2Error(f"another server uses the state in {str(folder)!r}: name another folder")
             name = ":memory:" if folder is None else folder / DATABASE
             self._database = sqlite3.connect(name, check_same_thread=False, isolation_level=None)

@@ -82,7 +82,7 @@ def job_answer(service: Service, job: Job) -> dict[str, Any]:
         "state": job.state,
         "priority": job.body.priority,
         "position": job.position or None,
-        "progress": job.progress,
+        "progress": {} if job.is_final else job.progress,
         "created_at": int(job.created),
         "finished_at": None if job.finished is None else int(job.finished),
         "expires_at": expires,

@@ -66,7 +66,7 @@ def serving(pipeline: Pipeline, settings: ServerSettings | None = None) -> Itera
     assert not thread.is_alive()
 
 
-def wait_until(condition: Any, seconds: float = 20.0) -> None:
+def wait_until(condition: Any, seconds: float = 60.0) -> None:
     """Wait until the condition holds. Fails after the time."""
     deadline = time.monotonic() + seconds
     while not condition():
