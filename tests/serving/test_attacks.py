@@ -246,5 +246,6 @@ def test_every_answer_has_its_security_headers_and_the_metrics_no_prompts(server
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert answer.headers["x-content-type-options"] == "nosniff" and answer.headers["x-request-id"].startswith("req_")
     assert prompt not in answer.text
-    for name in ("omnigen2_steps_total", "omnigen2_queued", 'omnigen2_requests_total{path="/v1/images/generations",status="200"}'):
+    counted = 'omnigen2_requests_total{path="/v1/images/generations",status="200"}'
+    for name in ("omnigen2_steps_total", "omnigen2_queued", counted):
         assert name in answer.text
