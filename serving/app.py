@@ -14,6 +14,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse
+from starlette.routing import Match
 from starlette.staticfiles import StaticFiles
 
 from .. import __version__
@@ -40,6 +41,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         503: "Out of memory, or shutting down.",
     }.items()
 }
+_EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}}
 _BODIES = {
     "/v1/images/generations": DrawBody,
     "/v1/images/edits": DrawBody,
@@ -92,8 +94,18 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_value")
     response = error_response(ApiError(code, str(error.detail)))
-    response.headers.update(error.headers or {})
+    if error.status_code == 405:
+        response.headers["allow"] = ", ".join(_methods(request))
     return response
+
+
+def _methods(request: Request) -> list[str]:
+    """The methods that the request's path has."""
+    found: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            found |= getattr(route, "methods", None) or set()
+    return sorted(found)
 
 
 async def _client_gone(request: Request, error: Exception) -> Response:
@@ -112,13 +124,13 @@ def _description(app: FastAPI) -> dict[str, Any]:
     document["components"]["schemas"].update(definitions["$defs"])
     for path, body in _BODIES.items():
         document["paths"][path]["post"]["requestBody"] = _json_body({"$ref": f"#/components/schemas/{body.__name__}"})
-    kinds = [{"$ref": f"#/components/schemas/{body.__name__}"} for body in bodies]
+    kinds = [{"$ref": f"#/components/schemas/{body.__name__}", "required": ["kind"]} for body in bodies]
     document["paths"]["/v1/jobs"]["post"]["requestBody"] = _json_body({"oneOf": kinds})
     content = document["paths"]["/v1/images/edits"]["post"]["requestBody"]["content"]
     content["multipart/form-data"] = {"schema": _form_schema(document["components"]["schemas"]["DrawBody"])}
     for path in (*_BODIES, "/v1/jobs/{job_id}/events"):
         for operation in document["paths"][path].values():
-            operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+            operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": _EVENT}
     return document
 
 
