@@ -18,8 +18,10 @@ from ..runtime.errors import Cancelled
 from .errors import ApiError, as_api_error
 from .jobs import Job
 
-CREDIT_S = 0.02
+CREDIT_S = 0.1
 """A key's credit of one round. A longer step is paid off over several rounds."""
+SLICE_S = 0.1
+"""A job takes its steps in a row for this long before the next job of its key: short steps run faster so."""
 LONGEST_RETRY_S = 120
 """OpenAI's client does not retry where `Retry-After` is longer."""
 
@@ -30,6 +32,7 @@ class Turn:
     def __init__(self, job: Job, work: Callable[[Job, Turn], None]) -> None:
         self.job = job
         self.has_left = False
+        self.slice_s = 0.0
         self._work = work
         self._go = threading.Semaphore(0)
         self._back = threading.Semaphore(0)
@@ -143,6 +146,7 @@ class Scheduler:
             seconds = turn.take()
             with self._changed:
                 self._credits[turn.job.owner] = self._credits.get(turn.job.owner, 0.0) - seconds
+                turn.slice_s += seconds
                 if turn.has_left:
                     self._active.remove(turn)
                     self._job_seconds += (time.time() - turn.job.created - self._job_seconds) / 8
@@ -178,12 +182,15 @@ class Scheduler:
         for turn in self._active:
             if turn.job.cancel_requested.is_set():
                 return turn
-        normal = [turn for turn in self._active if not turn.job.is_low]
-        owner = self._next_owner({turn.job.owner for turn in normal or self._active})
-        turn = next(turn for turn in normal or self._active if turn.job.owner == owner)
-        self._active.remove(turn)
-        self._active.append(turn)
-        return turn
+        turns = [turn for turn in self._active if not turn.job.is_low] or self._active
+        owner = self._next_owner({turn.job.owner for turn in turns})
+        own = [turn for turn in turns if turn.job.owner == owner]
+        if own[0].slice_s >= SLICE_S:
+            own[0].slice_s = 0.0
+            self._active.remove(own[0])
+            self._active.append(own[0])
+            own.append(own.pop(0))
+        return own[0]
 
     def _next_owner(self, owners: set[str]) -> str:
         self._credits = OrderedDict((owner, credit) for owner, credit in self._credits.items() if owner in owners)

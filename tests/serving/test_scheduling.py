@@ -73,12 +73,12 @@ def test_one_request_of_a_second_key_is_among_the_first_three(max_active: int) -
 
 
 def test_keys_share_the_time_whatever_their_steps_take() -> None:
-    """A's steps take three times as long as B's, so B gets three times as many turns while both are active."""
+    """A's steps take three times as long as B's: while both are active, A takes far fewer."""
     work = Steps(lambda job: 0.03 if job.owner == "A" else 0.01, steps=12)
     run(work, [job("A"), job("B")], 2)
     last_of_b = len(work.taken) - work.taken[::-1].index("B")
     of_a = work.taken[:last_of_b].count("A")
-    assert 2 <= of_a <= 6
+    assert 2 <= of_a <= 8
 
 
 def test_low_priority_waits_for_all_others() -> None:
