@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .commands import build, chat, draw, export, inspect, measure
+from .commands import build, chat, draw, export, inspect, measure, serve
 from .commands.streams import LastingStream, lasting_streams
 from .commands.terminal import error_message
 from .runtime.errors import one_line
@@ -36,6 +36,7 @@ for command in (
     measure.bench,
     chat.chat,
     chat.reflect,
+    serve.serve,
 ):
     app.command()(command)
 app.command("eval")(measure.evaluate)

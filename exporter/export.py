@@ -26,6 +26,7 @@ from .checkpoint import PARTS, Checkpoint
 from .components import COMPONENTS, Component
 from .graphs import component_spec, graph_file, write_component
 from .manifest import TOKENIZER
+from .preview_map import fit_latent_rgb
 from .staging import Staging, Work, open_staging, prepare_target
 from .target import check_replaceable
 from .weights.lora import Lora, LoraReport, merge_loras, report_lora
@@ -165,8 +166,10 @@ def _write_bundle(
     graphs = _export_graphs(job, staging, locations, finished, progress)
     progress(len(graphs), job.graph_count, "hashing weights")
     files = _write_other_files(job, staging.bundle)
+    own = job.checkpoint.manifest
     manifest = replace(
-        job.checkpoint.manifest,
+        own,
+        vae=replace(own.vae, latent_rgb=fit_latent_rgb(job.checkpoint.path)),
         graphs=tuple(graphs),
         files=files,
         tools=_tool_versions(),

@@ -42,6 +42,7 @@ class Components:
     def __init__(self, bundle: Bundle, backend: Backend, memory_limit_bytes: int | None = None) -> None:
         self.bundle = bundle
         self.backend = backend
+        self.memory_limit_bytes = memory_limit_bytes
         self.sessions = Sessions(bundle, backend, memory_limit_bytes)
 
     def embed_tokens(self, input_ids: NDArray[np.int64]) -> DeviceArray:

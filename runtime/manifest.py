@@ -25,6 +25,7 @@ from .manifest_values import (
     MropePairs,
     Name,
     Precision,
+    PreviewWeight,
     Sha256,
     Template,
     Text,
@@ -124,12 +125,15 @@ class VAEParameters:
 
     downscale: pixels to a latent pixel.
     sample_px: the side of the pictures that the model was trained for: the default size of a drawing.
+    latent_rgb: red, green and blue, 0 to 1, of each latent channel's value and, last, their offsets: a linear map for previews
+        (`previews.py`). Empty in bundles of before.
     """
 
     downscale: Annotated[int, Range(1, 256)]
     scaling_factor: Factor
     shift_factor: Annotated[float, Range(-1e6, 1e6)]
     sample_px: Annotated[int, Range(1, 4096)] = 1024
+    latent_rgb: Annotated[tuple[tuple[PreviewWeight, PreviewWeight, PreviewWeight], ...], Length(0, 257)] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

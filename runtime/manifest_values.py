@@ -32,6 +32,7 @@ Theta = Annotated[float, Range(1, 1e12)]
 Factor = Annotated[float, Range(1e-6, 1e6)]
 MropePairs = Annotated[int, Range(0, 2048)]
 Mean = Annotated[float, Range(-1000, 1000)]
+PreviewWeight = Annotated[float, Range(-1000, 1000)]
 TokenId = Annotated[int, Range(0, 2**31 - 1)]
 
 
@@ -53,6 +54,8 @@ def contradictions(manifest: Any) -> Iterator[str]:
         yield f"mllm.mrope_section sums to {sum(mllm.mrope_section)}; allowed is half of head_width, {mllm.head_width / 2:g}"
     if (token_px := manifest.vae.downscale * manifest.transformer.patch_size) < LEAST_TOKEN_PX:
         yield f"vae.downscale × transformer.patch_size is {token_px}; allowed is {LEAST_TOKEN_PX} or more"
+    if manifest.vae.latent_rgb and len(manifest.vae.latent_rgb) != (rows := manifest.transformer.latent_channels + 1):
+        yield f"vae.latent_rgb has {len(manifest.vae.latent_rgb)} entries; allowed are none, or {rows}"
     if manifest.vision is not None:
         yield from _vision_contradictions(manifest.vision)
     if manifest.chat is not None:

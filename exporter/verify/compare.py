@@ -35,8 +35,9 @@ each node, drawing and editing in 1 to 12 steps. That error was 3.1e-2 in bf16; 
 The factor is three because rounding errors grow like the root of the depth, and the published transformer is ten times deeper.
 """
 
-NOT_OF_THE_GRAPHS = ("sample_px", "teacache_coefficients", "processor")
-"""Numbers of a manifest that change no component: defaults, and how pictures are read, which both sides take from the bundle."""
+NOT_OF_THE_GRAPHS = ("sample_px", "latent_rgb", "teacache_coefficients", "processor")
+"""Numbers of a manifest that change no component: defaults, previews, and how pictures are read, which both sides take from the
+bundle."""
 
 PROMPT = "a red cube on a wooden table"
 

@@ -171,8 +171,10 @@ class Conversation:
             raise RequestError(f"a turn has token id {max(answer)}; this model's vocabulary has {vocabulary} tokens")
         drawn = load_images("answer_images", turn.answer_images)
         result = ChatResult(text=turn.answer, token_ids=tuple(answer), images=drawn, result=None)
-        history = (*past.history, *question.segments, Segment(answer[:-1]))
-        return replace(past.with_turn(turn.prompt, pictures, result), history=history, unread=self._unread_segment(answer[-1:]))
+        # An answer known by its words ended with a stop token, which the next turn's template holds: all of its words were read.
+        unread = () if turn.answer and not turn.token_ids else answer[-1:]
+        history = (*past.history, *question.segments, Segment(answer[: len(answer) - len(unread)]))
+        return replace(past.with_turn(turn.prompt, pictures, result), history=history, unread=self._unread_segment(unread))
 
     def _answer_ids(self, turn: Turn) -> list[int]:
         """The tokens of an answer that is known by its words or pictures. Raises RequestError where the model never draws."""

@@ -6,6 +6,7 @@ for other tools that show that chunk. Knows nothing of what the parameters mean.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Mapping
@@ -30,22 +31,33 @@ def save_png(image: Image.Image, path: str | os.PathLike[str], parameters: Mappi
 
     parameters: what JSON can hold. Raises RequestError if the file cannot be written.
     """
-    try:
-        text = json.dumps(dict(parameters), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise RequestError(f"parameters cannot be written as JSON: {error}") from error
-    words = "\n".join(f"{name}: {value}" for name, value in parameters.items())
+    chunks = _text_chunks(parameters)
     with reporting("path"):
         target = Path(os.fsdecode(path))
     try:
-        chunks = PngImagePlugin.PngInfo()
-        chunks.add_text(JSON_CHUNK, text)
-        chunks.add_itxt(TEXT_CHUNK, words)
         with atomic_file(target) as file:
             image.save(file, format="PNG", pnginfo=chunks)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise RequestError(f"cannot write {str(target)!r}: {reason}") from error
+
+
+def encode_png(image: Image.Image, parameters: Mapping[str, Any]) -> bytes:
+    """The bytes of a PNG file with its parameters, as `save_png` writes it. Raises RequestError for what JSON can't hold."""
+    file = io.BytesIO()
+    image.save(file, format="PNG", pnginfo=_text_chunks(parameters))
+    return file.getvalue()
+
+
+def _text_chunks(parameters: Mapping[str, Any]) -> PngImagePlugin.PngInfo:
+    try:
+        text = json.dumps(dict(parameters), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"parameters cannot be written as JSON: {error}") from error
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_text(JSON_CHUNK, text)
+    chunks.add_itxt(TEXT_CHUNK, "\n".join(f"{name}: {value}" for name, value in parameters.items()))
+    return chunks
 
 
 def read_parameters(path: str | os.PathLike[str]) -> dict[str, Any]:

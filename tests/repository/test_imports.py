@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "": ("runtime",),
     "__main__": ("cli",),
     "cli": ("commands", "runtime.errors"),
-    "commands": ("commands", "exporter", "nano", "runtime"),
+    "commands": ("commands", "exporter", "nano", "runtime", "serving"),
     "exporter": (
         "exporter", "plugins", "reference", "runtime.backends", "runtime.bundle", "runtime.dtypes", "runtime.errors",
         "runtime.files", "runtime.manifest", "runtime.progress",
@@ -37,6 +37,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "plugins": ("plugins",),
     "reference": ("reference", "runtime.files"),
     "runtime": ("plugins", "runtime"),
+    "serving": ("runtime", "serving"),
 }
 """For each part of the package, the parts it may import. The longest entry that fits counts. "" is the public API."""
 

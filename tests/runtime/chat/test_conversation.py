@@ -172,6 +172,17 @@ def test_picture_right_after_resuming_is_guided_as_in_the_living_conversation(
     assert_draw_alike(living, resumed, pipeline, monkeypatch)
 
 
+def test_picture_after_words_alone_is_guided_by_its_own_question(
+    talkers: dict[str, Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last word of an answer that came without token ids once guided the picture too."""
+    pipeline = talkers["A"]
+    ids = (*pipeline.prompt_encoder.tokenizer.encode("A cat."), pipeline.language_model.chat.stop_token_ids[0])
+    turns = [Turn(prompt="What is it?", answer="A cat.", token_ids=token_ids) for token_ids in (ids, ())]
+    living, resumed = (pipeline.start_chat([turn]) for turn in turns)
+    assert_draw_alike(living, resumed, pipeline, monkeypatch)
+
+
 def test_conversation_resumed_from_texts_and_files_goes_on(talkers: dict[str, Pipeline]) -> None:
     """A server that kept words and pictures alone has no token ids."""
     pipeline, picture = talkers["A"], GOLDENS / "A" / "golden" / "inputs" / "chat_edit.png"

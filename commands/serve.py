@@ -1,0 +1,101 @@
+"""`omnigen2 serve`: bundles behind an HTTP server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..runtime.errors import OmniGen2Error, RequestError
+from .options import Backend, MemoryLimit, Precision, Threads, check_range, needs_extra, open_pipeline
+
+if TYPE_CHECKING:
+    from ..serving.settings import ServerSettings
+
+MODULES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
+
+
+def serve(
+    bundle: Annotated[
+        list[str] | None, typer.Option(help="A bundle and its name for clients, NAME=PATH; may be repeated. By default nano.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Where to listen; an address that others reach needs --api-key-file.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port.")] = 8000,
+    api_key_file: Annotated[Path | None, typer.Option(help="A file of API keys, one a line.")] = None,
+    max_queue: Annotated[int, typer.Option(help="Requests that may wait for a bundle.")] = 64,
+    max_active: Annotated[
+        int | None, typer.Option(help="Requests that take turns; by default 2 on a CPU, 1 on a GPU or with --memory-limit.")
+    ] = None,
+    drain_seconds: Annotated[float, typer.Option(help="How long requests may go on after SIGTERM or Ctrl-C.")] = 30.0,
+    allow_image_host: Annotated[list[str] | None, typer.Option(help="A host to fetch pictures from; may be repeated.")] = None,
+    state: Annotated[Path | None, typer.Option(help="The folder where jobs outlive the server; without it they don't.")] = None,
+    backend: Backend = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+    memory_limit: MemoryLimit = None,
+) -> None:
+    """Serve bundles over HTTP: OpenAI's endpoints, jobs and a web page."""
+    needs_extra("serve", *MODULES)
+    from ..serving.guard import LOOPBACK
+    from ..serving.server import run
+    from ..serving.service import Service
+    from ..serving.settings import ServerSettings
+
+    check_range("--port", port, 1, 65_535)
+    check_range("--max-queue", max_queue, 1, 10_000)
+    if max_active is not None:
+        check_range("--max-active", max_active, 1, 64)
+    if not 0 <= drain_seconds <= 3600:
+        raise RequestError(f"--drain-seconds={drain_seconds} is out of range; 0 to 3600 are allowed")
+    settings = ServerSettings(
+        max_queue=max_queue,
+        max_active=max_active,
+        drain_s=drain_seconds,
+        image_hosts=frozenset(name.lower() for name in allow_image_host or ()),
+        keys=read_keys(api_key_file),
+        state=state,
+    )
+    if not settings.keys and host not in LOOPBACK:
+        raise OmniGen2Error(f"--host {host!r} lets other machines in: give --api-key-file, or leave --host out")
+    names = [_named(text) for text in bundle or ["nano=nano"]]
+    if len({name for name, _ in names}) < len(names):
+        raise RequestError("--bundle: each bundle needs a name of its own")
+    pipelines = {name: open_pipeline(path, backend, precision, threads, memory_limit) for name, path in names}
+    service = Service(pipelines, settings)
+    _announce(settings, list(pipelines), host, port)
+    run(service, host, port)
+
+
+def read_keys(file: Path | None) -> frozenset[bytes]:
+    """The digests of a file's API keys, one a line; empty lines and lines that begin with # don't count. Raises RequestError."""
+    from ..serving.guard import digest
+
+    if file is None:
+        return frozenset()
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise RequestError(f"--api-key-file {str(file)!r} can't be read: {getattr(error, 'strerror', None) or error}") from error
+    keys = [line for line in lines if line and not line.startswith("#")]
+    if not keys:
+        raise RequestError(f"--api-key-file {str(file)!r} holds no key: write one on each line")
+    if any(len(key) < 16 for key in keys):
+        raise RequestError(f"--api-key-file {str(file)!r} holds a key of less than 16 characters: make them longer")
+    return frozenset(map(digest, keys))
+
+
+def _named(text: str) -> tuple[str, str]:
+    """The name and path of NAME=PATH; a path alone is named after its folder."""
+    name, found, path = text.partition("=")
+    name, path = (name, path) if found else (Path(text).name, text)
+    if not name or not path or len(name) > 100 or not name.isprintable():
+        raise RequestError(f"--bundle {text!r} is not NAME=PATH")
+    return name, path
+
+
+def _announce(settings: ServerSettings, names: list[str], host: str, port: int) -> None:
+    in_memory = "kept in memory only; --state DIR lets them outlive the server"
+    kept = f"kept in {str(settings.state)!r}" if settings.state else in_memory
+    place = f"[{host}]" if ":" in host else host
+    typer.echo(f"serving {', '.join(names)} at http://{place}:{port}; jobs are {kept}", err=True)

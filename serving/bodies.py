@@ -1,0 +1,283 @@
+"""The bodies of requests: which parameters there are, and which values they take. Each rule that needs no model stands here.
+
+A body is also what a job keeps of its request: pictures are data URLs in it, the seed is a number. What isn't listed is refused,
+never ignored.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, Tag, TypeAdapter, ValidationError
+from pydantic.types import Discriminator
+
+from ..runtime.chat.settings import ChatSettings
+from ..runtime.images.loading import ImageSource
+from ..runtime.request import Request
+from ..runtime.step_caches import CACHES
+from .errors import ApiError
+from .settings import MAX_IMAGES, MAX_MESSAGES, MAX_PROMPT_CHARACTERS, MAX_ROUNDS, MAX_STEPS
+
+QUALITY_STEPS = {"auto": 50, "low": 20, "medium": 35, "high": 50}
+MAX_SEED = 2**63 - 1
+"""The largest seed: what a JSON reader of 64 bits takes. The noise depends on the low 32 bits."""
+_SIZE = re.compile(r"([0-9]{2,5})x([0-9]{2,5})")
+
+
+def _pair(value: Any) -> Any:
+    """The two numbers of a form's text: "0,0.6" or "[0, 0.6]"."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value if value.startswith("[") else f"[{value}]")
+    except ValueError:
+        return value
+
+
+Prompt = Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)]
+PictureURL = Annotated[str, Field(description="A data URL, or the address of a picture on an allowed host.")]
+
+
+class Body(BaseModel):
+    """What every body has in common. `priority` "low" gives way to all others."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, populate_by_name=True)
+
+    priority: Literal["normal", "low"] = "normal"
+    user: str | None = Field(None, description="Without effect.")
+    safety_identifier: str | None = Field(None, description="Without effect.")
+
+
+class DrawingBody(Body):
+    """How to draw: OpenAI's parameters and those of the model."""
+
+    negative_prompt: Prompt = ""
+    size: str = Field("auto", pattern=r"^(auto|[0-9]{2,5}x[0-9]{2,5})$", description="`auto`, or width x height in pixels.")
+    quality: Literal["auto", "low", "medium", "high"] = Field("auto", description="20, 35 or 50 steps; auto is 50.")
+    num_inference_steps: int | None = Field(None, ge=1, le=MAX_STEPS)
+    guidance_scale: float = Field(4.0, ge=0, le=1000)
+    image_guidance_scale: float = Field(
+        1.0, ge=0, le=1000, validation_alias=AliasChoices("image_guidance_scale", "guidance_scale_2")
+    )
+    cfg_range: Annotated[tuple[float, float], BeforeValidator(_pair)] = (0.0, 1.0)
+    scheduler: Literal["euler", "dpmsolver++"] = "euler"
+    cache: Literal["none", "teacache", "taylorseer"] = "none"
+    max_pixels: int = Field(1024 * 1024, ge=256, le=4 * 1024 * 1024, description="The largest area that is drawn.")
+    seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Random by default; the answer says which.")
+
+    @property
+    def steps(self) -> int:
+        """Evaluations of the model."""
+        return self.num_inference_steps or QUALITY_STEPS[self.quality]
+
+    @property
+    def size_px(self) -> tuple[int | None, int | None]:
+        """Width and height; None is the model's own."""
+        match = _SIZE.fullmatch(self.size)
+        return (int(match[1]), int(match[2])) if match else (None, None)
+
+    def request(self, prompt: str, images: Sequence[ImageSource] = ()) -> Request:
+        """The drawing of one picture. Raises RequestError for values that the runtime refuses."""
+        width, height = self.size_px
+        return Request(
+            prompt=prompt,
+            negative_prompt=self.negative_prompt,
+            images=images,
+            width_px=width,
+            height_px=height,
+            steps=self.steps,
+            text_guidance=self.guidance_scale,
+            image_guidance=self.image_guidance_scale,
+            cfg_range=self.cfg_range,
+            scheduler=self.scheduler,
+            cache=None if self.cache == "none" else CACHES[self.cache](),
+            max_pixels=self.max_pixels,
+            seed=self.seed or 0,
+        )
+
+
+class DrawBody(DrawingBody):
+    """Pictures from a text, or from a text and pictures."""
+
+    kind: Literal["draw"] = "draw"
+    model: str | None = None
+    prompt: Prompt
+    images: list[PictureURL] = Field(default_factory=list, max_length=MAX_IMAGES)
+    n: int = Field(1, ge=1, le=10, description="Pictures; the seed of each is one more than that of the one before.")
+    output_format: Literal["png", "jpeg", "webp"] = "png"
+    output_compression: int = Field(100, ge=0, le=100, description="The quality of jpeg and webp.")
+    response_format: Literal["b64_json"] = "b64_json"
+    background: Literal["auto", "opaque"] = "auto"
+    stream: bool = False
+    partial_images: int = Field(0, ge=0, le=3, description="Previews in a stream.")
+    moderation: str | None = Field(None, description="Without effect.")
+    style: str | None = Field(None, description="Without effect.")
+    input_fidelity: str | None = Field(None, description="Without effect.")
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of each picture."""
+        return [((self.seed or 0) + index) % (MAX_SEED + 1) for index in range(self.n)]
+
+
+class ReflectBody(DrawingBody):
+    """A picture that the model criticises and corrects."""
+
+    kind: Literal["reflect"]
+    model: str | None = None
+    prompt: Prompt
+    images: list[PictureURL] = Field(default_factory=list, max_length=MAX_IMAGES)
+    rounds: int = Field(2, ge=1, le=MAX_ROUNDS, description="Corrections at most.")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class TextPart(_Part):
+    """A text of a message."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ImageURL(_Part):
+    """A picture's address."""
+
+    url: PictureURL
+    detail: str | None = Field(None, description="Without effect.")
+
+
+class ImagePart(_Part):
+    """A picture of a message."""
+
+    type: Literal["image_url"]
+    image_url: ImageURL
+
+
+Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+
+
+class Message(BaseModel):
+    """A message. images: an answer's pictures, as the server returned them. Fields that answers carry besides are accepted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[Part] | None = None
+    images: list[ImagePart] | None = Field(None, max_length=10)
+    name: str | None = Field(None, description="Without effect.")
+    refusal: None = None
+    annotations: list[Any] | None = Field(None, max_length=0)
+    audio: None = None
+    function_call: None = None
+    tool_calls: None = None
+
+
+class StreamOptions(BaseModel):
+    """Options of a stream."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    include_usage: bool = False
+    include_obfuscation: bool = Field(False, description="Without effect.")
+
+
+class ResponseFormat(BaseModel):
+    """The form of an answer: text."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["text"] = "text"
+
+
+class ChatBody(DrawingBody):
+    """A conversation, to be answered in words or with a picture. The drawing's parameters hold for the picture."""
+
+    kind: Literal["chat"] = "chat"
+    model: str | None = None
+    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    max_completion_tokens: int | None = Field(None, ge=1, le=1_000_000)
+    max_tokens: int | None = Field(None, ge=1, le=1_000_000)
+    temperature: float | None = Field(None, ge=0, le=100)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=0, le=1_000_000)
+    repetition_penalty: float | None = Field(None, ge=0.01, le=100)
+    stop: str | list[str] | None = Field(None)
+    modalities: list[Literal["text", "image"]] | None = Field(None, description="[\"text\"] lets it answer in words only.")
+    n: Literal[1] = 1
+    frequency_penalty: Literal[0] = 0
+    presence_penalty: Literal[0] = 0
+    logprobs: Literal[False] = False
+    response_format: ResponseFormat | None = None
+    store: Literal[False] | None = None
+    metadata: dict[str, str] | None = Field(None, description="Without effect.")
+
+    @property
+    def may_draw(self) -> bool:
+        return self.modalities is None or "image" in self.modalities
+
+    def settings(self) -> ChatSettings:
+        """The answer's settings. Raises RequestError for values that the runtime refuses."""
+        return ChatSettings(
+            request=self.request(""),
+            max_new_tokens=self.max_completion_tokens or self.max_tokens or ChatSettings.max_new_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            repetition_penalty=self.repetition_penalty,
+            seed=self.seed or 0,
+            stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
+            may_draw=self.may_draw,
+        )
+
+
+TaskBody = DrawBody | ReflectBody | ChatBody
+
+
+def _kind(value: Any) -> str | None:
+    return value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+
+
+TASK: TypeAdapter[TaskBody] = TypeAdapter(
+    Annotated[
+        Annotated[DrawBody, Tag("draw")] | Annotated[ReflectBody, Tag("reflect")] | Annotated[ChatBody, Tag("chat")],
+        Discriminator(_kind),
+    ]
+)
+"""Reads the body of a job, by its kind."""
+
+
+def random_seed() -> int:
+    """A seed for a request without one. Of 32 bits: all that the noise depends on."""
+    return secrets.randbelow(2**32)
+
+
+def refusal(error: ValidationError) -> ApiError:
+    """The interface's error for a body that is not allowed: its first problem."""
+    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    kind, where = problem["type"], _place(problem["loc"])
+    if kind == "extra_forbidden":
+        return ApiError("unsupported_value", f"{where} is not supported here", where)
+    if kind == "missing":
+        return ApiError("invalid_value", f"{where} is required", where)
+    code = "unsupported_value" if kind in ("literal_error", "none_required", "union_tag_invalid") else "invalid_value"
+    return ApiError(code, f"{where or 'the body'}: {problem['msg']}", where)
+
+
+def _place(location: tuple[int | str, ...]) -> str | None:
+    """The parameter's name: messages[0].content. The kinds of a union's members are left out."""
+    parts = location[1:] if location[:1] and location[0] in ("draw", "reflect", "chat") else location
+    place = ""
+    for part in parts:
+        if isinstance(part, int):
+            place += f"[{part}]"
+        elif re.fullmatch(r"[a-z_0-9\[\]]+", part) or len(parts) == 1:
+            place += f".{part}" if place else part[:80]
+    return place or None

@@ -1,0 +1,104 @@
+"""What every request passes first: its key, the page that it comes from, headers of every answer, and the count of answers.
+
+Knows nothing of the endpoints.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .endpoints.streams import error_response
+from .errors import ApiError
+from .metrics import Metrics
+
+ANYBODY = "anybody"
+"""The owner of jobs where there are no keys."""
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_PUBLIC = ("/", "/health", "/ready", "/docs", "/openapi.json")
+_SECURITY_HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+
+def digest(key: str) -> bytes:
+    """What is kept of an API key."""
+    return hashlib.sha256(key.encode()).digest()
+
+
+class Guard:
+    """Wraps the application. keys: digests of the API keys; with none, only names of this machine are answered."""
+
+    def __init__(self, app: ASGIApp, keys: Collection[bytes], metrics: Metrics) -> None:
+        self._app = app
+        self._keys = tuple(keys)
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or let it pass."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        request_id = f"req_{secrets.token_hex(12)}"
+
+        async def send_marked(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                marked = MutableHeaders(scope=message)
+                marked["x-request-id"] = request_id
+                for name, value in _SECURITY_HEADERS.items():
+                    marked[name] = value
+                route = scope.get("route")
+                path = getattr(route, "path", "other")
+                self._metrics.requests.labels(path, str(message["status"])).inc()
+            await send(message)
+
+        try:
+            self._check_origin(headers)
+            owner = self._owner(scope["path"], headers)
+        except ApiError as error:
+            response: Response = error_response(error)
+            await response(scope, receive, send_marked)
+            return
+        scope.setdefault("state", {})["owner"] = owner
+        await self._app(scope, receive, send_marked)
+
+    def _check_origin(self, headers: Headers) -> None:
+        """Raises ApiError for requests that a page of another origin sends, and for foreign names of a server without keys."""
+        host = headers.get("host", "")
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+            raise ApiError("origin_not_allowed", "requests of other sites' pages are refused")
+        if not self._keys and _host_name(host) not in LOOPBACK:
+            message = f"host {host[:80]!r} is not a name of this machine; without API keys no other is answered"
+            raise ApiError("origin_not_allowed", message)
+
+    def _owner(self, path: str, headers: Headers) -> str:
+        if not self._keys:
+            return ANYBODY
+        if path in _PUBLIC or path.startswith("/ui/"):
+            return ""
+        kind, _, key = headers.get("authorization", "").partition(" ")
+        given = digest(key.strip())
+        matches = [hmac.compare_digest(given, known) for known in self._keys]  # all of them: the time tells nothing
+        if kind.lower() != "bearer" or not any(matches):
+            raise ApiError("invalid_api_key", "a valid API key is needed: Authorization: Bearer KEY")
+        return given.hex()[:32]
+
+
+def _host_name(host: str) -> str:
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""

@@ -1,0 +1,80 @@
+"""Runs the application with uvicorn: signals drain it, and connections that never become a request are closed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from types import FrameType
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from .app import create_app
+from .service import Service
+
+
+def run(service: Service, host: str, port: int) -> None:
+    """Serve until a signal. The first lets requests under way end, a second ends the process at once."""
+    config = uvicorn.Config(
+        create_app(service),
+        host=host,
+        port=port,
+        http=protocol(service.settings.header_timeout_s),
+        ws="none",
+        lifespan="on",
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=2,
+    )
+    _Server(config, service).run()
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+        self._drain: asyncio.Task[None] | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Called by a signal, in the main thread."""
+        if self._drain is not None:
+            os._exit(0)
+        try:
+            self._drain = asyncio.get_running_loop().create_task(self._stop())
+        except RuntimeError:  # the loop has not begun
+            self.should_exit = True
+
+    async def _stop(self) -> None:
+        await self._service.drain()
+        self.should_exit = True
+
+
+def protocol(header_timeout_s: float) -> type[asyncio.Protocol]:
+    """uvicorn's HTTP protocol, which closes a connection that has not sent a request's head within a time."""
+
+    class Protocol(H11Protocol):
+        _deadline: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._deadline = self.loop.call_later(header_timeout_s, transport.close)
+
+        def data_received(self, data: bytes) -> None:
+            if self._deadline is None and self.conn.their_state is h11.IDLE:
+                self._deadline = self.loop.call_later(header_timeout_s, self.transport.close)
+            super().data_received(data)
+            if self.conn.their_state is not h11.IDLE:
+                self._cancel_deadline()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._cancel_deadline()
+            super().connection_lost(exc)
+
+        def _cancel_deadline(self) -> None:
+            if self._deadline is not None:
+                self._deadline.cancel()
+                self._deadline = None
+
+    return Protocol

@@ -1,0 +1,269 @@
+"""Jobs: their events and results, who may see them, how they expire, and that none is lost when the server is killed."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from PIL import Image
+
+from omnigen2_rt import Request
+from omnigen2_rt.runtime.errors import OmniGen2Error
+from omnigen2_rt.runtime.pipeline import Pipeline
+from omnigen2_rt.serving.bodies import DrawBody
+from omnigen2_rt.serving.errors import ApiError
+from omnigen2_rt.serving.guard import digest
+from omnigen2_rt.serving.jobs import Job, Outcome
+from omnigen2_rt.serving.settings import ServerSettings
+from omnigen2_rt.serving.store import Store
+from tests.serving.processes import ServerProcess, server_process, state
+from tests.serving.running import Running, picture_of, serving, url_of, wait_until
+
+PROMPT = "a large red circle on a blue background"
+DRAW = {"kind": "draw", "prompt": PROMPT, "num_inference_steps": 6, "seed": 3}
+SLOW = {**DRAW, "num_inference_steps": 200}
+
+
+def create(http: httpx2.Client, body: dict[str, Any]) -> dict[str, Any]:
+    answer = http.post("/v1/jobs", json=body)
+    assert answer.status_code == 202, answer.text
+    assert answer.headers["location"] == f"/v1/jobs/{answer.json()['id']}"
+    created: dict[str, Any] = answer.json()
+    return created
+
+
+def events_of(http: httpx2.Client, job: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The events of a job, up to its end."""
+    with http.stream("GET", f"/v1/jobs/{job['id']}/events") as stream:
+        for line in stream.iter_lines():
+            if line.startswith("data: "):
+                yield json.loads(line.removeprefix("data: "))
+
+
+def test_drawings_events_are_its_steps_previews_and_result(server: Running, nano: Pipeline) -> None:
+    http = server.http()
+    job = create(http, {**DRAW, "num_inference_steps": 60})
+    events = list(events_of(http, job))
+    steps = [event["step"] for event in events if event["type"] == "step"]
+    assert steps == sorted(set(steps)) and steps[-1] <= 60
+    assert [event["steps"] for event in events if event["type"] == "step"] == [60] * len(steps)
+    preview = [event for event in events if event["type"] == "preview"][-1]
+    assert picture_of(preview["b64_json"]).size == (8, 8)
+    assert events[-1]["type"] == "done"
+    finished = events[-1]["job"]
+    assert finished == http.get(f"/v1/jobs/{job['id']}").json() and finished["state"] == "done"
+    expected = nano.generate(Request(prompt=PROMPT, steps=60, seed=3)).images[0]
+    assert picture_of(finished["result"]["data"][0]["b64_json"]).tobytes() == expected.tobytes()
+    assert [event["type"] for event in events_of(http, job)] == ["done"]
+
+
+def test_chats_events_are_its_words(server: Running, nano: Pipeline) -> None:
+    picture = Image.new("RGB", (128, 128), "red")
+    shown = {"type": "image_url", "image_url": {"url": url_of(picture)}}
+    question = "what colour is the background?"
+    messages = [{"role": "user", "content": [shown, {"type": "text", "text": question}]}]
+    events = list(events_of(server.http(), create(server.http(), {"kind": "chat", "messages": messages, "seed": 0})))
+    text = "".join(event["text"] for event in events if event["type"] == "text")
+    message = events[-1]["job"]["result"]["choices"][0]["message"]
+    assert text == message["content"] == nano.chat(question, [picture]).text
+
+
+def test_reflections_events_are_its_rounds(server: Running, nano: Pipeline) -> None:
+    prompt = "a small white star above a large purple square on a yellow background"
+    body = {"kind": "reflect", "prompt": prompt, "rounds": 1, "num_inference_steps": 10, "seed": 1}
+    http = server.http()
+    events = list(events_of(http, create(http, body)))
+    expected = nano.reflect(Request(prompt=prompt, steps=10, seed=1), rounds=1)
+    rounds = [event for event in events if event["type"] == "round"]
+    result = events[-1]["job"]["result"]
+    assert len(rounds) == len(expected.rounds) == len(result["rounds"]) and result["best"] == expected.best
+    for event, shown, judged in zip(rounds, result["rounds"], expected.rounds, strict=True):
+        assert (event["critique"], event["grade"], event["edit"]) == (judged.critique, judged.grade, judged.edit)
+        assert shown["b64_json"] == event["b64_json"]
+        assert picture_of(event["b64_json"]).tobytes() == judged.result.images[0].tobytes()
+
+
+def test_delete_cancels_a_job_that_runs_and_removes_one_that_ended(server: Running) -> None:
+    http = server.http()
+    job = create(http, SLOW)
+    wait_until(lambda: http.get(f"/v1/jobs/{job['id']}").json()["progress"])
+    asked = time.perf_counter()
+    assert http.delete(f"/v1/jobs/{job['id']}").status_code == 200
+    wait_until(lambda: server.is_idle)
+    assert time.perf_counter() - asked < 0.5
+    assert http.get(f"/v1/jobs/{job['id']}").json()["state"] == "cancelled"
+    http.delete(f"/v1/jobs/{job['id']}")
+    gone = http.get(f"/v1/jobs/{job['id']}")
+    assert (gone.status_code, gone.json()["error"]["code"]) == (404, "job_not_found")
+
+
+def test_job_outlives_the_watcher_that_goes_away(server: Running) -> None:
+    http = server.http()
+    job = create(http, {**DRAW, "num_inference_steps": 40})
+    for _ in events_of(http, job):
+        break
+    wait_until(lambda: http.get(f"/v1/jobs/{job['id']}").json()["state"] == "done")
+
+
+def test_job_is_seen_and_cancelled_by_its_own_key_only(nano: Pipeline) -> None:
+    keys = ["key-of-the-caller-A", "key-of-the-caller-B"]
+    with serving(nano, ServerSettings(keys=frozenset(map(digest, keys)), max_open_jobs=2)) as server:
+        mine, others = (server.http(key) for key in keys)
+        job = create(mine, SLOW)
+        for answer in (others.get(f"/v1/jobs/{job['id']}"), others.delete(f"/v1/jobs/{job['id']}")):
+            assert answer.status_code == 404
+        second = create(mine, SLOW)
+        full = mine.post("/v1/jobs", json=SLOW)
+        assert (full.status_code, full.json()["error"]["code"]) == (429, "queue_full") and full.headers["retry-after"]
+        create(others, DRAW)
+        for each in (job, second):
+            mine.delete(f"/v1/jobs/{each['id']}")
+        wait_until(lambda: server.is_idle)
+        create(mine, DRAW)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"prompt": "x"}, None),
+        ({"kind": "paint", "prompt": "x"}, None),
+        ({"kind": "draw"}, "prompt"),
+        ({"kind": "draw", "prompt": "x", "stream": True}, "stream"),
+        ({"kind": "reflect", "prompt": "x", "rounds": 9}, "rounds"),
+        ({"kind": "chat", "messages": [{"role": "user", "content": "x"}], "n": 2}, "n"),
+    ],
+)
+def test_job_of_a_wrong_body_is_refused(server: Running, body: dict[str, Any], param: str | None) -> None:
+    answer = server.http().post("/v1/jobs", json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param), answer.text
+
+
+def finished_job(size: int = 1) -> Job:
+    job = Job(body=DrawBody(prompt="x", seed=1), model="nano", owner="A", is_kept=True)
+    job.end("done", outcome=Outcome(facts={"seeds": [1]}, pictures=(bytes(size),)))
+    return job
+
+
+def test_store_keeps_the_first_outcome_and_gives_it_to_its_owner(tmp_path: Path) -> None:
+    store, job = Store(tmp_path), finished_job(3)
+    store.add(job)
+    assert [each.id for each in store.unfinished()] == [job.id]
+    store.finish(job)
+    job.outcome = Outcome(facts={}, pictures=(b"other",))
+    store.finish(job)
+    store.close()
+    again = Store(tmp_path)
+    found = again.find(job.id, "A")
+    assert found is not None and found.outcome == Outcome(facts={"seeds": [1]}, pictures=(bytes(3),)) and found.state == "done"
+    assert again.find(job.id, "B") is None and again.unfinished() == []
+    again.close()
+
+
+def test_store_forgets_old_jobs_and_the_oldest_beyond_its_size() -> None:
+    store, jobs = Store(), [finished_job(1000) for _ in range(3)]
+    failed = Job(body=DrawBody(prompt="x", seed=1), model="nano", owner="A")
+    failed.end("failed", error=ApiError("engine_error", "it broke", "seed"))
+    for age, job in enumerate([*jobs, failed]):
+        store.add(job)
+        assert job.finished is not None
+        job.finished -= 100 * age
+        store.finish(job)
+    found = store.find(failed.id, "A")
+    assert found is not None and found.error is not None and found.error.facts() == failed.error.facts()  # type: ignore[union-attr]
+    store.expire(keep_s=250, keep_bytes=10**6)
+    assert [store.find(job.id, "A") is not None for job in (*jobs, failed)] == [True, True, True, False]
+    store.expire(keep_s=250, keep_bytes=2100)
+    assert [store.find(job.id, "A") is not None for job in jobs] == [True, True, False]
+    store.close()
+
+
+def test_two_servers_never_share_a_state(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(OmniGen2Error, match="another server uses the state"):
+        Store(tmp_path)
+    store.close()
+    Store(tmp_path).close()
+
+
+def test_outcome_that_can_not_be_kept_fails_the_job(nano: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Store, job: Job) -> None:
+        raise OSError("disk full")
+
+    with serving(nano) as server:
+        http = server.http()
+        monkeypatch.setattr(Store, "finish", full)
+        job = create(http, DRAW)
+        assert list(events_of(http, job))[-1]["type"] == "failed"
+
+
+def test_no_job_is_lost_when_the_server_is_killed_at_any_moment(tmp_path: Path) -> None:
+    """Ten times. Each accepted job ends, and a result that was seen once is the same ever after."""
+    moments, accepted, delivered = random.Random(0), [], dict[str, Any]()
+
+    def look(server: ServerProcess) -> None:
+        for job in accepted:
+            shown = server.http.get(f"/v1/jobs/{job}").json()
+            assert shown["state"] in ("queued", "running", "done"), shown
+            if shown["state"] == "done":
+                assert delivered.setdefault(job, shown["result"]["data"]) == shown["result"]["data"]
+
+    for _ in range(10):
+        server = ServerProcess(*state(tmp_path))
+        server.wait()
+        look(server)
+        killed_at = time.monotonic() + moments.uniform(0, 0.6)
+        while time.monotonic() < killed_at:
+            answer = server.http.post("/v1/jobs", json={**DRAW, "num_inference_steps": moments.choice([1, 8, 20]), "seed": None})
+            if answer.status_code == 202:
+                accepted.append(answer.json()["id"])
+            else:
+                assert answer.json()["error"]["code"] == "queue_full"
+                time.sleep(0.01)
+        server.end()
+    with server_process(*state(tmp_path)) as server:
+        wait_until(lambda: all(server.http.get(f"/v1/jobs/{job}").json()["state"] == "done" for job in accepted), 120)
+        look(server)
+    assert len(delivered) == len(accepted) >= 10
+
+
+def test_signal_lets_the_drawing_end_and_keeps_the_waiting_job(tmp_path: Path) -> None:
+    with server_process("--max-active", 1, *state(tmp_path)) as server:
+        first, waiting = create(server.http, {**DRAW, "num_inference_steps": 100}), create(server.http, DRAW)
+        wait_until(lambda: server.http.get(f"/v1/jobs/{first['id']}").json()["progress"])
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: server.http.get("/ready").status_code == 503)
+        refused = server.http.post("/v1/jobs", json=DRAW)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
+        assert server.process.wait(60) == 0
+    with server_process(*state(tmp_path)) as server:
+        assert server.http.get(f"/v1/jobs/{first['id']}").json()["state"] == "done"
+        wait_until(lambda: server.http.get(f"/v1/jobs/{waiting['id']}").json()["state"] == "done")
+
+
+def test_second_signal_ends_the_server_at_once() -> None:
+    with server_process() as server:
+        create(server.http, SLOW)
+        server.process.send_signal(signal.SIGINT)
+        wait_until(lambda: server.http.get("/ready").status_code == 503)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(10) == 0
+        printed = server.end()
+    assert "jobs are kept in memory only" in printed and PROMPT not in printed
+
+
+def test_drain_tells_those_who_wait_without_a_state() -> None:
+    with server_process("--drain-seconds", 0.2) as server:
+        job = create(server.http, SLOW)
+        events = events_of(server.http, job)
+        next(events)
+        server.process.send_signal(signal.SIGTERM)
+        last = list(events)[-1]
+        assert (last["type"], last["error"]["code"]) == ("failed", "shutting_down")
+        assert server.process.wait(60) == 0
