@@ -8,6 +8,7 @@ import typer
 
 from ..exporter.engines.options import BuildOptions, EngineOptions, Limits
 from ..runtime.backends.tensorrt.records import TARGETS
+from ..runtime.errors import RequestError
 from ..runtime.progress import Progress
 from .terminal import printable, say_lines
 
@@ -52,6 +53,9 @@ def build(
     from ..exporter.engines.build import build_engines, engine_list, prune_engines, trust_engines
     from ..runtime.pipeline import bundle_path
 
+    chosen = [name for name, given in _ways(list_built, prune_old, trust_built, dry_run).items() if given]
+    if len(chosen) > 1:
+        raise RequestError(f"{' and '.join(chosen)} don't go together: give one")
     folder = bundle_path(bundle)
     if list_built:
         say_lines("\n".join(engine_list(folder)) or "no engines")
@@ -93,6 +97,11 @@ def build(
         say_lines(report.plan.text())
     else:
         _print_result(report)
+
+
+def _ways(list_built: bool, prune_old: bool, trust_built: bool, dry_run: bool) -> dict[str, bool]:
+    """What the command does instead of building, each with whether it was asked for."""
+    return {"--list": list_built, "--prune": prune_old, "--trust": trust_built, "--dry-run": dry_run}
 
 
 def _phase_printer() -> Progress:

@@ -22,26 +22,27 @@ class PlanFile(Protocol):
 
 @contextmanager
 def interrupts_held() -> Iterator[Callable[[], bool]]:
-    """Hold Ctrl-C back in the block, which gets a function that says whether it was pressed; then raise KeyboardInterrupt.
+    """Hold Ctrl-C back in the block, which gets a function that says whether it was pressed; then let Python handle it.
 
-    Raised in one of the library's calls of Python, it would be printed and forgotten. A program's own handling of Ctrl-C is left.
+    A library prints and forgets what is raised while it calls Python, were it a KeyboardInterrupt.
     """
     pressed = threading.Event()
 
     def hold(number: int, frame: FrameType | None) -> None:
         pressed.set()
 
-    is_ours = threading.current_thread() is threading.main_thread()
-    if not is_ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    is_main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT) if is_main else None
+    if not callable(handler):
         yield pressed.is_set
         return
     signal.signal(signal.SIGINT, hold)
     try:
         yield pressed.is_set
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, handler)
     if pressed.is_set():
-        raise KeyboardInterrupt
+        handler(signal.SIGINT, None)
 
 
 def make_monitor(trt: Any, progress: Progress, is_interrupted: Callable[[], bool] = lambda: False) -> Any:

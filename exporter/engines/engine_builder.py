@@ -176,7 +176,7 @@ class _Job:
                 done = builder.build_serialized_network_to_stream(network, config, writer)
             for raised in filter(None, (monitor.raised, writer.raised)):
                 raise raised
-            if monitor.cancelled:
+            if monitor.cancelled or is_interrupted():
                 raise Cancelled(f"the build of {self.graph.name} was stopped")
             if not done:
                 may_help = len(decomposed) < len(layers)
@@ -210,8 +210,9 @@ class _Job:
         try:
             for name, (smallest, typical, largest) in profile.shapes.items():
                 made.set_shape(name, smallest, typical, largest)
-        except ValueError as error:
-            raise ExportError(f"{title} refused the profile {profile.name} of {self.graph.name}: {error}") from error
+        except (ValueError, TypeError, RuntimeError) as error:  # sizes that don't go together, or beyond its integers
+            reason = str(error).strip().splitlines()[0]
+            raise ExportError(f"{title} refused the profile {profile.name} of {self.graph.name}: {reason}") from error
         if config.add_optimization_profile(made) < 0:
             raise ExportError(f"{title} refused the profile {profile.name} of {self.graph.name}")
 

@@ -65,6 +65,8 @@ class EngineOptions:
     def __post_init__(self) -> None:
         if self.optimization_level not in range(6):
             raise ExportError(f"optimization_level={self.optimization_level} is not 0 to 5")
+        if self.workspace_bytes is not None and not 0 < self.workspace_bytes < 2**63:
+            raise ExportError(f"workspace_bytes={self.workspace_bytes} is not above 0, or too large")
         if self.hardware_compatibility not in HARDWARE_COMPATIBILITY:
             raise ExportError(
                 f"hardware_compatibility={self.hardware_compatibility!r} is not one of {', '.join(HARDWARE_COMPATIBILITY)}"

@@ -164,6 +164,8 @@ def _rope(builder: EngineBuilder, rope: str) -> str:
 def _precision(bundle: Bundle, precision: str) -> str:
     if precision == "auto":
         return next(name for name in BEST_FIRST if name in bundle.precisions)
+    if precision not in BEST_FIRST:
+        raise BundleError(f"precision={precision!r} is not one of auto, {', '.join(BEST_FIRST)}")
     if precision not in bundle.precisions:
         raise BundleError(
             f"the bundle holds {', '.join(bundle.precisions)}, not {precision}: export it with --precision {precision}"

@@ -154,7 +154,7 @@ def take_errors(log: Any) -> str:
     """The errors since the last call, as one line."""
     texts = list(log.errors)
     log.errors.clear()
-    return as_line([text for text in texts if NO_DRIVER not in text] or texts)
+    return as_line(texts)
 
 
 def parser_errors(parser: Any) -> str:
@@ -168,5 +168,7 @@ def parser_errors(parser: Any) -> str:
 
 
 def as_line(texts: Iterable[str]) -> str:
-    """Texts of TensorRT as one line; says so where there are none."""
+    """A library's texts as one line; says so where there are none."""
+    given = list(texts)
+    texts = [text for text in given if NO_DRIVER not in text] or given
     return "; ".join(" ".join(WHERE.sub("", text).split()) for text in texts) or "it gave no reason"
