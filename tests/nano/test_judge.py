@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from omnigen2_rt.nano.drawing_tasks import EDITS, DrawingTask, ExpectedPicture, expected_picture
+from omnigen2_rt.nano.drawing_tasks import EDITS, DrawingTask, Edit, ExpectedPicture, expected_picture, random_edit
 from omnigen2_rt.nano.judge import find_mistakes, find_task_mistakes, psnr_db, unchanged_region
 from omnigen2_rt.nano.picture_reader import read_picture
 from omnigen2_rt.nano.render import render
@@ -65,18 +64,18 @@ def test_size_between_small_and_large_is_a_mistake_though_no_size_was_requested(
 
 
 @pytest.mark.parametrize("make", EDITS, ids=lambda make: make.__name__)
-def test_task_mistakes_of_right_edits_are_none(make: Callable[[Sampler], DrawingTask]) -> None:
+def test_task_mistakes_of_right_edits_are_none(make: Edit) -> None:
     sampler = Sampler(7)
     for _ in range(12):
-        task = make(sampler)
+        task = random_edit(sampler, make)
         assert find_task_mistakes(render(task.target), task) == ()
 
 
 @pytest.mark.parametrize("make", EDITS, ids=lambda make: make.__name__)
-def test_task_mistakes_of_an_edit_without_effect_are_found(make: Callable[[Sampler], DrawingTask]) -> None:
+def test_task_mistakes_of_an_edit_without_effect_are_found(make: Edit) -> None:
     sampler = Sampler(8)
     for _ in range(12):
-        task = make(sampler)
+        task = random_edit(sampler, make)
         assert find_task_mistakes(render(task.inputs[0]), task)
 
 
