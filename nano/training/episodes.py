@@ -35,7 +35,7 @@ from ..world import SIDE_PX, Sampler, Scene
 T = TypeVar("T")
 
 END = "<|im_end|>"
-KINDS = ((0.46, "request"), (0.28, "talk"), (0.08, "look"), (0.18, "reflect"))
+KINDS = ((0.5, "request"), (0.26, "talk"), (0.07, "look"), (0.17, "reflect"))
 """Shares of the kinds of episodes."""
 REQUESTS = ((0.13, draw_one), (0.19, draw_two), (0.2, draw_count), (0.23, edit), (0.03, redraw), (0.22, combine))
 """Shares of the requests for a picture."""

@@ -6,6 +6,7 @@ Each shard has its own seed and is written atomically, so a killed session leave
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -108,9 +109,10 @@ def write_shard(number: int, folder: Path, encoder: Encoder, episodes: int = EPI
 
 
 def write_shards(folder: Path, encoder: Encoder, count: int, workers: int) -> None:
-    """Write the missing ones of the first `count` shards, in order, in several processes."""
+    """Write the missing ones of the first `count` shards, in order, in several processes, which give way to the training's."""
     write = partial(write_shard, folder=folder, encoder=encoder)
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("fork")) as pool:
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=os.nice, initargs=(10,)) as pool:
         for _ in pool.map(write, range(count)):
             pass
 

@@ -27,6 +27,8 @@ from .shards import read_shards, to_device, wait_for_shards
 BATCH = 64
 BATCHES_PER_STEP = 2
 """Each from one group of the pool, so a step combines two kinds of tasks."""
+DRAW_WEIGHT = 1.5
+"""The weight of tasks without references: these drawings are the hardest to learn."""
 DROP_REQUEST, DROP_ALL = 0.08, 0.04
 CHAT_EMPTY = 0.3
 """The share of dropped requests that are empty in the chat template, as a conversation's are."""
@@ -136,7 +138,7 @@ class Tasks(NamedTuple):
 
 
 class Batches:
-    """Draws batches from the pool's groups, in proportion to their size."""
+    """Draws batches from the pool's groups, in proportion to their size and weight."""
 
     def __init__(
         self,
@@ -152,7 +154,7 @@ class Batches:
         self.device = device
         self.count = BATCH * scale
         self.rng = rng
-        sizes = np.array([len(group.tokens) for group in self.groups])
+        sizes = np.array([len(group.tokens) * (1 if group.pictures.shape[1] > 1 else DRAW_WEIGHT) for group in self.groups])
         self.probabilities: NDArray[np.float64] = sizes / sizes.sum()
 
     def take(self) -> Tasks:
