@@ -6,19 +6,21 @@ Every sample has its own seed, so a smaller evaluation uses the first samples of
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ..runtime.errors import RequestError
-from . import chat_tasks, drawing_tasks
+from . import chat_tasks, conversation_tasks, drawing_tasks
 from .chat_tasks import ChatTask
+from .conversation_tasks import TalkTask
 from .drawing_tasks import DrawingTask
+from .paraphrase import paraphrase
 from .scores import Target
 from .world import Sampler
 
-Task = DrawingTask | ChatTask
+Task = DrawingTask | ChatTask | TalkTask
 
 SEED = 2506_18871
 
@@ -50,6 +52,15 @@ def _filtered(make: Callable[[Sampler], Task], condition: Callable[[Any], bool])
         return task
 
     return make_filtered
+
+
+def _in_other_words(sampler: Sampler) -> DrawingTask:
+    """A request for a drawing or an edit in other words than WORLD.md's rules."""
+    task = sampler.choice((drawing_tasks.draw, drawing_tasks.draw, drawing_tasks.edit))(sampler)
+    while True:
+        prompt = paraphrase(task.prompt, sampler, is_request=True)
+        if prompt != task.prompt:
+            return replace(task, ability="other words", prompt=prompt)
 
 
 ABILITIES = (
@@ -111,6 +122,24 @@ ABILITIES = (
         make=drawing_tasks.draw_two,
         is_reflected=True,
         samples_of="two-objects",
+    ),
+    Ability(
+        name="other-words",
+        title="draw and edit, in other words",
+        make=_in_other_words,
+        target=Target(aim=0.90),
+    ),
+    Ability(
+        name="conversation",
+        title="conversation: draw, ask, edit, ask",
+        make=conversation_tasks.four_turns,
+        target=Target(aim=0.85),
+    ),
+    Ability(
+        name="chained-edits",
+        title="draw and five edits of it, all right",
+        make=conversation_tasks.chained_edits,
+        target=Target(aim=0.90),
     ),
 )
 

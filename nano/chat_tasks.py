@@ -9,13 +9,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from .drawing_tasks import combine, draw_count, draw_one, draw_two, edit, redraw_prompt, with_thing
-from .wording import BETWEEN, NUMBERS, caption, thing_name, thing_phrase, with_article
-from .world import OPPOSITE, RELATIONS, SHAPES, Sampler, Scene, Thing, is_held_out, relation_between
+from .drawing_tasks import combine, draw, draw_count, draw_one, draw_two, edit, redraw_prompt, with_thing
+from .wording import BETWEEN, NUMBERS, are_alike, caption, thing_name, thing_phrase, with_article
+from .world import OPPOSITE, SHAPES, Sampler, Scene, Thing, is_held_out, relation_between, resized
 
 DRAW_TOKEN = "<|img|>"
 """The answer that starts a drawing."""
 NO_MISTAKE = "yes"
+NO_THINGS = "none"
+"""The count of things of a kind that the picture doesn't have."""
 CRITIQUE_TEMPLATE = "asked for: {prompt}. is the picture right?"
 EDIT_TEMPLATE = "asked for: {prompt}. wrong: {critique}. which edit mends it?"
 GRADE_TEMPLATE = "asked for: {prompt}. grade the picture from 0 to 10."
@@ -23,8 +25,12 @@ GRADE_TEMPLATE = "asked for: {prompt}. grade the picture from 0 to 10."
 GRADES = ("10", "5")
 """The grades of a picture without a mistake, and with one."""
 
-QuestionMaker = Callable[[Sampler], tuple[Scene, str, str]]
-"""Returns a random scene, a question about it and the answer."""
+QuestionMaker = Callable[[Sampler, Scene], tuple[str, str] | None]
+"""Returns a random question about the scene and its answer, or None where it has no such question."""
+
+
+Mistake = Callable[[Sampler, Scene], tuple[Scene, str, str]]
+"""Returns the scene with a mistake, its critique and the edit that corrects it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +50,9 @@ class ChatTask:
     answer: str
 
 
-def answer_question(sampler: Sampler) -> ChatTask:
-    """A question about a picture."""
-    return _question_task(sampler, QUESTIONS)
+def answer_question(sampler: Sampler, scene: Scene | None = None) -> ChatTask:
+    """A question about a picture: of the scene, or of a random one."""
+    return _question_task(sampler, QUESTIONS, scene)
 
 
 def answer_relation_question(sampler: Sampler) -> ChatTask:
@@ -54,16 +60,28 @@ def answer_relation_question(sampler: Sampler) -> ChatTask:
     return _question_task(sampler, [(kind, make) for kind, make in QUESTIONS if kind == "relation"])
 
 
-def _question_task(sampler: Sampler, makers: Sequence[tuple[str, QuestionMaker]]) -> ChatTask:
+def answer_count_question(sampler: Sampler) -> ChatTask:
+    """A question about the number of things in a picture."""
+    return _question_task(sampler, [(kind, make) for kind, make in QUESTIONS if kind == "count"])
+
+
+def _question_task(
+    sampler: Sampler, makers: Sequence[tuple[str, QuestionMaker]], scene: Scene | None = None
+) -> ChatTask:
     kind, make = sampler.choice(makers)
-    scene, question, answer = make(sampler)
-    return ChatTask(ability="look", kind=kind, question=question, inputs=(scene,), answer=answer)
+    while True:
+        viewed = scene or sampler.any_scene()
+        question = make(sampler, viewed)
+        if question is not None:
+            return ChatTask(ability="look", kind=kind, question=question[0], inputs=(viewed,), answer=question[1])
+        if scene is not None:
+            kind, make = sampler.choice(makers)
 
 
 def decide(sampler: Sampler) -> ChatTask:
     """A request for a picture, a question about a picture, or small talk."""
     if sampler.chance(0.5):
-        task = sampler.choice((draw_one, draw_two, draw_count, edit, combine))(sampler)
+        task = sampler.choice((draw, draw, draw, edit, combine))(sampler)
         return ChatTask(ability="decide", kind="picture", question=task.prompt, inputs=task.inputs, answer=DRAW_TOKEN)
     if sampler.chance(0.5):
         return replace(answer_question(sampler), ability="decide", kind="text")
@@ -75,8 +93,11 @@ def reflect(sampler: Sampler) -> ChatTask:
     """A question about the drawing of a request, right or with a planted mistake: its critique, its grade, or the edit."""
     task = sampler.choice((draw_one, draw_two, draw_two, draw_count))(sampler)
     scene, critique, correction = task.target, NO_MISTAKE, ""
+    states_size = all(size for size, _, _ in task.expected.things)
+    if not states_size and sampler.chance(0.5):  # either size is right
+        scene = replace(scene, things=tuple(map(resized, scene.things)))
     if sampler.chance(0.6):
-        scene, critique, correction = plant_mistake(sampler, scene, all(size for size, _, _ in task.expected.things))
+        scene, critique, correction = plant_mistake(sampler, scene, states_size)
     question_kind = sampler.choice(("critique", "critique", "judge", "mend" if correction else "critique"))
     template, answer = {
         "critique": (CRITIQUE_TEMPLATE, critique),
@@ -90,11 +111,14 @@ def reflect(sampler: Sampler) -> ChatTask:
 
 def plant_mistake(sampler: Sampler, scene: Scene, states_size: bool = True) -> tuple[Scene, str, str]:
     """The scene with one mistake, its critique, and the edit that corrects it. states_size: whether the request does."""
-    are_alike = len(scene.things) > 1 and thing_phrase(scene.things[0]) == thing_phrase(scene.things[1])
-    mistakes = [_wrong_background]
-    if not are_alike:
-        mistakes += [_wrong_colour, _wrong_shape, _badly_drawn, _badly_drawn]
-    if len(scene.things) == 2 and not are_alike:
+    is_group = len(scene.things) > 1 and are_alike(scene.things)
+    mistakes: list[Mistake] = [_wrong_background]
+    if not is_group:
+        mistakes += [_wrong_colour, _wrong_shape]
+        mistakes += 2 * [partial(_badly_drawn, states_size=states_size)]
+        if states_size:
+            mistakes.append(_wrong_size)
+    if len(scene.things) == 2 and not is_group:
         mistakes.append(partial(_missing, states_size=states_size))
     while True:
         wrong, critique, correction = sampler.choice(mistakes)(sampler, scene)
@@ -125,10 +149,16 @@ def _wrong_shape(sampler: Sampler, scene: Scene) -> tuple[Scene, str, str]:
     return wrong, f"no, there is {with_article(shape)}", f"replace the {shape} with {with_article(thing_name(thing))}"
 
 
-def _badly_drawn(sampler: Sampler, scene: Scene) -> tuple[Scene, str, str]:
+def _wrong_size(sampler: Sampler, scene: Scene) -> tuple[Scene, str, str]:
+    k, thing = _random_thing(sampler, scene)
+    wrong = resized(thing)
+    return with_thing(scene, k, wrong), f"no, the {thing.shape} is {wrong.size}", f"make the {thing.shape} {thing.size}"
+
+
+def _badly_drawn(sampler: Sampler, scene: Scene, states_size: bool) -> tuple[Scene, str, str]:
     k, thing = _random_thing(sampler, scene)
     wrong = with_thing(scene, k, sampler.badly_drawn(thing))
-    return wrong, f"no, the {thing.shape} is badly drawn", redraw_prompt(thing)
+    return wrong, f"no, the {thing.shape} is badly drawn", redraw_prompt(thing, states_size)
 
 
 def _missing(sampler: Sampler, scene: Scene, states_size: bool) -> tuple[Scene, str, str]:
@@ -139,59 +169,82 @@ def _missing(sampler: Sampler, scene: Scene, states_size: bool) -> tuple[Scene, 
     return replace(scene, things=(other,)), f"no, the {missing.shape} is missing", correction
 
 
-def _ask_colour(sampler: Sampler) -> tuple[Scene, str, str]:
-    scene = _unlike_things(sampler)
-    _, thing = _random_thing(sampler, scene)
-    question = sampler.choice((f"what colour is the {thing.shape}?", f"which colour has the {thing.shape}?"))
-    return scene, question, thing.colour
+def _ask_colour(sampler: Sampler, scene: Scene) -> tuple[str, str] | None:
+    thing = _unique(sampler, scene, lambda thing: thing.shape)
+    if thing is None:
+        return None
+    return sampler.choice((f"what colour is the {thing.shape}?", f"which colour has the {thing.shape}?")), thing.colour
 
 
-def _ask_shape(sampler: Sampler) -> tuple[Scene, str, str]:
-    scene = _unlike_things(sampler)
-    _, thing = _random_thing(sampler, scene)
-    return scene, f"what shape is the {thing.colour} object?", thing.shape
+def _ask_shape(sampler: Sampler, scene: Scene) -> tuple[str, str] | None:
+    thing = _unique(sampler, scene, lambda thing: thing.colour)
+    return None if thing is None else (f"what shape is the {thing.colour} object?", thing.shape)
 
 
-def _ask_background(sampler: Sampler) -> tuple[Scene, str, str]:
-    scene = _unlike_things(sampler)
-    question = sampler.choice(("what colour is the background?", "which colour has the background?"))
-    return scene, question, scene.background
+def _ask_size(sampler: Sampler, scene: Scene) -> tuple[str, str] | None:
+    thing = _unique(sampler, scene, lambda thing: thing.shape)
+    return None if thing is None else (f"is the {thing.shape} small or large?", thing.size)
 
 
-def _ask_count(sampler: Sampler) -> tuple[Scene, str, str]:
-    scene = sampler.alike_things(sampler.choice((1, 2, 3)))
-    things = sampler.choice(("objects", f"{scene.things[0].shape}s"))
-    question = sampler.choice((f"how many {things} are there?", f"count the {things}"))
-    return scene, question, NUMBERS[len(scene.things)]
+def _ask_background(sampler: Sampler, scene: Scene) -> tuple[str, str]:
+    return sampler.choice(("what colour is the background?", "which colour has the background?")), scene.background
 
 
-def _ask_whether_related(sampler: Sampler) -> tuple[Scene, str, str]:
-    relation = sampler.choice(RELATIONS)
-    scene = sampler.two_things(relation)
+def _ask_count(sampler: Sampler, scene: Scene) -> tuple[str, str]:
+    share, present = sampler.rng.random(), sampler.choice(scene.things)
+    shape = present.shape if share < 0.4 else sampler.choice(SHAPES)
+    colour = present.colour if share < 0.75 else sampler.colour(scene.background)
+    if share < 0.6:
+        words, count = f"{shape}s", sum(thing.shape == shape for thing in scene.things)
+    elif share < 0.85:
+        words, count = f"{colour} objects", sum(thing.colour == colour for thing in scene.things)
+    else:
+        words, count = "objects", len(scene.things)
+    question = sampler.choice((f"how many {words} are there?", f"count the {words}"))
+    return question, NUMBERS[count] if count else NO_THINGS
+
+
+def _ask_presence(sampler: Sampler, scene: Scene) -> tuple[str, str]:
+    thing = sampler.choice(scene.things)
+    shape = thing.shape if sampler.chance(0.5) else sampler.choice(SHAPES)
+    if sampler.chance(0.5):
+        is_there = any(other.shape == shape for other in scene.things)
+        return f"is there {with_article(shape)}?", "yes" if is_there else "no"
+    colour = thing.colour if sampler.chance(0.6) else sampler.colour(scene.background)
+    is_there = any((other.shape, other.colour) == (shape, colour) for other in scene.things)
+    return f"is there {with_article(f'{colour} {shape}')}?", "yes" if is_there else "no"
+
+
+def _ask_whether_related(sampler: Sampler, scene: Scene) -> tuple[str, str] | None:
+    if not _is_pair(scene):
+        return None
+    first, second = scene.things if sampler.chance(0.5) else scene.things[::-1]
+    relation = relation_between(first, second)
     asked_relation = sampler.choice((relation, OPPOSITE[relation]))
-    first, second = (thing.shape for thing in scene.things)
-    question = f"is the {first} {sampler.choice(BETWEEN[asked_relation])} the {second}?"
-    return scene, question, "yes" if asked_relation == relation else "no"
+    question = f"is the {first.shape} {sampler.choice(BETWEEN[asked_relation])} the {second.shape}?"
+    return question, "yes" if asked_relation == relation else "no"
 
 
-def _ask_related_thing(sampler: Sampler) -> tuple[Scene, str, str]:
-    relation = sampler.choice(RELATIONS)
-    scene = sampler.two_things(relation)
-    first, second = scene.things
-    return scene, f"what is {BETWEEN[relation][0]} the {second.shape}?", with_article(thing_phrase(first))
+def _ask_related_thing(sampler: Sampler, scene: Scene) -> tuple[str, str] | None:
+    if not _is_pair(scene):
+        return None
+    first, second = scene.things if sampler.chance(0.5) else scene.things[::-1]
+    between = BETWEEN[relation_between(first, second)][0]
+    return f"what is {between} the {second.shape}?", with_article(thing_phrase(first))
 
 
-def _ask_description(sampler: Sampler) -> tuple[Scene, str, str]:
-    scene = _unlike_things(sampler) if sampler.chance(0.7) else sampler.alike_things(sampler.choice((2, 3)))
-    question = sampler.choice(("describe the picture", "what do you see?", "what is in the picture?"))
-    return scene, question, caption(scene)
+def _ask_description(sampler: Sampler, scene: Scene) -> tuple[str, str]:
+    return sampler.choice(("describe the picture", "what do you see?", "what is in the picture?")), caption(scene)
 
 
 QUESTIONS: tuple[tuple[str, QuestionMaker], ...] = (
     ("colour", _ask_colour),
     ("shape", _ask_shape),
+    ("size", _ask_size),
     ("background", _ask_background),
     ("count", _ask_count),
+    ("count", _ask_count),
+    ("presence", _ask_presence),
     ("relation", _ask_whether_related),
     ("relation", _ask_related_thing),
     ("describe", _ask_description),
@@ -207,9 +260,16 @@ SMALL_TALK = (
 )
 
 
-def _unlike_things(sampler: Sampler) -> Scene:
-    """A scene of one thing or of two unlike things."""
-    return sampler.one_thing() if sampler.chance(0.4) else sampler.two_things(sampler.choice(RELATIONS))
+def _unique(sampler: Sampler, scene: Scene, feature: Callable[[Thing], str]) -> Thing | None:
+    """A thing that no other thing equals in the feature, or None."""
+    features = [feature(thing) for thing in scene.things]
+    unique = [thing for thing in scene.things if features.count(feature(thing)) == 1]
+    return sampler.choice(unique) if unique else None
+
+
+def _is_pair(scene: Scene) -> bool:
+    """Whether it has two things of different shapes."""
+    return len(scene.things) == 2 and scene.things[0].shape != scene.things[1].shape
 
 
 def _random_thing(sampler: Sampler, scene: Scene) -> tuple[int, Thing]:

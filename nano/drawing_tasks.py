@@ -8,21 +8,48 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from .wording import BETWEEN, NUMBERS, ORDINALS, on_background, thing_name, thing_phrase, with_article
-from .world import GROUP_CENTRES, RELATIONS, SHAPES, Sampler, Scene, Thing, is_held_out
+from .wording import (
+    BETWEEN,
+    NUMBERS,
+    ORDINALS,
+    are_alike,
+    listed,
+    on_background,
+    thing_name,
+    thing_phrase,
+    with_article,
+)
+from .world import (
+    GROUP_CENTRES,
+    OTHER_SIZE,
+    PAIR_CENTRES,
+    PLACES,
+    RELATIONS,
+    ROOM_BESIDE,
+    SHAPES,
+    UNSAID_SIZE,
+    Sampler,
+    Scene,
+    Thing,
+    is_held_out,
+    place_of,
+    resized,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectedPicture:
     """The content that a picture must have.
 
-    things: (size, colour, shape) of each; the size is "" where the request leaves it open.
+    things: (size, colour, shape) of each; the size is "" where the request leaves it open. All open sizes must be equal.
     relation: of the first thing to the second; "" where the request leaves it open.
+    place: of the only thing; "" where the request leaves it open.
     """
 
     background: str
     things: tuple[tuple[str, str, str], ...]
     relation: str = ""
+    place: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +72,18 @@ class DrawingTask:
     expected: ExpectedPicture
 
 
+def draw(sampler: Sampler) -> DrawingTask:
+    """Draw one thing, two unlike or several alike ones."""
+    return sampler.choice((draw_one, draw_two, draw_count))(sampler)
+
+
 def draw_one(sampler: Sampler, scene: Scene | None = None) -> DrawingTask:
     """Draw one thing; the request states colour, shape, background and usually the size."""
-    scene = scene or sampler.one_thing()
-    (thing,) = scene.things
-    sized = sampler.chance(0.8)
-    words = with_article(thing_phrase(thing, sized))
+    sized = sampler.chance(0.7)
+    scene = scene or sampler.one_thing(size=_size(sized))
+    words = with_article(thing_phrase(scene.things[0], sized))
     prompt = _draw_prompt(sampler, f"{words} {on_background(scene.background, sampler)}")
-    return _draw_task("one object", "one", prompt, scene, sized=(sized,))
+    return _draw_task("one object", _kind("one", sized), prompt, scene, sized=(sized,))
 
 
 def draw_held_out(sampler: Sampler) -> DrawingTask:
@@ -62,95 +93,166 @@ def draw_held_out(sampler: Sampler) -> DrawingTask:
 
 
 def draw_two(sampler: Sampler) -> DrawingTask:
-    """Draw two unlike things in a relation."""
-    relation = sampler.choice(RELATIONS)
-    scene = sampler.two_things(relation)
-    sized = sampler.chance(0.5)
+    """Draw two unlike things; the request usually states their relation."""
+    sized, related = sampler.chance(0.5), sampler.chance(0.85)
+    relation = sampler.choice(RELATIONS) if related else "left"
+    scene = sampler.two_things(relation, _size(sized))
     first, second = (with_article(thing_phrase(thing, sized)) for thing in scene.things)
-    between = sampler.choice(BETWEEN[relation])
+    between = sampler.choice(BETWEEN[relation]) if related else "and"
     prompt = _draw_prompt(sampler, f"{first} {between} {second} {on_background(scene.background, sampler)}")
-    return _draw_task("two objects", "two", prompt, scene, relation=relation, sized=(sized, sized))
+    stated = relation if related else ""
+    return _draw_task("two objects", _kind("two", sized), prompt, scene, relation=stated, sized=(sized, sized))
 
 
 def draw_count(sampler: Sampler) -> DrawingTask:
     """Draw one to three alike things."""
-    count = sampler.choice((1, 2, 3))
-    scene = sampler.alike_things(count)
-    sized = sampler.chance(0.7)
+    count, sized = sampler.choice((1, 2, 3)), sampler.chance(0.5)
+    scene = sampler.alike_things(count, _size(sized))
     things = f"{NUMBERS[count]} {thing_phrase(scene.things[0], sized)}{'s' if count > 1 else ''}"
     prompt = _draw_prompt(sampler, f"{things} {on_background(scene.background, sampler)}")
-    return _draw_task("count", f"count {count}", prompt, scene, sized=(sized,) * count)
+    return _draw_task("count", _kind(f"count {count}", sized), prompt, scene, sized=(sized,) * count)
 
 
-def edit(sampler: Sampler) -> DrawingTask:
-    """A random one of `EDITS`."""
+def _size(sized: bool) -> str:
+    """The size of a request's things: any, if the request states it."""
+    return "" if sized else UNSAID_SIZE
+
+
+def _kind(name: str, sized: bool) -> str:
+    return f"{name}, {'sized' if sized else 'unsized'}"
+
+
+Edit = Callable[[Sampler, Scene], DrawingTask | None]
+"""A random edit of the scene, or None where it has no such edit."""
+
+
+def edit(sampler: Sampler, scene: Scene | None = None) -> DrawingTask:
+    """A random edit of the scene, or of a random one."""
+    if scene is None:
+        return random_edit(sampler, sampler.choice(EDITS))
     while True:
-        task = sampler.choice(EDITS)(sampler)
-        if not is_held_out(task.target):
+        tasks = [task for make in EDITS if (task := make(sampler, scene)) and not is_held_out(task.target)]
+        if tasks:
+            return sampler.choice(tasks)
+
+
+def random_edit(sampler: Sampler, make: Edit) -> DrawingTask:
+    """An edit of a kind, of a random scene."""
+    while True:
+        task = make(sampler, sampler.any_scene())
+        if task and not is_held_out(task.target):
             return task
 
 
-def recolour(sampler: Sampler) -> DrawingTask:
-    scene, k = _random_scene(sampler)
-    thing = scene.things[k]
-    colour = sampler.colour(scene.background, *(other.colour for other in scene.things))
+def recolour(sampler: Sampler, scene: Scene) -> DrawingTask | None:
+    """One thing, or all of several alike ones."""
+    subject = _subject(sampler, scene)
+    if subject is None:
+        return None
+    colour = sampler.colour(scene.background, *_colours(scene))
     wordings = ("make the {} {}", "change the colour of the {} to {}", "paint the {} {}", "turn the {} {}")
-    prompt = sampler.choice(wordings).format(_referring_expression(sampler, thing), colour)
-    return _edit_task("recolour", prompt, scene, with_thing(scene, k, replace(thing, colour=colour)))
+    prompt = sampler.choice(wordings).format(subject.words, colour)
+    return _edit_task("recolour", prompt, scene, _changed(scene, subject.indices, lambda thing: replace(thing, colour=colour)))
 
 
-def remove(sampler: Sampler) -> DrawingTask:
-    scene = sampler.two_things(sampler.choice(RELATIONS))
-    k = sampler.choice((0, 1))
-    prompt = sampler.choice(("remove the {}", "delete the {}", "take away the {}"))
-    target = replace(scene, things=(scene.things[1 - k],))
-    return _edit_task("remove", prompt.format(_referring_expression(sampler, scene.things[k])), scene, target)
+def remove(sampler: Sampler, scene: Scene) -> DrawingTask | None:
+    subject = _one_of_several(sampler, scene)
+    if subject is None:
+        return None
+    prompt = sampler.choice(("remove the {}", "delete the {}", "take away the {}")).format(subject.words)
+    things = tuple(thing for k, thing in enumerate(scene.things) if k not in subject.indices)
+    return _edit_task("remove", prompt, scene, replace(scene, things=things))
 
 
-def add(sampler: Sampler) -> DrawingTask:
-    relation = sampler.choice(RELATIONS)
-    target = sampler.two_things(relation)
-    new, existing = target.things
-    between = sampler.choice(BETWEEN[relation])
-    sized = sampler.chance(0.7)
-    verb = sampler.choice(("add", "put", "draw"))
-    prompt = f"{verb} {with_article(thing_phrase(new, sized))} {between} the {_referring_expression(sampler, existing)}"
-    return _edit_task("add", prompt, replace(target, things=(existing,)), target, relation, (sized, True))
+def add(sampler: Sampler, scene: Scene) -> DrawingTask | None:
+    """Another thing where the only one leaves room."""
+    if len(scene.things) > 1 or place_of(scene.things[0]) == "middle":
+        return None
+    (existing,) = scene.things
+    relation, related, sized = ROOM_BESIDE[place_of(existing)], sampler.chance(0.8), sampler.chance(0.7)
+    new = sampler.thing(
+        PAIR_CENTRES[relation][0],
+        shape=sampler.choice([shape for shape in SHAPES if shape != existing.shape]),
+        colour=sampler.colour(scene.background, existing.colour),
+        size="" if sized else existing.size,
+    )
+    prompt = f"{sampler.choice(('add', 'put', 'draw') if related else ('add',))} {with_article(thing_phrase(new, sized))}"
+    if related:
+        prompt += f" {sampler.choice(BETWEEN[relation])} the {_referring_expression(sampler, existing)}"
+    target = replace(scene, things=(new, existing))
+    return _edit_task("add", prompt, scene, target, relation=relation if related else "", sized=(sized, True))
 
 
-def substitute(sampler: Sampler) -> DrawingTask:
-    scene, k = _random_scene(sampler)
-    thing = scene.things[k]
-    shape = sampler.choice([s for s in SHAPES if s not in _shapes(scene)])
-    colour = sampler.colour(scene.background, *(other.colour for other in scene.things if other is not thing))
+def substitute(sampler: Sampler, scene: Scene) -> DrawingTask | None:
+    """Another thing at the same place, in the same size unless the request states one."""
+    subject = _one(sampler, scene)
+    if subject is None:
+        return None
+    thing = scene.things[subject.indices[0]]
+    other = replace(
+        thing if sampler.chance(0.7) else resized(thing),
+        shape=sampler.choice([shape for shape in SHAPES if shape not in {each.shape for each in scene.things}]),
+        colour=sampler.colour(scene.background, *(each.colour for each in scene.things if each is not thing)),
+    )
+    phrase = with_article(thing_phrase(other, other.size != thing.size or sampler.chance(0.2)))
     wordings = ("replace the {} with {}", "swap the {} for {}", "turn the {} into {}")
-    prompt = sampler.choice(wordings).format(_referring_expression(sampler, thing), with_article(f"{colour} {shape}"))
-    return _edit_task("replace", prompt, scene, with_thing(scene, k, replace(thing, shape=shape, colour=colour)))
+    prompt = sampler.choice(wordings).format(subject.words, phrase)
+    return _edit_task("replace", prompt, scene, _changed(scene, subject.indices, lambda _: other))
 
 
-def redraw(sampler: Sampler) -> DrawingTask:
-    """Replace a badly drawn thing by a clean one: the edit by which reflection corrects it."""
-    target, k = _random_scene(sampler)
-    thing = target.things[k]
-    prompt = redraw_prompt(thing)
-    return _edit_task("redraw", prompt, with_thing(target, k, sampler.badly_drawn(thing)), target)
-
-
-def redraw_prompt(thing: Thing) -> str:
-    """The edit that draws the thing again."""
-    return f"replace the {thing.shape} with {with_article(thing_name(thing))}"
-
-
-def change_background(sampler: Sampler) -> DrawingTask:
-    scene, _ = _random_scene(sampler)
-    colour = sampler.colour(scene.background, *(thing.colour for thing in scene.things))
+def change_background(sampler: Sampler, scene: Scene) -> DrawingTask | None:
+    colour = sampler.colour(scene.background, *_colours(scene))
     wordings = ("change the background to {}", "make the background {}", "put it on {} background")
     wording = sampler.choice(wordings)
     prompt = wording.format(with_article(colour) if wording.startswith("put") else colour)
     return _edit_task("background", prompt, scene, replace(scene, background=colour))
 
 
-EDITS: tuple[Callable[[Sampler], DrawingTask], ...] = (recolour, remove, add, substitute, change_background)
+def resize(sampler: Sampler, scene: Scene) -> DrawingTask | None:
+    """One thing, or all of several alike ones, in the other size."""
+    subject = _subject(sampler, scene)
+    if subject is None:
+        return None
+    size = OTHER_SIZE[scene.things[subject.indices[0]].size]
+    word = sampler.choice((size, {"small": "smaller", "large": "bigger"}[size]))
+    return _edit_task("resize", f"make the {subject.words} {word}", scene, _changed(scene, subject.indices, resized))
+
+
+def move(sampler: Sampler, scene: Scene) -> DrawingTask | None:
+    """The only thing to another place, as far off its nominal centre as before."""
+    if len(scene.things) > 1:
+        return None
+    (thing,) = scene.things
+    source = place_of(thing)
+    place = sampler.choice([place for place in PLACES if place != source])
+    (x, y), (old_x, old_y) = PLACES[place], PLACES[source]
+    target = replace(scene, things=(replace(thing, x=thing.x + x - old_x, y=thing.y + y - old_y),))
+    prompt = f"move the {_referring_expression(sampler, thing)} to the {place}"
+    return _edit_task("move", prompt, scene, target, place=place)
+
+
+EDITS: tuple[Edit, ...] = (recolour, remove, add, substitute, change_background, resize, move)
+
+
+def redraw(sampler: Sampler) -> DrawingTask:
+    """Replace a badly drawn thing by a clean one: the edit by which reflection corrects it."""
+    while True:
+        target, sized = sampler.any_scene(), sampler.chance(0.5)
+        subject = _one(sampler, target)
+        if subject is not None:
+            break
+    thing = target.things[subject.indices[0]]
+    bad = sampler.badly_drawn(thing)
+    if not sized and not bad.dents and thing.size != UNSAID_SIZE:  # its radius doesn't tell its size
+        thing, bad = resized(thing), replace(bad, size=UNSAID_SIZE)
+        target = _changed(target, subject.indices, lambda _: thing)
+    scene = _changed(target, subject.indices, lambda _: bad)
+    return _edit_task("redraw", redraw_prompt(thing, sized), scene, target)
+
+
+def redraw_prompt(thing: Thing, sized: bool) -> str:
+    """The edit that draws the thing again."""
+    return f"replace the {thing.shape} with {with_article(thing_phrase(thing, sized))}"
 
 
 def combine(sampler: Sampler) -> DrawingTask:
@@ -168,8 +270,8 @@ def gather(sampler: Sampler) -> DrawingTask:
     centres = (sampler.jittered(centre) for centre in GROUP_CENTRES[count])
     things = tuple(replace(scene.things[0], x=x, y=y) for scene, (x, y) in zip(inputs, centres, strict=True))
     background = sampler.colour(*(thing.colour for thing in things))
-    *before, last = (_object_phrase(sampler, number) for number in range(count))
-    prompt = f"put {', '.join(before)} and {last} {on_background(background, sampler)}"
+    objects = listed([_object_phrase(sampler, number) for number in range(count)])
+    prompt = f"put {objects} {on_background(background, sampler)}"
     return _combine_task(f"gather {count}", prompt, inputs, Scene(background=background, things=things))
 
 
@@ -196,33 +298,59 @@ def _draw_prompt(sampler: Sampler, words: str) -> str:
     return f"{sampler.choice(('', '', 'draw ', 'a picture of '))}{words}"
 
 
-def _random_scene(sampler: Sampler) -> tuple[Scene, int]:
-    """A scene of one or two things, and the index of one of them."""
-    if sampler.chance(0.5):
-        return sampler.one_thing(), 0
-    return sampler.two_things(sampler.choice(RELATIONS)), sampler.choice((0, 1))
+@dataclass(frozen=True)
+class Subject:
+    """The things that an edit changes, by their indices, and the words for them."""
+
+    indices: tuple[int, ...]
+    words: str
+
+
+def _subject(sampler: Sampler, scene: Scene) -> Subject | None:
+    """One thing that its shape names, or all of several alike ones."""
+    if len(scene.things) > 1 and are_alike(scene.things):
+        return Subject(tuple(range(len(scene.things))), f"{_referring_expression(sampler, scene.things[0])}s")
+    return _one(sampler, scene)
+
+
+def _one(sampler: Sampler, scene: Scene) -> Subject | None:
+    shapes = [thing.shape for thing in scene.things]
+    unique = [k for k, shape in enumerate(shapes) if shapes.count(shape) == 1]
+    if not unique:
+        return None
+    k = sampler.choice(unique)
+    return Subject((k,), _referring_expression(sampler, scene.things[k]))
+
+
+def _one_of_several(sampler: Sampler, scene: Scene) -> Subject | None:
+    return _one(sampler, scene) if len(scene.things) > 1 else None
 
 
 def _referring_expression(sampler: Sampler, thing: Thing) -> str:
     return sampler.choice((thing.shape, thing_name(thing)))
 
 
-def _shapes(scene: Scene) -> set[str]:
-    return {thing.shape for thing in scene.things}
+def _colours(scene: Scene) -> set[str]:
+    return {thing.colour for thing in scene.things}
+
+
+def _changed(scene: Scene, indices: tuple[int, ...], change: Callable[[Thing], Thing]) -> Scene:
+    """The scene with the things of these indices changed."""
+    return replace(scene, things=tuple(change(thing) if k in indices else thing for k, thing in enumerate(scene.things)))
 
 
 def with_thing(scene: Scene, k: int, thing: Thing) -> Scene:
     """The scene with `thing` as its thing number `k`."""
-    return replace(scene, things=(*scene.things[:k], thing, *scene.things[k + 1 :]))
+    return _changed(scene, (k,), lambda _: thing)
 
 
-def expected_picture(scene: Scene, relation: str = "", sized: tuple[bool, ...] = ()) -> ExpectedPicture:
+def expected_picture(scene: Scene, relation: str = "", sized: tuple[bool, ...] = (), place: str = "") -> ExpectedPicture:
     """The content of the scene that a picture must have. sized: the things whose size counts; all by default."""
     flags = sized or (True,) * len(scene.things)
     things = tuple(
         (thing.size if flag else "", thing.colour, thing.shape) for thing, flag in zip(scene.things, flags, strict=True)
     )
-    return ExpectedPicture(background=scene.background, things=things, relation=relation)
+    return ExpectedPicture(background=scene.background, things=things, relation=relation, place=place)
 
 
 def _draw_task(
@@ -233,9 +361,16 @@ def _draw_task(
 
 
 def _edit_task(
-    kind: str, prompt: str, scene: Scene, target: Scene, relation: str = "", sized: tuple[bool, ...] = ()
+    kind: str,
+    prompt: str,
+    scene: Scene,
+    target: Scene,
+    *,
+    relation: str = "",
+    sized: tuple[bool, ...] = (),
+    place: str = "",
 ) -> DrawingTask:
-    expected = expected_picture(target, relation, sized)
+    expected = expected_picture(target, relation, sized, place)
     return DrawingTask(ability="edit", kind=kind, prompt=prompt, inputs=(scene,), target=target, expected=expected)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Protocol
 
+from PIL import Image
+
 from ..runtime.bundle import Bundle
 from ..runtime.chat.exchange import ChatResult
 from ..runtime.chat.reflection import Reflection
@@ -20,8 +22,9 @@ from ..runtime.request import OnStep, Request, Result
 from ..runtime.step_caches import CachePolicy
 from .abilities import ABILITIES, SEED, Ability, Task, chosen_abilities, sample
 from .chat_tasks import DRAW_TOKEN, ChatTask
+from .conversation_tasks import TalkTask, TalkTurn
 from .drawing_tasks import DrawingTask
-from .judge import find_task_mistakes
+from .judge import find_edit_mistakes, find_task_mistakes
 from .render import render
 from .scores import Score
 from .world import SIDE_PX
@@ -40,12 +43,22 @@ QUICK_ABILITIES = ("one-object", "two-objects", "count", "edit", "combine-two")
 """The quick evaluation of a cache, a backend or a quantized bundle: 40 pictures, 2.5 % each."""
 
 
+class EvaluatedChat(Protocol):
+    """The part of `runtime.chat.conversation.Conversation` that the evaluation uses."""
+
+    def ask(
+        self, prompt: str, images: Sequence[ImageSource] = (), *, request: Request, max_new_tokens: int, temperature: float
+    ) -> ChatResult: ...
+
+
 class EvaluatedPipeline(Protocol):
     """The part of `runtime.pipeline.Pipeline` that the evaluation uses."""
 
     def generate(self, request: Request) -> Result: ...
 
     def reflect(self, request: Request) -> Reflection: ...
+
+    def start_chat(self) -> EvaluatedChat: ...
 
     def chat_batch(
         self,
@@ -121,6 +134,8 @@ def _judge_batch(
     for seed, task in enumerate(tasks, first):
         if isinstance(task, DrawingTask):
             yield JudgedTask(task, judge_drawing(pipeline, task, seed, settings, ability.is_reflected))
+        elif isinstance(task, TalkTask):
+            yield JudgedTask(task, judge_talk(pipeline, task, seed, settings))
 
 
 def judge_drawing(
@@ -131,6 +146,39 @@ def judge_drawing(
     request = _request(settings, task.prompt, pictures, seed)
     result = pipeline.reflect(request).result if is_reflected else pipeline.generate(request)
     return find_task_mistakes(result.images[0], task)
+
+
+def judge_talk(pipeline: EvaluatedPipeline, task: TalkTask, seed: int, settings: Settings) -> tuple[str, ...]:
+    """Hold a conversation up to its first wrong turn. Returns the mistakes of that one, none if all turns are right.
+
+    An edit is judged against the picture that it started from, which the conversation drew itself.
+    """
+    chat = pipeline.start_chat()
+    last: Image.Image | None = None
+    for number, turn in enumerate(task.turns, 1):
+        answer = chat.ask(
+            turn.prompt,
+            [render(scene) for scene in turn.images],
+            request=_request(settings, "", (), seed),
+            max_new_tokens=MAX_ANSWER_TOKENS,
+            temperature=0.0,
+        )
+        mistakes = _turn_mistakes(turn, answer, last)
+        if mistakes:
+            return tuple(f"turn {number}, {turn.prompt!r}: {mistake}" for mistake in mistakes)
+        last = answer.images[0] if answer.images else last
+    return ()
+
+
+def _turn_mistakes(turn: TalkTurn, answer: ChatResult, last: Image.Image | None) -> tuple[str, ...]:
+    if turn.task is None:
+        text = DRAW_TOKEN if answer.result is not None else answer.text.strip()
+        return () if text == turn.answer else (f"{text!r}, not {turn.answer!r}",)
+    if not answer.images:
+        return (f"{answer.text!r}, not a picture",)
+    if turn.task.ability == "edit" and last is not None and not turn.images:
+        return find_edit_mistakes(answer.images[0], last, turn.task)
+    return find_task_mistakes(answer.images[0], turn.task)
 
 
 def judge_answers(pipeline: EvaluatedPipeline, tasks: Sequence[ChatTask]) -> list[tuple[str, ...]]:
@@ -192,6 +240,8 @@ def _score(ability: Ability, judged: list[JudgedTask], seconds: float) -> Score:
 
 
 def _prompt(task: Task) -> str:
+    if isinstance(task, TalkTask):
+        return " / ".join(turn.prompt for turn in task.turns)
     return task.question if isinstance(task, ChatTask) else task.prompt
 
 

@@ -17,7 +17,7 @@ from .drawing_tasks import DrawingTask, ExpectedPicture
 from .picture_reader import Mask, Reading, dilate, erode, read_picture, to_array
 from .render import render, thing_mask
 from .wording import NUMBERS, with_article
-from .world import SIDE_PX, Scene, Thing, relation_between
+from .world import SIDE_PX, Scene, Thing, place_of, relation_between
 
 Picture = Image.Image | NDArray[np.uint8]
 
@@ -40,10 +40,20 @@ def find_task_mistakes(picture: Picture, task: DrawingTask) -> tuple[str, ...]:
         return mistakes
     source = task.inputs[0]
     region = unchanged_region(source, task.target, reading.things)
-    psnr = psnr_db(to_array(picture), to_array(render(source)), region)
-    if psnr < MIN_PSNR_DB:
-        mistakes += (f"the rest was not kept: PSNR {psnr:.1f} dB is below {MIN_PSNR_DB:g} dB",)
-    return mistakes
+    return mistakes + _kept_mistakes(to_array(picture), to_array(render(source)), region)
+
+
+def find_edit_mistakes(picture: Picture, source: Picture, task: DrawingTask) -> tuple[str, ...]:
+    """Descriptions of all mistakes in an edit of any picture, whose things need not be where the task's scenes have them."""
+    reading, before = read_picture(picture), read_picture(source)
+    removed, added = _changed_things(task)
+    if task.inputs[0].background != task.target.background:
+        region = erode(_union_mask(before.things), MARGIN_PX - 1)
+    else:
+        changed = [_nearest_match(thing, before.things) for thing in removed]
+        changed += [_nearest_match(thing, reading.things) for thing in added]
+        region = ~dilate(_union_mask(tuple(changed)), MARGIN_PX)
+    return _reading_mistakes(reading, task.expected) + _kept_mistakes(to_array(picture), to_array(source), region)
 
 
 def _reading_mistakes(reading: Reading, expected: ExpectedPicture) -> tuple[str, ...]:
@@ -66,6 +76,11 @@ def _thing_mistakes(things: tuple[Thing, ...], expected: ExpectedPicture) -> Ite
     for thing, kind in mismatches:
         actual = with_article(" ".join(word for word in (thing.size, thing.colour, thing.shape or "thing") if word))
         yield f"{actual} where {with_article(' '.join(word for word in kind if word))} was wanted"
+    open_sizes = {thing.size for thing, (size, _, _) in best if not size and thing.size}
+    if len(open_sizes) > 1 and not mismatches:
+        yield "small and large things where the request leaves their one size open"
+    if expected.place and place_of(things[0]) != expected.place:
+        yield f"the thing is in the place {place_of(things[0])}, not {expected.place}"
     if expected.relation and not mismatches:
         relation = relation_between(best[0][0], best[1][0])
         if relation != expected.relation:
@@ -83,6 +98,17 @@ def _matches(thing: Thing, kind: tuple[str, str, str]) -> bool:
 def _count_phrase(count: int) -> str:
     number = NUMBERS[count] if count < len(NUMBERS) else str(count)
     return f"{number} thing{'' if count == 1 else 's'}"
+
+
+def _kept_mistakes(picture: NDArray[np.float32], source: NDArray[np.float32], region: Mask) -> tuple[str, ...]:
+    psnr = psnr_db(picture, source, region)
+    return (f"the rest was not kept: PSNR {psnr:.1f} dB is below {MIN_PSNR_DB:g} dB",) if psnr < MIN_PSNR_DB else ()
+
+
+def _changed_things(task: DrawingTask) -> tuple[list[Thing], list[Thing]]:
+    """The things that an edit takes away, and those that it brings; a thing that changes is among both."""
+    before, after = task.inputs[0].things, task.target.things
+    return [thing for thing in before if thing not in after], [thing for thing in after if thing not in before]
 
 
 def unchanged_region(source: Scene, target: Scene, things: tuple[Thing, ...]) -> Mask:

@@ -62,6 +62,16 @@ class Score:
         return self.rate <= self.target.required if self.target.counts_wrong else self.rate >= self.target.required
 
     @property
+    def by_size(self) -> dict[str, tuple[int, int]]:
+        """(right, all) answers to requests that state the things' size, and to those that don't; empty for other tasks."""
+        parts = {}
+        for name in ("sized", "unsized"):
+            counts = [count for kind, count in self.kinds.items() if kind.endswith(f", {name}")]
+            if counts:
+                parts[name] = sum(right for right, _ in counts), sum(samples for _, samples in counts)
+        return parts
+
+    @property
     def _count(self) -> int:
         return self.samples - self.right if self.target.counts_wrong else self.right
 
@@ -106,8 +116,15 @@ def table(scores: Sequence[Score]) -> str:
                 "" if score.is_reached else "not reached",
             ]
         )
+        rows += [[f"  {name}", *_counted(right, samples)] for name, (right, samples) in score.by_size.items()]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(_line(row, widths) for row in rows)
+
+
+def _counted(right: int, samples: int) -> list[str]:
+    """The cells of a part of a row."""
+    low, high = wilson(right, samples)
+    return [_percent(right / samples), f"{100 * low:.1f}-{100 * high:.1f} %", "", "", str(samples), ""]
 
 
 def _line(row: list[str], widths: list[int]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .world import Sampler, Scene, Thing, relation_between
 
 NUMBERS = ("no", "one", "two", "three")
@@ -39,10 +41,21 @@ def on_background(colour: str, sampler: Sampler | None = None) -> str:
 def caption(scene: Scene) -> str:
     """The scene in nano's own wording. Of two unlike things the left or upper one comes first, so the caption is unique."""
     things, background = scene.things, on_background(scene.background)
-    if len(things) == 1:
-        return f"{with_article(thing_phrase(things[0]))} {background}"
-    if all(thing_phrase(thing) == thing_phrase(things[0]) for thing in things):
+    if len(things) > 1 and are_alike(things):
         return f"{NUMBERS[len(things)]} {thing_phrase(things[0])}s {background}"
-    first, second = things if relation_between(*things) in ("left", "above") else reversed(things)
-    between = BETWEEN[relation_between(first, second)][0]
-    return f"{with_article(thing_phrase(first))} {between} {with_article(thing_phrase(second))} {background}"
+    if len(things) == 2:
+        things = things if relation_between(*things) in ("left", "above") else things[::-1]
+        between = BETWEEN[relation_between(*things)][0]
+        return f"{with_article(thing_phrase(things[0]))} {between} {with_article(thing_phrase(things[1]))} {background}"
+    return f"{listed([with_article(thing_phrase(thing)) for thing in things])} {background}"
+
+
+def are_alike(things: Sequence[Thing]) -> bool:
+    """Whether all have the same size, colour and shape."""
+    return len({thing_phrase(thing) for thing in things}) == 1
+
+
+def listed(phrases: Sequence[str]) -> str:
+    """ "a, b and c"."""
+    *before, last = phrases
+    return f"{', '.join(before)} and {last}" if before else last

@@ -35,6 +35,11 @@ MIN_DENTS_SPREAD = 0.12
 """Dents of a badly drawn thing: their number, their standard deviation, and the smallest that one thing's dents may have."""
 BETWEEN_SIZES_PX = (15.6, 17.4)
 """Radii of a badly drawn thing, between small and large."""
+UNSAID_SIZE = "large"
+"""The size in which nano draws where a request says none. Either is right, but only one in a picture."""
+OTHER_SIZE = {"small": "large", "large": "small"}
+RESIZED_BY_PX = 8.0
+"""The difference between a thing's radii in its two sizes."""
 RELATIONS = ("left", "right", "above", "below")
 OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
@@ -100,6 +105,12 @@ def is_badly_drawn(thing: Thing) -> bool:
     return bool(thing.dents) or not low <= thing.radius <= high
 
 
+def resized(thing: Thing) -> Thing:
+    """The thing in its other size."""
+    change = RESIZED_BY_PX if thing.size == "small" else -RESIZED_BY_PX
+    return replace(thing, size=OTHER_SIZE[thing.size], radius=thing.radius + change)
+
+
 def _polar(distance: float, turns: float, drop: float = 0.0) -> Point:
     """The point at `distance` from the centre, `turns` clockwise from straight up, moved down by `drop`."""
     angle = 2 * math.pi * turns
@@ -162,35 +173,51 @@ class Sampler:
             return replace(thing, dents=self.dents())
         return replace(thing, radius=float(self.rng.uniform(*BETWEEN_SIZES_PX)))
 
-    def one_thing(self) -> Scene:
-        """One thing near the middle."""
-        return self._accepted(lambda: (self.thing(MIDDLE),))
+    def one_thing(self, place: str = "middle", size: str = "") -> Scene:
+        """One thing near a place; a random size by default."""
+        return self._accepted(lambda: (self.thing(PLACES[place], size=size),))
 
     def held_out_thing(self) -> Scene:
         """One thing near the middle, of a held-out combination."""
         colour, shape, background = self.choice(sorted(HELD_OUT))
         return Scene(background=background, things=(self.thing(MIDDLE, colour=colour, shape=shape),))
 
-    def two_things(self, relation: str) -> Scene:
-        """Two things that differ in shape and colour, the first one `relation` (left, right, above, below) of the second."""
+    def two_things(self, relation: str, size: str = "") -> Scene:
+        """Two things that differ in shape and colour, the first one `relation` (left, right, above, below) of the second.
+
+        size: of both; random ones by default.
+        """
         first, second = PAIR_CENTRES[relation]
 
         def things() -> tuple[Thing, ...]:
-            a = self.thing(first)
+            a = self.thing(first, size=size)
             shape = self.choice([s for s in SHAPES if s != a.shape])
-            b = self.thing(second, shape=shape, colour=self.colour(a.colour))
+            b = self.thing(second, shape=shape, colour=self.colour(a.colour), size=size)
             return a, b
 
         return self._accepted(things)
 
-    def alike_things(self, count: int) -> Scene:
-        """`count` things of the same shape, colour and size."""
+    def alike_things(self, count: int, size: str = "") -> Scene:
+        """`count` things of the same shape, colour and size; a random size by default."""
 
         def things() -> tuple[Thing, ...]:
-            fixed = {"shape": self.choice(SHAPES), "colour": self.colour(), "size": self.choice(tuple(RADII_PX))}
+            fixed = {"shape": self.choice(SHAPES), "colour": self.colour(), "size": size or self.choice(tuple(RADII_PX))}
             return tuple(self.thing(centre, **fixed) for centre in GROUP_CENTRES[count])
 
         return self._accepted(things)
+
+    def mixed_things(self, count: int) -> Scene:
+        """`count` things of which any two may be alike, as gathered from several pictures."""
+        return self._accepted(lambda: tuple(self.thing(centre) for centre in GROUP_CENTRES[count]))
+
+    def any_scene(self) -> Scene:
+        """A scene of any kind."""
+        share = self.rng.random()
+        if share < 0.3:
+            return self.one_thing("middle" if share < 0.18 else self.choice(tuple(PLACES)))
+        if share < 0.65:
+            return self.two_things(self.choice(RELATIONS))
+        return (self.alike_things if share < 0.82 else self.mixed_things)(self.choice((2, 3)))
 
     def _accepted(self, sample_things: Callable[[], tuple[Thing, ...]]) -> Scene:
         while True:
@@ -210,6 +237,17 @@ PAIR_CENTRES: dict[str, tuple[Point, Point]] = {
     "below": ((64, 95), (64, 33)),
 }
 """Nominal centres of two unlike things, by the first thing's relation to the second."""
+
+
+PLACES: dict[str, Point] = {"middle": MIDDLE, "left": (33, 64), "right": (95, 64), "top": (64, 33), "bottom": (64, 95)}
+"""Nominal centres of a thing that is alone."""
+ROOM_BESIDE = {"left": "right", "right": "left", "top": "below", "bottom": "above"}
+"""The relation to a lonely thing, by its place, in which there is room for another one."""
+
+
+def place_of(thing: Thing) -> str:
+    """The place whose nominal centre is nearest."""
+    return min(PLACES, key=lambda place: math.hypot(thing.x - PLACES[place][0], thing.y - PLACES[place][1]))
 
 
 def relation_between(first: Thing, second: Thing) -> str:

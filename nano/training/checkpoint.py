@@ -47,7 +47,7 @@ def load_or_build(part: str, initialize: Callable[[Any], None], checkpoint: Path
 def save(part: str, network: nn.Module, checkpoint: Path = CHECKPOINT) -> None:
     """Write the part's weights, atomically."""
     rename = stored_mllm_name if part == "mllm" else str
-    tensors = {rename(name): value.to(torch.bfloat16).contiguous() for name, value in network.state_dict().items()}
+    tensors = {rename(name): value.to("cpu", torch.bfloat16).contiguous() for name, value in network.state_dict().items()}
     path = checkpoint / part / f"{FILE_STEMS[part]}.safetensors"
     write_whole(path, safetensors.torch.save(tensors, metadata={"format": "pt"}))
 

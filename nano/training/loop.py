@@ -11,7 +11,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,36 @@ LOG_EVERY_S = 20.0
 MAX_GRADIENT_NORM = 1.0
 ADAMW_NAMES = ("embed", "norm_out", "probe", "conv_in", "decoder.conv_out")
 """Parts of the names of matrices that Muon isn't meant for: embeddings, outputs and probes."""
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of a session.
+
+    work: the folder of states, logs and shards.
+    checkpoint: the checkpoint to train.
+    seconds: the time of the session from `started` on, reading data included; writing weights comes on top.
+    scale: a factor of all batch sizes; a GPU is busy from about 8 on.
+    shards: the shards of episodes to read.
+    """
+
+    work: Path
+    checkpoint: Path
+    seconds: float
+    device: torch.device
+    scale: int = 1
+    shards: int = 8
+    started: float = field(default_factory=lambda: time.monotonic())
+
+    @property
+    def remaining_s(self) -> float:
+        """The seconds of the session that are left."""
+        return self.seconds - (time.monotonic() - self.started)
+
+    @property
+    def episodes(self) -> Path:
+        """The folder of the shards."""
+        return self.work / "episodes"
+
 
 LossFunction = Callable[[], tuple[Tensor, dict[str, float]]]
 """Returns a batch's loss and its metrics for the log."""
@@ -54,9 +84,14 @@ class Schedule:
 def compile_blocks(network: nn.Module, *blocks: type[nn.Module]) -> None:
     """Compile the network's blocks of these types with dynamic shapes, which takes a minute or two in the first steps.
 
-    Attention runs as plain matrix products: on a CPU the backward pass of torch's fused kernel is several times slower here.
+    Where the compiler fails, the blocks run as they are. On a CPU attention runs as plain matrix products: the backward pass of
+    torch's fused kernel is several times slower there.
     """
-    torch.backends.cuda.enable_flash_sdp(False)  # also disables the CPU's kernel
+    if next(network.parameters()).device.type == "cpu":
+        torch.backends.cuda.enable_flash_sdp(False)  # also disables the CPU's kernel
+    torch.set_float32_matmul_precision("high")
+    torch._dynamo.config.suppress_errors = True
+    torch._dynamo.config.recompile_limit = 32
     torch.fx.experimental._config.use_duck_shape = False  # lengths that happen to be equal must not cause a recompile
     for module in network.modules():
         if isinstance(module, blocks):
@@ -111,7 +146,8 @@ class Training:
             torch.save(state, file)
 
     def _load(self) -> None:
-        state = torch.load(self.state_file, weights_only=True)
+        device = next(self.network.parameters()).device
+        state = torch.load(self.state_file, weights_only=True, map_location=device)
         self.step = state["step"]
         self.network.load_state_dict(state["network"])
         self.averaged = state["averaged"]

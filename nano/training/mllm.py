@@ -1,4 +1,4 @@
-"""Trains the MLLM on questions about scenes: next-token prediction of answers and, with a small weight, of requests.
+"""Trains the MLLM on episodes: next-token prediction of answers and, with a small weight, of requests.
 
 The transformer's condition is a request's last hidden states. With next-token prediction alone these lose the token at their own
 position ("red" or "blue": a shape follows either), so auxiliary probes predict it and the previous token from them. A third probe
@@ -7,35 +7,32 @@ predicts the labels of image tokens, as in the vision encoder's own training. Al
 
 from __future__ import annotations
 
-import statistics
-from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...reference.mllm import MLLM, TextLayer
 from ...reference.vision import VisionBlock
-from ..chat_tasks import ChatTask, answer_question, answer_relation_question, decide, reflect
-from ..world import Sampler, Scene
+from ..world import Sampler
 from . import checkpoint, vision_encoder
-from .conversations import Batch, Processor, encode_images
-from .loop import Schedule, Training, compile_blocks
+from .corpus import Batch, Corpus, run_mllm
+from .episodes import ANSWERS, Encoder, random_episode
+from .loop import Options, Schedule, Training, compile_blocks
+from .shards import has_shards, pack, read_shards, wait_for_shards
 
-BATCH = 64
-QUESTIONS = 20_000
-"""Questions of a session."""
-BATCHES_PER_BUCKET = 8
-"""Batches that are drawn together and sorted by length, to reduce padding."""
-AUGMENT_DENTS, AUGMENT_BLUR_PX = 0.03, 0.9
-"""Augmentation of right pictures: the standard deviation of dents and the largest blur."""
+TOKENS = 6144
+"""The most tokens of a batch, padding included."""
+FIRST_SHARDS, MOST_SHARDS = 3, 48
+"""The shards that training starts with, and those that it goes on with once they are there."""
+REQUEST_CHANCE = 0.25
+"""The chance of an episode without an answer, relative to the others'."""
 REQUEST_WEIGHT, PROBE_WEIGHT, IMAGE_PROBE_WEIGHT = 0.05, 0.2, 0.2
-SCHEDULE = Schedule(learning_rate=1e-3, averaging=0.998, with_muon=True)
+SCHEDULE = Schedule(learning_rate=2e-3, averaging=0.998, with_muon=True)
+MEASURED = 1024
+"""The episodes of the last measurement."""
 
 
 class MLLMWithProbes(nn.Module):
@@ -49,128 +46,83 @@ class MLLMWithProbes(nn.Module):
         self.image_probe = vision_encoder.build_probe(mllm.visual)
 
 
-class Questions:
-    """A session's questions with their rendered pictures."""
-
-    def __init__(self, processor: Processor, seed: np.random.SeedSequence, count: int) -> None:
-        sampler = Sampler(seed)
-        self.tasks = [random_question(sampler) for _ in range(count)]
-        self.turns = [processor.encode_turn(task.question, len(task.inputs), task.answer) for task in self.tasks]
-        counts = np.array([len(task.inputs) for task in self.tasks])
-        self.first = np.cumsum(counts) - counts
-        self.lengths = np.array([len(turn.ids) for turn in self.turns])
-        scenes = [scene for task in self.tasks for scene in task.inputs]
-        self.pixels: NDArray[np.uint8] = np.stack(
-            [processor.render_pixels(*augment(scene, sampler)) for scene in scenes]
-        )
-        self.labels: NDArray[np.int64] = np.stack(
-            [vision_encoder.token_labels(scene, processor.tokens_per_side) for scene in scenes]
-        )
-
-    def take(self, chosen: NDArray[np.int64], processor: Processor) -> tuple[list[ChatTask], Batch, Tensor]:
-        """The chosen tasks, their batch, and the labels of their pictures' image tokens."""
-        tasks = [self.tasks[k] for k in chosen]
-        pictures = [self.first[k] + n for k, task in zip(chosen, tasks, strict=True) for n in range(len(task.inputs))]
-        batch = processor.collate([self.turns[k] for k in chosen], self.pixels[pictures])
-        return tasks, batch, torch.from_numpy(self.labels[pictures])
-
-    def batches(self, rng: np.random.Generator, size: int) -> Iterator[NDArray[np.int64]]:
-        """Endless batches of indices of questions of similar length."""
-        while True:
-            indices = rng.integers(len(self.tasks), size=size * BATCHES_PER_BUCKET)
-            by_length = indices[self.lengths[indices].argsort(kind="stable")].reshape(BATCHES_PER_BUCKET, size)
-            yield from rng.permutation(by_length)
-
-
-def augment(scene: Scene, sampler: Sampler) -> tuple[Scene, float]:
-    """The scene with the small flaws of a right drawing, and a blur in pixels; unchanged with a chance of one half."""
-    if sampler.chance(0.5):
-        return scene, 0.0
-    things = (
-        thing if thing.dents else replace(thing, dents=sampler.dents(AUGMENT_DENTS, 0.0)) for thing in scene.things
-    )
-    return replace(scene, things=tuple(things)), float(sampler.rng.uniform(0, AUGMENT_BLUR_PX))
-
-
-def random_question(sampler: Sampler) -> ChatTask:
-    """A random question: mostly reflection, because bad drawing is the hardest to recognize."""
-    share = sampler.rng.random()
-    if share < 0.3:
-        return (answer_relation_question if share < 0.15 else answer_question)(sampler)
-    return (reflect if share < 0.9 else decide)(sampler)
-
-
-def run_mllm(mllm: MLLM, batch: Batch, processor: Processor) -> tuple[Tensor, Tensor | None]:
-    """The last hidden states of every token (B, T, Dt), and the image features (N, tokens, Dt) or None without pictures."""
-    model, features = mllm.language_model, None
-    embeds = model.embed_tokens(batch.ids)
-    if len(batch.patches):
-        features = encode_images(mllm.visual, batch.patches, processor.grid)
-        image_mask = (batch.ids == processor.image_token).unsqueeze(-1).expand_as(embeds)
-        embeds = embeds.masked_scatter(image_mask, features.to(embeds.dtype))
-    mask = torch.ones(batch.ids.shape[1], batch.ids.shape[1], dtype=torch.bool).tril()[None, None]
-    hidden: Tensor
-    hidden, _, _ = model(embeds, batch.cos, batch.sin, mask, *model.empty_cache(len(batch.ids)))
-    return hidden, features
-
-
-def losses(
-    model: MLLMWithProbes, batch: Batch, labels: Tensor, processor: Processor
-) -> tuple[Tensor, Tensor, dict[str, float]]:
-    """The loss; for each row whether every token of its answer is the most likely one; metrics. labels: see `token_labels`."""
-    hidden, features = run_mllm(model.mllm, batch, processor)
-    text_mask = batch.attention_mask & (batch.ids != processor.image_token)
+def losses(model: MLLMWithProbes, batch: Batch, corpus: Corpus) -> tuple[Tensor, Tensor, Tensor, dict[str, float]]:
+    """The loss; the indices (n) of the batch's answers; whether all tokens of each are the most likely ones; metrics."""
+    encoder = corpus.encoder
+    hidden, features = run_mllm(model.mllm, batch, encoder)
+    text_mask = batch.attention_mask & (batch.ids != encoder.image_token)
     predicted = text_mask[:, 1:]
-    targets, is_answer = batch.ids[:, 1:][predicted], batch.answer_mask[:, 1:][predicted]
+    targets, numbers = batch.ids[:, 1:][predicted], batch.answers[:, 1:][predicted]
+    is_answer = numbers >= 0
     logits = model.mllm.language_model.lm_head(hidden[:, :-1][predicted]).float()
     errors = F.cross_entropy(logits, targets, reduction="none")
-    loss = errors[is_answer].mean() + REQUEST_WEIGHT * errors[~is_answer].mean()
+    loss = REQUEST_WEIGHT * errors[~is_answer].mean()
+    if len(answered := errors[is_answer]):
+        loss = loss + answered.mean()
     for back, probe in enumerate(model.token_probes):
         tokens = batch.ids[:, : batch.ids.shape[1] - back][text_mask[:, back:]]
         loss = loss + PROBE_WEIGHT * F.cross_entropy(probe(hidden[:, back:][text_mask[:, back:]]).float(), tokens)
     metrics: dict[str, float] = {}
     if features is not None:
-        image_loss, metrics = vision_encoder.probe_loss(model.image_probe(features), labels)
+        image_loss, metrics = vision_encoder.probe_loss(model.image_probe(features), batch.labels)
         loss = loss + IMAGE_PROBE_WEIGHT * image_loss
-    row = torch.arange(len(text_mask)).unsqueeze(1).expand_as(predicted)[predicted]
-    mistakes = torch.zeros(len(text_mask)).index_add(0, row, ((logits.argmax(-1) != targets) & is_answer).float())
-    return loss, mistakes == 0, metrics
+    answers, rows = torch.unique(numbers[is_answer], return_inverse=True)
+    wrong = ((logits.argmax(-1) != targets)[is_answer]).float()
+    mistakes = torch.zeros(len(answers), device=wrong.device).index_add(0, rows, wrong)
+    return loss, answers, mistakes == 0, metrics
 
 
-def train(work: Path, seconds: float) -> None:
+def train(options: Options) -> None:
     """Run one session. Writes the weights."""
     torch.manual_seed(0)
-    processor = Processor(checkpoint.CHECKPOINT)
-    model = MLLMWithProbes(checkpoint.load_or_build("mllm", checkpoint.initialize_mllm))
+    encoder = Encoder(options.checkpoint)
+    model = MLLMWithProbes(checkpoint.load_or_build("mllm", checkpoint.initialize_mllm, options.checkpoint))
     checkpoint.initialize_mllm(model.token_probes)
+    model.to(options.device)
     compile_blocks(model, TextLayer, VisionBlock)
-    training = Training(model, SCHEDULE, work / "mllm.pt")
-    questions = Questions(processor, np.random.SeedSequence([3, training.step]), QUESTIONS)
-    batches = questions.batches(np.random.default_rng([4, training.step]), BATCH)
+    training = Training(model, SCHEDULE, options.work / "mllm.pt")
+    batches = growing_batches(options, encoder, np.random.default_rng([4, training.step]))
 
     def loss() -> tuple[Tensor, dict[str, float]]:
-        tasks, batch, labels = questions.take(next(batches), processor)
-        value, is_right, metrics = losses(model, batch, labels, processor)
-        by_ability = defaultdict[str, list[bool]](list)
-        for task, right in zip(tasks, is_right, strict=True):
-            by_ability[task.ability].append(bool(right))
-        return value, metrics | {ability: statistics.fmean(results) for ability, results in by_ability.items()}
+        corpus, batch = next(batches)
+        value, answers, is_right, metrics = losses(model, batch, corpus)
+        return value, metrics | accuracies(corpus.answer_kinds[answers], is_right)
 
-    training.run(loss, seconds)
+    training.run(loss, options.remaining_s)
     training.load_averaged_weights()
-    measure(model, processor)
-    checkpoint.save("mllm", model.mllm)
+    measure(model, encoder, options.device)
+    checkpoint.save("mllm", model.mllm, options.checkpoint)
+
+
+def growing_batches(options: Options, encoder: Encoder, rng: np.random.Generator) -> Iterator[tuple[Corpus, Batch]]:
+    """Endless batches of the shards that are there at first, then of all, each with its corpus."""
+    most = min(options.shards, MOST_SHARDS)
+    for count in sorted({min(FIRST_SHARDS, most), most}):
+        wait_for_shards(options.episodes, count)
+        corpus = Corpus(read_shards(options.episodes, count), encoder, options.device)
+        chances = np.where(corpus.has_answer, 1.0, REQUEST_CHANCE)
+        for batch in corpus.random_batches(rng, TOKENS * options.scale, chances):
+            yield corpus, batch
+            if count < most and has_shards(options.episodes, most):
+                break
+
+
+def accuracies(kinds: Tensor, is_right: Tensor) -> dict[str, float]:
+    """The share of right answers of each kind that occurs. kinds, is_right: (n)."""
+    all_of, right = (torch.bincount(part, minlength=len(ANSWERS)).tolist() for part in (kinds, kinds[is_right]))
+    return {name: right[k] / all_of[k] for k, name in enumerate(ANSWERS) if all_of[k]}
 
 
 @torch.no_grad()
-def measure(model: MLLMWithProbes, processor: Processor, count: int = 1024) -> None:
-    """Print the share of right answers to new questions, by kind."""
-    questions = Questions(processor, np.random.SeedSequence(5), count)
-    by_kind = defaultdict[str, list[bool]](list)
-    for chosen in np.arange(count).reshape(-1, 64):
-        tasks, batch, labels = questions.take(chosen, processor)
-        _, is_right, _ = losses(model, batch, labels, processor)
-        for task, right in zip(tasks, is_right, strict=True):
-            by_kind[f"{task.ability}: {task.kind}"].append(bool(right))
-    for kind, results in sorted(by_kind.items()):
-        print(f"{kind:30} {sum(results) / len(results):7.1%} of {len(results)}", flush=True)
+def measure(model: MLLMWithProbes, encoder: Encoder, device: torch.device, episodes: int = MEASURED) -> None:
+    """Print the share of right answers in new episodes, by kind."""
+    sampler = Sampler(np.random.SeedSequence(5))
+    shard = pack([random_episode(encoder, sampler) for _ in range(episodes)], encoder)
+    corpus = Corpus([(shard, shard.pictures)], encoder, device)
+    kinds, results = list[Tensor](), list[Tensor]()
+    for rows in corpus.cut(np.flatnonzero(corpus.has_answer), TOKENS):
+        _, answers, is_right, _ = losses(model, corpus.batch(rows), corpus)
+        kinds.append(corpus.answer_kinds[answers])
+        results.append(is_right)
+    for name, share in accuracies(torch.cat(kinds), torch.cat(results)).items():
+        print(f"{name:12} {share:7.1%}", flush=True)

@@ -1,15 +1,14 @@
 """Encoded drawing tasks for the transformer's training: hidden states of requests, latents of pictures.
 
-A pool is a folder of shards. A shard groups its tasks by the numbers of references and tokens, so batches need no padding and
-no masks. Shards are written atomically.
+Tasks are grouped by the numbers of references and of tokens, so a batch needs no padding and no masks. All arrays lie on the
+training's device.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,92 +17,97 @@ from torch import Tensor
 
 from ...reference.mllm import MLLM
 from ...reference.vae import VAE
-from ...runtime.files.writing import atomic_file
-from ..drawing_tasks import DrawingTask, combine, draw_count, draw_one, draw_two, edit, redraw
-from ..world import Sampler
-from .conversations import Processor
-from .mllm import run_mllm
-from .vae import render_batch
-from .vision_encoder import token_labels, token_offsets
+from .corpus import Corpus, run_mllm
+from .episodes import Encoder
+from .shards import Shard, pack, to_device
+from .vae import to_pixels
 
-SHARD_TASKS = 4096
-CHAT_SHARE = 0.12
-"""The share of requests that are encoded as a chat turn, whose pictures the language model reads too."""
-TASKS = ((0.14, draw_one), (0.2, draw_two), (0.18, draw_count), (0.25, edit), (0.03, redraw), (0.2, combine))
-ENCODING_BATCH = 64
-TOKENS_PER_SIDE = 4
-"""Image tokens per side of a picture in the transformer."""
+ENCODING_TOKENS = 6144
+ENCODING_PICTURES = 64
 
 
 class Group(NamedTuple):
     """n tasks of r references and T tokens.
 
-    states: (n, T, Dt), the hidden states of the requests.
-    latents: (n, 1 + r, C, h, w), scaled: the target, then the references.
-    labels: (n, L, 6), the `token_labels` of the target.
-    offsets: (n, L, 3), the `token_offsets` of the target.
+    tokens: (n, T) int64, the tokens whose states guide the drawing.
+    pictures: (n, 1 + r) int64, the target and the references.
     """
 
-    states: NDArray[np.float16]
-    latents: NDArray[np.float16]
-    labels: NDArray[np.int64]
-    offsets: NDArray[np.float32]
+    tokens: NDArray[np.int64]
+    pictures: NDArray[np.int64]
 
 
-def random_task(sampler: Sampler) -> DrawingTask:
-    """A random task of the training mixture."""
-    share = sampler.rng.random()
-    for part, make in TASKS:
-        if share < part:
-            return make(sampler)
-        share -= part
-    return TASKS[-1][1](sampler)
+class Pool:
+    """The tasks of shards, encoded.
+
+    states: (N, Dt) float16, the hidden states of all tokens.
+    latents: (P, C, h, w) float16, the scaled latents of all pictures.
+    labels: (P, L, 6) int8; offsets: (P, L, 3) float16: `token_labels` and `token_offsets`.
+    groups: by numbers of references and tokens.
+    """
+
+    def __init__(
+        self,
+        shards: Iterable[tuple[Shard, NDArray[np.uint8]]],
+        encoder: Encoder,
+        mllm: MLLM,
+        vae: VAE,
+        device: torch.device,
+        scale: int = 1,
+    ) -> None:
+        states, latents, labels, offsets = list[Tensor](), list[Tensor](), list[Tensor](), list[Tensor]()
+        groups: dict[tuple[int, int], list[Group]] = defaultdict(list)
+        first_token = first_picture = 0
+        for shard, pictures in shards:
+            states.append(encode_tokens(shard, pictures, encoder, mllm, device, scale))
+            latents.append(encode_pictures(vae, to_device(pictures, device), scale))
+            labels.append(to_device(shard.target_labels, device))
+            offsets.append(to_device(shard.target_offsets, device))
+            for key, group in group_drawings(shard, encoder.image_token).items():
+                groups[key].append(Group(group.tokens + first_token, group.pictures + first_picture))
+            first_token, first_picture = first_token + len(shard.ids), first_picture + len(pictures)
+        self.states, self.latents = torch.cat(states), torch.cat(latents)
+        self.labels, self.offsets = torch.cat(labels), torch.cat(offsets)
+        self.groups = {key: Group(*map(np.concatenate, zip(*parts, strict=True))) for key, parts in groups.items()}
+
+
+def group_drawings(shard: Shard, image_token: int) -> dict[tuple[int, int], Group]:
+    """The shard's drawings, by their numbers of references and of tokens; tokens of pictures don't count."""
+    starts = np.cumsum(shard.lengths, dtype=np.int64) - shard.lengths
+    members: dict[tuple[int, int], list[tuple[NDArray[np.int64], NDArray[np.int64]]]] = defaultdict(list)
+    for episode, start, end, *pictures in shard.drawings.tolist():
+        span = np.arange(starts[episode] + start, starts[episode] + end)
+        tokens, used = span[shard.ids[span] != image_token], np.array([k for k in pictures if k >= 0])
+        members[len(used) - 1, len(tokens)].append((tokens, used))
+    return {key: Group(*map(np.stack, zip(*rows, strict=True))) for key, rows in members.items()}
 
 
 @torch.no_grad()
-def write_shard(
-    folder: Path, number: int, processor: Processor, mllm: MLLM, vae: VAE, tasks: int = SHARD_TASKS
-) -> Path:
-    """Encode random tasks from the shard's own seed, unless its file exists. Returns the file."""
-    path = folder / f"{number:04}.npz"
-    if path.exists():
-        return path
-    vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in torch's stubs
-    sampler = Sampler(np.random.SeedSequence([6, number]))
-    requests = [(random_task(sampler), sampler.chance(CHAT_SHARE)) for _ in range(tasks)]
-    groups: dict[str, list[tuple[Tensor, DrawingTask]]] = defaultdict(list)
-    for first in range(0, tasks, ENCODING_BATCH):
-        batch = requests[first : first + ENCODING_BATCH]
-        for (task, _), states in zip(batch, encode_requests(batch, processor, mllm), strict=True):
-            groups[f"{len(task.inputs)}_{len(states)}"].append((states, task))
-    arrays: dict[str, NDArray[Any]] = {}
-    for key, members in groups.items():
-        arrays[f"states_{key}"] = torch.stack([states for states, _ in members]).numpy().astype(np.float16)
-        arrays[f"latents_{key}"] = _encode_pictures([task for _, task in members], vae).numpy().astype(np.float16)
-        targets = [task.target for _, task in members]
-        arrays[f"labels_{key}"] = np.stack([token_labels(scene, TOKENS_PER_SIDE) for scene in targets])
-        arrays[f"offsets_{key}"] = np.stack([token_offsets(scene, TOKENS_PER_SIDE) for scene in targets])
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as file:
-        np.savez(file, allow_pickle=False, **arrays)
-    return path
+def encode_tokens(
+    shard: Shard, pictures: NDArray[np.uint8], encoder: Encoder, mllm: MLLM, device: torch.device, scale: int = 1
+) -> Tensor:
+    """The hidden states of all of the shard's tokens, (N, Dt) float16; zeros in episodes without a drawing."""
+    corpus = Corpus([(shard, pictures)], encoder, device)
+    width = mllm.language_model.config.hidden_size
+    states = torch.zeros(len(shard.ids), width, dtype=torch.float16, device=device)
+    for rows in corpus.cut(np.unique(shard.drawings[:, 0]).astype(np.int64), ENCODING_TOKENS * scale):
+        batch = corpus.batch(rows)
+        hidden, _ = run_mllm(mllm, batch, encoder)
+        tokens = [np.arange(corpus.starts[row], corpus.starts[row] + corpus.lengths[row]) for row in rows]
+        states[to_device(np.concatenate(tokens), device)] = hidden[batch.attention_mask].half()
+    return states
 
 
-def load(folder: Path) -> dict[tuple[int, int], Group]:
-    """The groups of all shards, joined, by numbers of references and tokens. Raises FileNotFoundError if there is no shard."""
-    parts: dict[tuple[int, int], list[Group]] = defaultdict(list)
-    for path in sorted(folder.glob("*.npz")):
-        with np.load(path) as shard:
-            for name in shard.files:
-                kind, _, key = name.partition("_")
-                if kind == "states":
-                    references, tokens = map(int, key.split("_"))
-                    parts[references, tokens].append(Group(*(shard[f"{field}_{key}"] for field in Group._fields)))
-    if not parts:
-        raise FileNotFoundError(f"{folder} has no shards")
-    return {
-        key: Group(*(np.concatenate(arrays) for arrays in zip(*groups, strict=True))) for key, groups in parts.items()
-    }
+@torch.no_grad()
+def encode_pictures(vae: VAE, pictures: Tensor, scale: int = 1) -> Tensor:
+    """Scaled latents (P, C, h, w) float16 of pictures (P, 128, 128, 3) uint8."""
+    parts = []
+    for part in torch.split(pictures, ENCODING_PICTURES * scale):
+        # bfloat16 is three times as fast on a CPU, and the decoder tolerates ten times its error
+        with torch.autocast("cpu", torch.bfloat16, enabled=pictures.device.type == "cpu"):
+            mean, _ = vae.encode(to_pixels(part))
+        parts.append(scale_latents(vae, mean.float()).half())
+    return torch.cat(parts)
 
 
 def scale_latents(vae: VAE, latents: Tensor) -> Tensor:
@@ -111,32 +115,14 @@ def scale_latents(vae: VAE, latents: Tensor) -> Tensor:
     return (latents - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
 
 
-def encode_requests(requests: Sequence[tuple[DrawingTask, bool]], processor: Processor, mllm: MLLM) -> list[Tensor]:
-    """The hidden states (T, Dt) of each request. requests: tasks, and whether to use the chat template."""
-    turns = [
-        processor.encode_turn(task.prompt, len(task.inputs)) if in_chat else processor.encode_request(task.prompt)
-        for task, in_chat in requests
-    ]
-    pictures = [processor.render_pixels(scene) for task, in_chat in requests if in_chat for scene in task.inputs]
-    batch = processor.collate(turns, np.stack(pictures) if pictures else processor.empty_pixels)
-    hidden, _ = run_mllm(mllm, batch, processor)
-    text_mask = batch.attention_mask & (batch.ids != processor.image_token)
-    return [states[mask] for states, mask in zip(hidden, text_mask, strict=True)]
+def encode_empty_requests(encoder: Encoder, mllm: MLLM, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The hidden states (T, Dt) of the empty request: with the drawing template, and as a conversation's first turn."""
+    episodes = encoder.request(""), encoder.question("")
+    drawing, chat = (_states(pack([episode], encoder), encoder, mllm, device) for episode in episodes)
+    return drawing, chat
 
 
-def encode_empty_request(processor: Processor, mllm: MLLM) -> Tensor:
-    """The hidden states (T, Dt) of the empty request."""
-    batch = processor.collate([processor.encode_request("")], processor.empty_pixels)
-    return run_mllm(mllm, batch, processor)[0][0]
-
-
-def _encode_pictures(tasks: list[DrawingTask], vae: VAE) -> Tensor:
-    """Scaled latents (n, 1 + r, C, h, w). bfloat16 is three times as fast, and the decoder tolerates ten times its error."""
-    scenes = [scene for task in tasks for scene in (task.target, *task.inputs)]
-    with torch.autocast("cpu", torch.bfloat16):
-        parts = [
-            vae.encode(render_batch(scenes[k : k + ENCODING_BATCH]).to(memory_format=torch.channels_last))[0]
-            for k in range(0, len(scenes), ENCODING_BATCH)
-        ]
-    latents = scale_latents(vae, torch.cat(parts).float())
-    return latents.reshape(len(tasks), -1, *latents.shape[1:])
+@torch.no_grad()
+def _states(shard: Shard, encoder: Encoder, mllm: MLLM, device: torch.device) -> Tensor:
+    corpus = Corpus([(shard, shard.pictures)], encoder, device)
+    return run_mllm(mllm, corpus.batch(np.zeros(1, np.int64)), encoder)[0][0]

@@ -59,12 +59,14 @@ class Question:
 
     prompt: its text.
     images: the pictures shown with it.
+    references: the pictures that a drawing starts from: `images`, or without any the last ones of the conversation.
     segments: the tokens to read: the end of the last answer, and the turn itself. Their hidden states guide a drawing.
     history: the tokens to read before them.
     """
 
     prompt: str
     images: Sequence[Image.Image]
+    references: Sequence[Image.Image]
     segments: Sequence[Segment]
     history: Sequence[Segment] = ()
 
@@ -142,7 +144,7 @@ class Exchange:
 
     def _draw(self, row: int, on_step: OnStep | None) -> Result:
         question, request = self._questions[row], self._settings.request or Request(prompt="")
-        drawn = replace(request, prompt=question.prompt, images=tuple(question.images))
+        drawn = replace(request, prompt=question.prompt, images=tuple(question.references))
         return draw_from_states(self._encoder, drawn, self.states[row], on_step)
 
 
@@ -182,7 +184,7 @@ def first_question(encoder: PromptEncoder, prompt: str, images: Sequence[ImageSo
     """The question that begins a conversation."""
     pictures = load_images("images", images)
     ids = question_ids(encoder, encoder.model.chat.first_turn, prompt, range(1, len(pictures) + 1))
-    return Question(prompt=prompt, images=pictures, segments=[Segment(ids, pictures)])
+    return Question(prompt=prompt, images=pictures, references=pictures, segments=[Segment(ids, pictures)])
 
 
 def answer_together(

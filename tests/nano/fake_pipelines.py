@@ -11,6 +11,7 @@ from PIL import Image
 
 from omnigen2_rt.nano.abilities import Ability, Task, sample
 from omnigen2_rt.nano.chat_tasks import DRAW_TOKEN, ChatTask
+from omnigen2_rt.nano.conversation_tasks import TalkTask, TalkTurn
 from omnigen2_rt.nano.drawing_tasks import DrawingTask
 from omnigen2_rt.nano.evaluation import Settings
 from omnigen2_rt.nano.render import render
@@ -48,6 +49,11 @@ class OraclePipeline:
     def reflect(self, request: Request) -> Reflection:
         return Reflection(rounds=(Round(result=self.generate(request), grade=None),), best=0)
 
+    def start_chat(self) -> OracleChat:
+        task = next(self._tasks)
+        assert isinstance(task, TalkTask)
+        return OracleChat(self, task)
+
     def chat_batch(
         self, prompts: Sequence[str], images: Sequence[Sequence[Any]] = (), **settings: Any
     ) -> list[ChatResult]:
@@ -70,6 +76,25 @@ class OraclePipeline:
     def answer(self, task: ChatTask) -> str:
         return task.answer
 
+    def words(self, turn: TalkTurn) -> str:
+        return turn.answer
+
+
+class OracleChat:
+    """A conversation that knows its task."""
+
+    def __init__(self, pipeline: OraclePipeline, task: TalkTask) -> None:
+        self._pipeline = pipeline
+        self._turns = iter(task.turns)
+
+    def ask(self, prompt: str, images: Sequence[Any] = (), *, request: Request, **settings: Any) -> ChatResult:
+        turn = next(self._turns)
+        assert prompt == turn.prompt and len(images) == len(turn.images)
+        if turn.task is None:
+            return chat_result(self._pipeline.words(turn))
+        result = result_of(request, [self._pipeline.drawing(turn.task)])
+        return replace(chat_result("", result), images=result.images)
+
 
 class FailingPipeline(OraclePipeline):
     """Draws everything on a wrong background and gives only wrong answers."""
@@ -80,3 +105,6 @@ class FailingPipeline(OraclePipeline):
 
     def answer(self, task: ChatTask) -> str:
         return "nonsense" if task.answer == DRAW_TOKEN or task.ability != "decide" else DRAW_TOKEN
+
+    def words(self, turn: TalkTurn) -> str:
+        return "nonsense"

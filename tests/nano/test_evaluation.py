@@ -38,6 +38,9 @@ def test_evaluation_of_a_pipeline_that_knows_nothing_is_0_percent() -> None:
     assert [score.name for score in scores if score.is_reached] == [
         "combine-three",
         "two-reflected",
+        "other-words",
+        "conversation",
+        "chained-edits",
     ]  # they have no requirement
     mistakes = {score.name: score.failures[0][1][0] for score in scores}
     assert mistakes["one-object"].startswith("the background is ")
@@ -78,13 +81,13 @@ def test_sample_of_a_number_is_always_the_same_and_another_for_each_number() -> 
 
 
 def test_samples_are_of_the_ability_they_stand_for() -> None:
-    named = {ability.name: [sample(ability, number) for number in range(20)] for ability in ABILITIES}
+    named = {ability.name: [sample(ability, number) for number in range(40)] for ability in ABILITIES}
     assert {len(task.inputs) for task in named["combine-two"]} == {2}
     assert {len(task.inputs) for task in named["combine-three"]} == {3}
     assert {task.kind for task in named["reflect-found"]} == {"critique planted"}
     assert {task.kind for task in named["reflect-faulted"]} == {"critique right"}
     assert {task.kind for task in named["decide"]} == {"picture", "text"}
-    assert {task.kind for task in named["edit"]} == {"recolour", "remove", "add", "replace", "background"}
+    assert {task.kind for task in named["edit"]} == {"recolour", "remove", "add", "replace", "background", "resize", "move"}
 
 
 def test_reflection_uses_the_same_samples_as_drawing() -> None:

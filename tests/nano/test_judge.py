@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from omnigen2_rt.nano.drawing_tasks import EDITS, DrawingTask, ExpectedPicture, expected_picture
-from omnigen2_rt.nano.judge import find_mistakes, find_task_mistakes, psnr_db, unchanged_region
+from omnigen2_rt.nano.drawing_tasks import (
+    EDITS,
+    DrawingTask,
+    Edit,
+    ExpectedPicture,
+    expected_picture,
+    move,
+    random_edit,
+)
+from omnigen2_rt.nano.judge import find_edit_mistakes, find_mistakes, find_task_mistakes, psnr_db, unchanged_region
 from omnigen2_rt.nano.picture_reader import read_picture
 from omnigen2_rt.nano.render import render
-from omnigen2_rt.nano.world import Sampler, Scene, Thing
+from omnigen2_rt.nano.world import Sampler, Scene, Thing, resized
 
 RED_CIRCLE = Thing(shape="circle", colour="red", size="large", x=33.0, y=64.0, radius=20.0)
 BLUE_STAR = Thing(shape="star", colour="blue", size="small", x=95.0, y=64.0, radius=13.0)
@@ -65,18 +72,18 @@ def test_size_between_small_and_large_is_a_mistake_though_no_size_was_requested(
 
 
 @pytest.mark.parametrize("make", EDITS, ids=lambda make: make.__name__)
-def test_task_mistakes_of_right_edits_are_none(make: Callable[[Sampler], DrawingTask]) -> None:
+def test_task_mistakes_of_right_edits_are_none(make: Edit) -> None:
     sampler = Sampler(7)
     for _ in range(12):
-        task = make(sampler)
+        task = random_edit(sampler, make)
         assert find_task_mistakes(render(task.target), task) == ()
 
 
 @pytest.mark.parametrize("make", EDITS, ids=lambda make: make.__name__)
-def test_task_mistakes_of_an_edit_without_effect_are_found(make: Callable[[Sampler], DrawingTask]) -> None:
+def test_task_mistakes_of_an_edit_without_effect_are_found(make: Edit) -> None:
     sampler = Sampler(8)
     for _ in range(12):
-        task = make(sampler)
+        task = random_edit(sampler, make)
         assert find_task_mistakes(render(task.inputs[0]), task)
 
 
@@ -127,3 +134,35 @@ def test_mistakes_of_an_array_are_those_of_the_picture() -> None:
     pixels = np.asarray(render(PAIR))
     expected = expect(("", "red", "circle"), ("", "blue", "star"))
     assert find_mistakes(pixels, expected) == find_mistakes(Image.fromarray(pixels), expected) == ()
+
+
+def test_small_and_large_things_are_a_mistake_where_the_request_leaves_their_size_open() -> None:
+    """WORLD.md: either size is right, but only one in a picture. Such pictures were accepted."""
+    sampler = Sampler(12)
+    pair = sampler.two_things("left", "large")
+    mixed = replace(pair, things=(pair.things[0], resized(pair.things[1])))
+    open_sizes = expected_picture(pair, "left", (False, False))
+    assert find_mistakes(render(pair), open_sizes) == ()
+    assert "leaves their one size open" in find_mistakes(render(mixed), open_sizes)[0]
+    assert find_mistakes(render(mixed), expected_picture(mixed, "left")) == ()
+
+
+def test_thing_in_another_place_than_the_expected_one_is_a_mistake() -> None:
+    scene = Sampler(13).one_thing("left")
+    assert find_mistakes(render(scene), expected_picture(scene, place="left")) == ()
+    assert find_mistakes(render(scene), expected_picture(scene, place="top")) == ("the thing is in the place left, not top",)
+
+
+@pytest.mark.parametrize("make", EDITS, ids=lambda make: make.__name__)
+def test_edit_of_a_picture_with_its_things_elsewhere_is_judged_against_that_picture(make: Edit) -> None:
+    sampler, wrong = Sampler(14), 0
+    for _ in range(12):
+        task = random_edit(sampler, make)
+        source, target = (moved(scene, 2.0) for scene in (task.inputs[0], task.target))
+        assert find_edit_mistakes(render(target), render(source), task) == ()
+        wrong += bool(find_edit_mistakes(render(moved(target, -4.0)), render(source), task))
+    assert (wrong > 0) == (make is not move)  # which leaves nothing else to be kept
+
+
+def moved(scene: Scene, by_px: float) -> Scene:
+    return replace(scene, things=tuple(replace(thing, x=thing.x + by_px, y=thing.y + by_px) for thing in scene.things))

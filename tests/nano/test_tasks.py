@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -29,12 +30,13 @@ from omnigen2_rt.nano.world import (
     outline,
 )
 
+EDITS = [pytest.param(partial(drawing_tasks.random_edit, make=make), id=make.__name__) for make in drawing_tasks.EDITS]
 DRAWING = (drawing_tasks.draw_one, drawing_tasks.draw_two, drawing_tasks.draw_count, drawing_tasks.combine)
 CHAT = (chat_tasks.answer_question, chat_tasks.decide, chat_tasks.reflect)
 SAMPLES = 400
 
 
-@pytest.mark.parametrize("make", (*DRAWING, *drawing_tasks.EDITS), ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", (*DRAWING, *EDITS))
 def test_drawing_tasks_show_only_things_apart_from_their_background(make: Callable[[Sampler], DrawingTask]) -> None:
     sampler = Sampler(1)
     for task in (make(sampler) for _ in range(SAMPLES)):

@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch import nn
 
+from omnigen2_rt.nano.training.labels import LABEL_CLASSES, token_labels, token_offsets
 from omnigen2_rt.nano.training.loop import Training
 from omnigen2_rt.nano.training.muon import ITERATIONS, Muon, orthogonalize
-from omnigen2_rt.nano.training.vision_encoder import LABEL_CLASSES, probe_loss, token_labels, token_offsets
+from omnigen2_rt.nano.training.vision_encoder import probe_loss
 from omnigen2_rt.nano.world import COLOURS, RELATIONS, SHAPES, Scene, Thing
 
 SCENE = Scene(

@@ -25,9 +25,9 @@ from omnigen2_rt.nano.world import (
 from tests.nano.grammar import PAGE, blocks, pattern, rules, sentence_pattern, without
 
 RULES = rules()
-SAMPLES = 1500
-PROMPTS = ("draw", "recolour", "remove", "add", "replace", "background", "gather", "transplant")
-QUESTION_KINDS = ("colour", "shape", "background", "count", "relation", "describe")
+SAMPLES = 3000
+PROMPTS = ("draw", "recolour", "remove", "add", "replace", "background", "resize", "move", "gather", "transplant")
+QUESTION_KINDS = ("colour", "shape", "size", "background", "count", "presence", "relation", "describe")
 ALTERNATIVES = [(name, alternative) for name, alternatives in RULES.items() for alternative in alternatives]
 
 
@@ -40,9 +40,9 @@ def sentences() -> dict[str, set[str]]:
         for task in (drawing_tasks.edit(sampler), drawing_tasks.combine(sampler)):
             sentences_of[task.kind.split()[0]].add(task.prompt)
         for kind, make_question in QUESTIONS:
-            _, question, answer = make_question(sampler)
-            sentences_of[f"ask-{kind}"].add(question)
-            sentences_of[f"answer-{kind}"].add(answer)
+            if (question := make_question(sampler, sampler.any_scene())) is not None:
+                sentences_of[f"ask-{kind}"].add(question[0])
+                sentences_of[f"answer-{kind}"].add(question[1])
     return sentences_of
 
 
@@ -116,10 +116,10 @@ def test_reflection_is_in_the_page_and_follows_it() -> None:
     assert all(f"| `{template}` |" in PAGE for template in (CRITIQUE_TEMPLATE, EDIT_TEMPLATE, GRADE_TEMPLATE))
     assert all(f"`{grade}` for a" in PAGE for grade in GRADES)
     mistakes = re.findall(
-        r"^\| (?:background|colour|shape|drawing|missing) \| `(no, [^`]*)` \| `([^`]*)` \|$", PAGE, re.MULTILINE
+        r"^\| (?:background|colour|size|shape|drawing|missing) \| `(no, [^`]*)` \| `([^`]*)` \|$", PAGE, re.MULTILINE
     )
     critique_patterns, edit_patterns = ([sentence_pattern(row[k], RULES) for row in mistakes] for k in (0, 1))
-    assert len(critique_patterns) == 5
+    assert len(critique_patterns) == 6
     sampler = Sampler(13)
     tasks = [chat_tasks.reflect(sampler) for _ in range(SAMPLES)]
     critiques = {task.answer for task in tasks if task.kind == "critique planted"}

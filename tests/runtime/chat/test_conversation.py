@@ -117,6 +117,23 @@ def test_picture_that_was_made_is_edited_in_the_next_turn(
     assert chat.images == [*first.images, *second.images]
 
 
+def test_drawing_after_words_starts_from_the_last_picture_of_the_conversation(
+    talkers: dict[str, Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It started from none: an edit after a question lost the picture that was asked about."""
+    always_draws(talkers["A"], monkeypatch)
+    drawn, shown = Image.new("RGB", (64, 64), "red"), Image.new("RGB", (64, 64), "blue")
+    question = Turn(prompt="What colour is it?", answer="Red.")
+    for turns, expected in (
+        ([Turn(prompt="Draw.", answer_images=[drawn]), question], drawn),
+        ([Turn(prompt="Look.", images=[shown], answer="Yes."), question], shown),
+    ):
+        edited = talkers["A"].start_chat(turns=turns).ask("Make it green.", request=SMALL)
+        assert edited.result is not None
+        (reference,) = edited.result.request.images
+        assert np.array_equal(np.asarray(reference), np.asarray(expected))
+
+
 def test_picture_that_was_made_is_shown_in_the_next_turn(talkers: dict[str, Pipeline]) -> None:
     chat = talkers["A"].start_chat()
     drawn = chat.ask(DRAW, request=SMALL)
