@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -12,11 +14,13 @@ import numpy as np
 import pytest
 
 from benchmarks import random_checkpoint
+from benchmarks.random_codes import quantize_with_random_codes
 from omnigen2_rt.exporter.components import COMPONENTS
 from omnigen2_rt.exporter.engines.build import build_engines
 from omnigen2_rt.exporter.engines.engine_builder import BuiltEngine
-from omnigen2_rt.exporter.engines.options import BuildOptions, EngineOptions, Limits
+from omnigen2_rt.exporter.engines.options import BuildOptions, Limits
 from omnigen2_rt.exporter.export import export_bundle
+from omnigen2_rt.exporter.quantize.schemes import SCHEMES
 from tests.rtx_library import needs_rtx
 
 pytestmark = needs_rtx
@@ -37,8 +41,8 @@ def write_zeros(file: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[An
 
 
 @pytest.fixture(scope="module")
-def engines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, BuiltEngine]:
-    """The figures of every build, by component; no engine is kept."""
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A bundle in bf16 of such a model, whose weights are zeros."""
     folder = tmp_path_factory.mktemp("full-width")
     shutil.copytree(ROOT / "benchmarks" / "full_size_configuration", folder / "configuration")
     small = json.loads((ROOT / "benchmarks" / "configuration" / "mllm" / "config.json").read_text(encoding="utf-8"))
@@ -52,18 +56,23 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, BuiltEngine]:
     with mock.patch.object(random_checkpoint, "_write_values", write_zeros):
         random_checkpoint.write_checkpoint(folder / "configuration", folder / "checkpoint")
     export_bundle(folder / "checkpoint", folder / "bundle", precisions=("bf16",))
-    options = BuildOptions(
-        library="tensorrt-rtx",
-        precision="bf16",
-        limits=SMALL,
-        engine=EngineOptions(),
-        dry_run=True,
-        measure=True,
-    )
-    plan = build_engines(folder / "bundle", options).plan
-    assert plan.refusals == []
+    yield folder / "bundle"
     shutil.rmtree(folder)
+
+
+def measured(bundle: Path, *components: str) -> dict[str, BuiltEngine]:
+    """The figures of builds, by component; no engine is kept."""
+    options = BuildOptions(
+        library="tensorrt-rtx", precision="bf16", components=components, limits=SMALL, dry_run=True, measure=True
+    )
+    plan = build_engines(bundle, options).plan
+    assert plan.refusals == []
     return {engine.graph.component: engine.measured for engine in plan.engines if engine.measured is not None}
+
+
+@pytest.fixture(scope="module")
+def engines(bundle: Path) -> dict[str, BuiltEngine]:
+    return measured(bundle)
 
 
 @pytest.mark.parametrize("component", [component.name for component in COMPONENTS])
@@ -71,3 +80,20 @@ def test_component_of_full_width_builds(engines: dict[str, BuiltEngine], compone
     built = engines[component]
     expected = "fused" if component in FUSED else "decomposable" if component.startswith("vae_") else "none"
     assert (built.attention, built.notes) == (expected, ())
+
+
+MOST_WEIGHTS = {"int8-weights": 0.6, "int8": 0.6, "fp8": 0.6, "int4-weights": 0.4}
+"""The part of the bf16 weights that a scheme's may take; modulation stays as it is."""
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_quantized_transformer_of_full_width_builds_and_its_weights_stay_small(
+    bundle: Path, engines: dict[str, BuiltEngine], tmp_path: Path, scheme: str
+) -> None:
+    chosen = replace(SCHEMES[scheme], components={"transformer": SCHEMES[scheme].components["transformer"]})
+    quantize_with_random_codes(bundle, tmp_path / scheme, chosen, "bf16")
+    (built,) = measured(tmp_path / scheme, "transformer").values()
+    assert (built.attention, built.notes) == ("fused", ())
+    unquantized = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))["graphs"]
+    (whole,) = (graph["resident_bytes"] for graph in unquantized if graph["component"] == "transformer")
+    assert built.weight_bytes is not None and built.weight_bytes < MOST_WEIGHTS[scheme] * whole
