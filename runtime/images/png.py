@@ -43,7 +43,7 @@ def save_png(image: Image.Image, path: str | os.PathLike[str], parameters: Mappi
 
 
 def encode_png(image: Image.Image, parameters: Mapping[str, Any]) -> bytes:
-    """The bytes of a PNG file with its parameters, as `save_png` writes it. Raises RequestError for what JSON can't hold."""
+    """The bytes of a PNG file with its parameters, as `save_png` writes it. Raises RequestError for others."""
     file = io.BytesIO()
     image.save(file, format="PNG", pnginfo=_text_chunks(parameters))
     return file.getvalue()
@@ -56,7 +56,10 @@ def _text_chunks(parameters: Mapping[str, Any]) -> PngImagePlugin.PngInfo:
         raise RequestError(f"parameters cannot be written as JSON: {error}") from error
     chunks = PngImagePlugin.PngInfo()
     chunks.add_text(JSON_CHUNK, text)
-    chunks.add_itxt(TEXT_CHUNK, "\n".join(f"{name}: {value}" for name, value in parameters.items()))
+    try:
+        chunks.add_itxt(TEXT_CHUNK, "\n".join(f"{name}: {value}" for name, value in parameters.items()))
+    except UnicodeEncodeError as error:
+        raise RequestError(f"cannot write the parameters as text: {error.reason}") from error
     return chunks
 
 

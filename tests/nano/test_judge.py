@@ -25,6 +25,7 @@ from omnigen2_rt.nano.world import Sampler, Scene, Thing, resized
 
 RED_CIRCLE = Thing(shape="circle", colour="red", size="large", x=33.0, y=64.0, radius=20.0)
 BLUE_STAR = Thing(shape="star", colour="blue", size="small", x=95.0, y=64.0, radius=13.0)
+MIXED = "small and large things where the request leaves their one size open"
 PAIR = Scene(background="white", things=(RED_CIRCLE, BLUE_STAR))
 
 
@@ -41,7 +42,7 @@ def edit_task(source: Scene, target: Scene, relation: str = "") -> DrawingTask:
     ("expected", "mistakes"),
     [
         (expect(("large", "red", "circle"), ("small", "blue", "star"), relation="left"), ()),
-        (expect(("", "red", "circle"), ("", "blue", "star")), ()),
+        (expect(("", "red", "circle"), ("", "blue", "star")), (MIXED,)),
         (expect(("small", "blue", "star"), ("large", "red", "circle"), relation="right"), ()),
         (
             expect(("large", "red", "circle"), ("small", "blue", "star"), relation="above"),
@@ -58,7 +59,7 @@ def edit_task(source: Scene, target: Scene, relation: str = "") -> DrawingTask:
         (expect(("large", "red", "circle")), ("two things, not one",)),
         (
             expect(("", "red", "circle"), ("", "blue", "star"), background="black"),
-            ("the background is white, not black",),
+            ("the background is white, not black", MIXED),
         ),
     ],
 )
@@ -132,8 +133,10 @@ def test_psnr_of_pictures_one_level_apart_is_48_decibels() -> None:
 
 def test_mistakes_of_an_array_are_those_of_the_picture() -> None:
     pixels = np.asarray(render(PAIR))
-    expected = expect(("", "red", "circle"), ("", "blue", "star"))
+    expected = expect(("large", "red", "circle"), ("small", "blue", "star"))
     assert find_mistakes(pixels, expected) == find_mistakes(Image.fromarray(pixels), expected) == ()
+    unsized = expect(("", "red", "circle"), ("", "blue", "star"))
+    assert find_mistakes(pixels, unsized) == find_mistakes(Image.fromarray(pixels), unsized) == (MIXED,)
 
 
 def test_small_and_large_things_are_a_mistake_where_the_request_leaves_their_size_open() -> None:

@@ -39,7 +39,7 @@ def test_loss_of_right_logits_is_near_zero_and_their_accuracy_is_one() -> None:
     labels = torch.from_numpy(token_labels(SCENE, 4))[None]
     certain = [10 * torch.nn.functional.one_hot(labels[..., k], size).float() for k, size in enumerate(LABEL_CLASSES)]
     loss, metrics = probe_loss(torch.cat(certain, -1), labels)
-    assert loss < 0.01 and metrics == {"probe_accuracy": 1.0}
+    assert loss < 0.01 and metrics == {"probe_accuracy": 1.0, "probe_quality": 1.0}
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 24), (2, 24, 8)])
