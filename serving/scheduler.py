@@ -4,7 +4,8 @@ Each active job runs on a thread of its own, which works only while it holds the
 written straight through, with `turn.pause()` between two steps. Knows nothing of what a job computes.
 
 The keys share the engine by deficit round robin (Shreedhar and Varghese 1995): each round a key gets credit, in seconds, and the
-time of its jobs' steps is taken from it. Jobs of low priority are admitted, and get turns, while no other can use them.
+time of its jobs' steps is taken from it; the key of a job that has ended goes to the end of the round. Jobs of low priority are
+admitted, and get turns, while no other can use them.
 """
 
 from __future__ import annotations
@@ -149,6 +150,7 @@ class Scheduler:
                 turn.slice_s += seconds
                 if turn.has_left:
                     self._active.remove(turn)
+                    self._credits.move_to_end(turn.job.owner)
                     self._job_seconds += (time.time() - turn.job.created - self._job_seconds) / 8
 
     def _wait_for_turn(self) -> Turn | None:
