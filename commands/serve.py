@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..runtime.errors import OmniGen2Error, RequestError
+from .option_values import memory_bytes
 from .options import Backend, MemoryLimit, Precision, Threads, check_range, needs_extra, open_pipeline
 
 if TYPE_CHECKING:
+    from ..serving.service import Service
     from ..serving.settings import ServerSettings
 
 MODULES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
@@ -34,6 +39,14 @@ def serve(
     precision: Precision = "auto",
     threads: Threads = None,
     memory_limit: MemoryLimit = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Run the engines on a Ray cluster: its HOST:PORT, auto (this machine's), or local."),
+    ] = None,
+    min_replicas: Annotated[int | None, typer.Option(help="With --ray: the fewest replicas of a bundle; by default 1.")] = None,
+    max_replicas: Annotated[int | None, typer.Option(help="The most; by default the fewest.")] = None,
+    cpus_per_replica: Annotated[float | None, typer.Option(help="Processors that a replica reserves; by default 1.")] = None,
+    gpus_per_replica: Annotated[float | None, typer.Option(help="GPUs, also a fraction of one; by default 0.")] = None,
 ) -> None:
     """Serve bundles over HTTP: OpenAI's endpoints, jobs and a web page."""
     needs_extra("serve", *MODULES)
@@ -61,10 +74,42 @@ def serve(
     names = [_named(text) for text in bundle or ["nano=nano"]]
     if len({name for name, _ in names}) < len(names):
         raise RequestError("--bundle: each bundle needs a name of its own")
-    pipelines = {name: open_pipeline(path, backend, precision, threads, memory_limit) for name, path in names}
-    service = Service(pipelines, settings)
-    _announce(settings, list(pipelines), host, port)
-    run(service, host, port)
+    replicas = {"least": min_replicas, "most": max_replicas, "cpus": cpus_per_replica, "gpus": gpus_per_replica}
+    engine = backend, precision, threads, memory_limit
+    opened: AbstractContextManager[Service]
+    if ray is not None:
+        opened = _on_ray(ray, dict(names), settings, {k: v for k, v in replicas.items() if v is not None}, engine, port)
+    elif any(value is not None for value in replicas.values()):
+        raise RequestError("the number of replicas and what each reserves belong to --ray ADDRESS")
+    else:
+        opened = nullcontext(Service({name: open_pipeline(path, *engine) for name, path in names}, settings))
+    with opened as service:
+        _announce(settings, list(service.bundles), host, port)
+        run(service, host, port)
+
+
+@contextmanager
+def _on_ray(
+    address: str,
+    bundles: dict[str, str],
+    settings: ServerSettings,
+    replicas: dict[str, Any],
+    engine: tuple[str, str, int | None, str | None],
+    port: int,
+) -> Iterator[Service]:
+    """A service with replicas on a Ray cluster. replicas: fields of `ReplicaSettings`."""
+    needs_extra("ray", "ray")
+    from ..distributed.front import EngineOptions, replicated_service
+    from ..distributed.settings import ReplicaSettings
+
+    chosen = ReplicaSettings(**{"most": replicas.get("least", ReplicaSettings.most), **replicas})
+    backend, precision, threads, memory_limit = engine
+    options = EngineOptions(
+        backend=backend, precision=precision, threads=threads, memory_limit_bytes=memory_bytes(memory_limit)
+    )
+    name = f"omnigen2-{socket.gethostname()}-{port}"
+    with replicated_service(bundles, settings, chosen, address=address, name=name, engine=options) as service:
+        yield service
 
 
 def read_keys(file: Path | None) -> frozenset[bytes]:

@@ -38,3 +38,25 @@ class Metrics:
 
     def _seconds(self, name: str, text: str) -> Histogram:
         return Histogram(name, text, buckets=SECONDS, registry=self.registry)
+
+
+class EngineMetrics:
+    """Counts what a bundle's engine does."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self._metrics = metrics
+        self._steps = metrics.steps.labels(model)
+        self._pieces = metrics.pieces.labels(model)
+
+    def on_first_turn(self, waited_s: float) -> None:
+        """Count a job that begins."""
+        self._metrics.waited.observe(waited_s)
+
+    def on_step(self, seconds: float) -> None:
+        """Count a step of a drawing."""
+        self._steps.inc()
+        self._metrics.step_seconds.observe(seconds)
+
+    def on_piece(self) -> None:
+        """Count a piece of an answer."""
+        self._pieces.inc()

@@ -1,11 +1,11 @@
-"""Shares one engine among jobs: a fair queue before it, and turns on it, a step or a token at a time.
+"""Shares one engine among jobs: turns on it, a step or a token at a time.
 
 Each active job runs on a thread of its own, which works only while it holds the turn: exactly one does. A job's work is therefore
 written straight through, with `turn.pause()` between two steps. Knows nothing of what a job computes.
 
 The keys share the engine by deficit round robin (Shreedhar and Varghese 1995): each round a key gets credit, in seconds, and the
-time of its jobs' steps is taken from it; the key of a job that has ended goes to the end of the round. Jobs of low priority are
-admitted, and get turns, while no other can use them.
+time of its jobs' steps is taken from it; the key of a job that has ended goes to the end of the round. Jobs of low priority get
+turns while no other can use them.
 """
 
 from __future__ import annotations
@@ -13,18 +13,17 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from ..runtime.errors import Cancelled
-from .errors import ApiError, as_api_error
+from .errors import as_api_error
 from .jobs import Job
+from .queue import Queue
 
 CREDIT_S = 0.1
 """A key's credit of one round. A longer step is paid off over several rounds."""
 SLICE_S = 0.1
 """A job takes its steps in a row for this long before the next job of its key: short steps run faster so."""
-LONGEST_RETRY_S = 120
-"""OpenAI's client does not retry where `Retry-After` is longer."""
 
 
 class Turn:
@@ -79,53 +78,20 @@ class Turn:
             self.leave()
 
 
-class Scheduler:
-    """The queue and the engine's turns. `close` ends it.
+class Scheduler(Queue):
+    """A queue whose jobs take turns on one engine. `close` ends it.
 
     work(job, turn): carries out a job and ends it; what it raises fails the job.
     """
 
     def __init__(self, work: Callable[[Job, Turn], None], *, max_active: int, max_queue: int) -> None:
+        super().__init__(max_active=max_active, max_queue=max_queue)
         self._work = work
-        self._max_active = max_active
-        self._max_queue = max_queue
-        self._queued: list[Job] = []
-        self._active: list[Turn] = []
+        self._turns: list[Turn] = []
         self._credits: OrderedDict[str, float] = OrderedDict()
-        self._admissions: dict[str, int] = {}
-        self._admitted = 0
-        self._job_seconds = 1.0
-        self._is_holding = False
         self._is_closed = False
-        self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
         self._thread.start()
-
-    def submit(self, job: Job, *, is_accepted: bool = False) -> None:
-        """Queue a job. Raises ApiError where the queue is full. is_accepted: it was, by an earlier run of the server."""
-        with self._changed:
-            if len(self._queued) >= self._max_queue and not is_accepted:
-                raise ApiError("queue_full", f"{len(self._queued)} requests wait already: try again later", None, self._retry_s())
-            self._queued.append(job)
-            self._number_queue()
-            self._changed.notify_all()
-
-    def cancel(self, job: Job) -> None:
-        """Cancel a job: at once while it waits, after the step under way while it runs."""
-        job.cancel_requested.set()
-        with self._changed:
-            is_waiting = job in self._queued
-            if is_waiting:
-                self._queued.remove(job)
-                self._number_queue()
-        if is_waiting:
-            job.end("cancelled")
-
-    def hold(self) -> list[Job]:
-        """Admit no job any more; those under way go on. Returns the jobs that wait."""
-        with self._changed:
-            self._is_holding = True
-            return list(self._queued)
 
     def close(self) -> None:
         """Give no turn any more, and end the thread."""
@@ -134,14 +100,6 @@ class Scheduler:
             self._changed.notify_all()
         self._thread.join()
 
-    @property
-    def queued(self) -> int:
-        return len(self._queued)
-
-    @property
-    def active(self) -> int:
-        return len(self._active)
-
     def _loop(self) -> None:
         while (turn := self._wait_for_turn()) is not None:
             seconds = turn.take()
@@ -149,48 +107,32 @@ class Scheduler:
                 self._credits[turn.job.owner] = self._credits.get(turn.job.owner, 0.0) - seconds
                 turn.slice_s += seconds
                 if turn.has_left:
-                    self._active.remove(turn)
+                    self._turns.remove(turn)
                     self._credits.move_to_end(turn.job.owner)
-                    self._job_seconds += (time.time() - turn.job.created - self._job_seconds) / 8
+                    self._leave(turn.job)
 
     def _wait_for_turn(self) -> Turn | None:
         """The next turn to take; None at the end."""
         with self._changed:
             while not self._is_closed:
-                self._admit()
-                if self._active:
+                self._turns += [Turn(job, self._work) for job in self._admit()]
+                if self._turns:
                     return self._next_turn()
                 self._changed.wait()
             return None
 
-    def _admit(self) -> None:
-        """Start queued jobs while there is room: those of the key that has the fewest, and of equals waited longest."""
-        while self._queued and len(self._active) < self._max_active and not self._is_holding:
-            job = min(self._queued, key=self._rank)
-            self._queued.remove(job)
-            self._admitted += 1
-            self._admissions[job.owner] = self._admitted
-            job.start()
-            self._active.append(Turn(job, self._work))
-            self._number_queue()
-
-    def _rank(self, job: Job) -> tuple[bool, int, int]:
-        """A job's place in the order of admission. Jobs of equal rank are admitted as they came."""
-        under_way = sum(turn.job.owner == job.owner for turn in self._active)
-        return job.is_low, under_way, self._admissions.get(job.owner, 0)
-
     def _next_turn(self) -> Turn:
         """The turn that is next by priority and its key's credit. A key's own jobs take turns."""
-        for turn in self._active:
+        for turn in self._turns:
             if turn.job.cancel_requested.is_set():
                 return turn
-        turns = [turn for turn in self._active if not turn.job.is_low] or self._active
+        turns = [turn for turn in self._turns if not turn.job.is_low] or self._turns
         owner = self._next_owner({turn.job.owner for turn in turns})
         own = [turn for turn in turns if turn.job.owner == owner]
         if own[0].slice_s >= SLICE_S:
             own[0].slice_s = 0.0
-            self._active.remove(own[0])
-            self._active.append(own[0])
+            self._turns.remove(own[0])
+            self._turns.append(own[0])
             own.append(own.pop(0))
         return own[0]
 
@@ -208,20 +150,3 @@ class Scheduler:
                 return owner
             self._credits[owner] = credit + CREDIT_S
             self._credits.move_to_end(owner)
-
-    def _number_queue(self) -> None:
-        for job, position in zip(self._in_order(), range(1, len(self._queued) + 1), strict=True):
-            job.wait_at(position)
-
-    def _in_order(self) -> Sequence[Job]:
-        """The waiting jobs in the order in which they would be admitted if they ended one after another."""
-        taken: dict[str, int] = {}
-        places: list[tuple[bool, int, int, Job]] = []
-        for place, job in enumerate(self._queued):
-            taken[job.owner] = taken.get(job.owner, sum(turn.job.owner == job.owner for turn in self._active)) + 1
-            places.append((job.is_low, taken[job.owner], place, job))
-        return [job for *_, job in sorted(places, key=lambda each: each[:3])]
-
-    def _retry_s(self) -> int:
-        """Seconds until there may be room in the queue."""
-        return max(1, min(LONGEST_RETRY_S, round(self._job_seconds / max(1, self._max_queue))))

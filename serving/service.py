@@ -1,4 +1,4 @@
-"""What the server has: bundles with their schedulers, the jobs, and the way of a request from its body to its outcome.
+"""What the server has: bundles with their queues, the jobs, and the way of a request from its body to its outcome.
 
 Knows nothing of HTTP. Runs on the event loop; what takes long goes to threads.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +20,9 @@ from .conversations import dialogue, picture_parts
 from .errors import ApiError, as_api_error
 from .fetching import fetch_picture
 from .jobs import FINAL, Event, Job
-from .metrics import Metrics
+from .metrics import EngineMetrics, Metrics
 from .pictures import data_url, is_data_url
+from .queue import Queue
 from .scheduler import Scheduler
 from .settings import MAX_DELIVERED_PIXELS, MAX_SIDE_PX, ServerSettings
 from .store import Store
@@ -33,19 +34,37 @@ _COALESCED = ("step", "preview", "queued")
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """A bundle that is served."""
+    """A bundle that is served.
+
+    pipeline: what requests are checked against.
+    scheduler: the queue, with what carries out its jobs.
+    """
 
     name: str
     pipeline: Pipeline
-    scheduler: Scheduler
+    scheduler: Queue
     created: int
 
 
-class Service:
-    """Everything behind the endpoints. pipelines: by the names that clients use; the first is the default."""
+def take_turns(name: str, pipeline: Pipeline, settings: ServerSettings, metrics: Metrics) -> Queue:
+    """A queue whose jobs take turns on the pipeline, in this process."""
+    worker = Worker(name, pipeline, EngineMetrics(metrics, name))
+    return Scheduler(worker, max_active=settings.max_active or default_active(pipeline), max_queue=settings.max_queue)
 
-    def __init__(self, pipelines: Mapping[str, Pipeline], settings: ServerSettings) -> None:
+
+Schedule = Callable[[str, Pipeline, ServerSettings, Metrics], Queue]
+"""Makes the queue of a bundle, with what carries out its jobs."""
+
+
+class Service:
+    """Everything behind the endpoints. pipelines: by the names that clients use; the first is the default.
+
+    schedule: where jobs are carried out; by default on the pipelines. Elsewhere these are only asked what a bundle can do.
+    """
+
+    def __init__(self, pipelines: Mapping[str, Pipeline], settings: ServerSettings, schedule: Schedule = take_turns) -> None:
         self.settings = settings
+        self._schedule = schedule
         self.metrics = Metrics()
         self.store = Store(settings.state)
         self.is_draining = False
@@ -143,18 +162,14 @@ class Service:
             job.end("failed", error=ApiError("shutting_down", "the server has shut down: ask again", None, 10))
 
     def close(self) -> None:
-        """End the schedulers, and free the engines and the store."""
+        """End the queues, and free the engines and the store."""
         for served in self.bundles.values():
             served.scheduler.close()
             served.pipeline.close()
         self.store.close()
 
     def _served(self, name: str, pipeline: Pipeline) -> Served:
-        scheduler = Scheduler(
-            Worker(name, pipeline, self.metrics),
-            max_active=self.settings.max_active or default_active(pipeline),
-            max_queue=self.settings.max_queue,
-        )
+        scheduler = self._schedule(name, pipeline, self.settings, self.metrics)
         self.metrics.gauge("omnigen2_queued", "Requests that wait.", name, lambda: scheduler.queued)
         self.metrics.gauge("omnigen2_active", "Requests that take turns at the engine.", name, lambda: scheduler.active)
         return Served(name=name, pipeline=pipeline, scheduler=scheduler, created=int(time.time()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -24,7 +24,6 @@ from ..runtime.request import Request, Step
 from .bodies import ChatBody, DrawBody, ReflectBody
 from .conversations import dialogue
 from .jobs import Job, Outcome
-from .metrics import Metrics
 from .pictures import base64_text, data_url_bytes, encode_picture, read_picture
 from .scheduler import Turn
 
@@ -34,17 +33,30 @@ MAX_BATCH = 8
 PREVIEW_PAUSE_S = 0.1
 
 
+class Observer(Protocol):
+    """Counts what an engine does. Called from any thread."""
+
+    def on_first_turn(self, waited_s: float) -> None:
+        """A job begins, this long after it was accepted."""
+
+    def on_step(self, seconds: float) -> None:
+        """A step of a drawing was taken; called before the job's watchers hear of it."""
+
+    def on_piece(self) -> None:
+        """A piece of an answer was generated."""
+
+
 class Worker:
     """Carries out a bundle's jobs. name: the bundle's, as clients and files see it."""
 
-    def __init__(self, name: str, pipeline: Pipeline, metrics: Metrics) -> None:
+    def __init__(self, name: str, pipeline: Pipeline, observer: Observer) -> None:
         self.name = name
         self.pipeline = pipeline
-        self._metrics = metrics
+        self.observer = observer
 
     def __call__(self, job: Job, turn: Turn) -> None:
         """Carry out a job, from its first turn to its end. Raises what the runtime raises."""
-        self._metrics.waited.observe(time.time() - job.created)
+        self.observer.on_first_turn(time.time() - job.created)
         program = {DrawBody: self._draw, ReflectBody: self._reflect, ChatBody: self._chat}[type(job.body)]
         try:
             outcome = program(job, turn, job.body)  # type: ignore[operator]
@@ -152,15 +164,6 @@ class Worker:
         engine = {"bundle": self.name, "backend": backend.name, "precision": backend.precision}
         return {**values, "seed": seed, **engine, "index": index}
 
-    def observe_step(self, seconds: float) -> None:
-        """Count a step of a drawing."""
-        self._metrics.steps.labels(self.name).inc()
-        self._metrics.step_seconds.observe(seconds)
-
-    def observe_token(self) -> None:
-        """Count a piece of an answer."""
-        self._metrics.pieces.labels(self.name).inc()
-
 
 class _Watch:
     """Tells a job's watchers of its steps, and gives the turn away after each."""
@@ -183,7 +186,7 @@ class _Watch:
     def on_step(self, step: Step) -> None:
         """After a step of a drawing. Raises Cancelled where the job was cancelled."""
         now = time.perf_counter()
-        self._worker.observe_step(now - self._resumed)
+        self._worker.observer.on_step(now - self._resumed)
         self._done += 1
         left = (now - self._started) / self._done * (self._total - self._done)
         self._job.step(self._done, self._total, left)
@@ -193,7 +196,7 @@ class _Watch:
 
     def on_token(self, piece: str) -> None:
         """After a piece of an answer. Raises Cancelled where the job was cancelled."""
-        self._worker.observe_token()
+        self._worker.observer.on_piece()
         self._pause()
 
     def _pause(self) -> None:

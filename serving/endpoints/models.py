@@ -72,6 +72,7 @@ def _abilities(served: Served) -> dict[str, Any]:
         "caches": list(CACHES),
         "backend": backend.name,
         "precision": backend.precision,
+        **served.scheduler.facts(),
     }
 
 

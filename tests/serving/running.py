@@ -48,8 +48,14 @@ class Running:
 
 @contextmanager
 def serving(pipeline: Pipeline, settings: ServerSettings | None = None) -> Iterator[Running]:
-    """A server of nano in this process, on a thread of its own."""
-    service = Service({"nano": pipeline}, settings or ServerSettings())
+    """A server of nano in this process."""
+    with running(Service({"nano": pipeline}, settings or ServerSettings())) as server:
+        yield server
+
+
+@contextmanager
+def running(service: Service) -> Iterator[Running]:
+    """A server of the service, on a thread of its own."""
     http = protocol(service.settings.header_timeout_s)
     config = uvicorn.Config(create_app(service), port=0, http=http, ws="none", lifespan="on", log_level="warning")
     server = uvicorn.Server(config)

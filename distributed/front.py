@@ -1,0 +1,158 @@
+"""The server's service in front of replicas: bundles are checked on every node, replicas started, and jobs sent to them.
+
+Requests are checked, queued and kept in this process as without Ray; only the engines are elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from types import FrameType
+from typing import NoReturn
+from urllib.parse import quote
+
+import numpy as np
+
+from ..runtime.backends import DeviceArray, Session
+from ..runtime.bundle import Bundle
+from ..runtime.errors import BackendError
+from ..runtime.pipeline import Pipeline, bundle_path
+from ..serving.metrics import EngineMetrics, Metrics
+from ..serving.queue import Queue
+from ..serving.service import Service, default_active
+from ..serving.settings import ServerSettings
+from .cluster import connected
+from .deployment import Deployment
+from .dispatcher import Dispatcher
+from .identity import bundle_digest
+from .nodes import Engine, check_nodes, choose_engine, with_engine
+from .remote import RemoteWorker
+from .replica import ReplicaPlan
+from .settings import ReplicaSettings
+
+LEAST_TASKS = 2
+"""Tasks that a replica holds: one more than its engine works on, so that it never waits for the next one to be sent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """How replicas open bundles; see `load`."""
+
+    backend: str = "auto"
+    precision: str = "auto"
+    threads: int | None = None
+    memory_limit_bytes: int | None = None
+
+
+@contextmanager
+def replicated_service(
+    bundles: Mapping[str, str],
+    settings: ServerSettings,
+    replicas: ReplicaSettings,
+    *,
+    address: str,
+    name: str,
+    engine: EngineOptions,
+) -> Iterator[Service]:
+    """A service whose jobs replicas carry out, for the block. At its end the replicas are removed, and a local cluster with them.
+
+    bundles: paths by the names that clients use. address: see `connected`. name: tells this server from others of the cluster.
+    Raises OmniGen2Error where nodes differ or replicas don't start.
+    """
+    paths = {bundle: path if path == "nano" else os.path.abspath(path) for bundle, path in bundles.items()}
+    plans = {bundle: _plan(bundle, path, replicas, engine) for bundle, path in paths.items()}
+    deployments: dict[str, Deployment] = {}
+    pipelines: dict[str, Pipeline] = {}
+
+    def dispatch(bundle: str, pipeline: Pipeline, settings: ServerSettings, metrics: Metrics) -> Queue:
+        deployment = deployments[bundle]
+        metrics.gauge("omnigen2_replicas", "Replicas that take requests.", bundle, lambda: deployment.running)
+        worker = RemoteWorker(deployment.send, EngineMetrics(metrics, bundle))
+        most = replicas.most * _tasks(settings, pipeline)
+        return Dispatcher(worker, max_active=most, max_queue=settings.max_queue, describe=deployment.facts)
+
+    with connected(address), ExitStack() as started:
+        check_nodes(list(dict.fromkeys(paths.values())), replicas)
+        for bundle, plan in plans.items():
+            chosen = choose_engine(plan, replicas)
+            pipelines[bundle] = stand_in(plan, chosen)
+            tasks, active = _tasks(settings, pipelines[bundle]), _active(settings, pipelines[bundle])
+            plan = replace(with_engine(plan, chosen), max_active=active, max_tasks=tasks)
+            deployments[bundle] = deployment = Deployment(f"{name}-{quote(bundle, safe='')}", plan, replicas)
+            deployment.start()
+            started.callback(deployment.delete)
+        with restarting_on_hangup(deployments.values()):
+            yield Service(pipelines, settings, dispatch)
+
+
+@contextmanager
+def restarting_on_hangup(deployments: Iterable[Deployment]) -> Iterator[None]:
+    """In the block, SIGHUP replaces all replicas one by one, where the system has that signal and this is the main thread."""
+    if not hasattr(signal, "SIGHUP") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def restart() -> None:
+        for deployment in deployments:
+            deployment.restart()
+
+    def on_hangup(number: int, frame: FrameType | None) -> None:
+        threading.Thread(target=restart, name="restart", daemon=True).start()
+
+    before = signal.signal(signal.SIGHUP, on_hangup)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def stand_in(plan: ReplicaPlan, engine: Engine) -> Pipeline:
+    """A pipeline that requests are checked against, and that runs nothing: the engines are on the replicas."""
+    return Pipeline(Bundle.open(bundle_path(plan.path)), RemoteBackend(engine), plan.memory_limit_bytes)
+
+
+class RemoteBackend:
+    """The replicas' backend by name. See `runtime.backends.Backend`; every verb raises BackendError."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.name, self.precision, self.graph_precision = engine
+
+    def open(self, component: str) -> Session:
+        """See Backend.open."""
+        self._refuse()
+
+    def to_device(self, array: np.ndarray, dtype: str = "float32") -> DeviceArray:
+        """See Backend.to_device."""
+        self._refuse()
+
+    def to_host(self, array: DeviceArray) -> np.ndarray:
+        """See Backend.to_host."""
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise BackendError("this process has no engine: the replicas have it")
+
+
+def _plan(bundle: str, path: str, replicas: ReplicaSettings, engine: EngineOptions) -> ReplicaPlan:
+    return ReplicaPlan(
+        name=bundle,
+        path=path,
+        digest=bundle_digest(path),
+        has_gpu=replicas.gpus > 0,
+        backend=engine.backend,
+        precision=engine.precision,
+        threads=engine.threads or replicas.threads,
+        memory_limit_bytes=engine.memory_limit_bytes,
+    )
+
+
+def _active(settings: ServerSettings, pipeline: Pipeline) -> int:
+    return settings.max_active or default_active(pipeline)
+
+
+def _tasks(settings: ServerSettings, pipeline: Pipeline) -> int:
+    return max(LEAST_TASKS, _active(settings, pipeline))

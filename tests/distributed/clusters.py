@@ -1,0 +1,52 @@
+"""Ray clusters of this machine, each in a folder of its own, and the processes of their replicas."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+STORE_BYTES = 100_000_000
+
+
+@contextmanager
+def cluster_of(*nodes: dict[str, Any]) -> Iterator[Any]:
+    """A cluster to which this process is connected. nodes: what each of its nodes has; the first is the head."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+    from ray.cluster_utils import Cluster
+
+    # A path in it is the name of a socket, which may have a hundred characters.
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
+        health = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
+        head, *others = [{"object_store_memory": STORE_BYTES, **node} for node in nodes]
+        cluster = Cluster(
+            initialize_head=True,
+            head_node_args={**head, "include_dashboard": False, "temp_dir": folder, "_system_config": health},
+        )
+        try:
+            for node in others:
+                cluster.add_node(**node)
+            ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+            cluster.wait_for_nodes()
+            yield cluster
+        finally:
+            ray.shutdown()
+            cluster.shutdown()
+
+
+def replica_seconds(app: str) -> dict[int, float]:
+    """Processor seconds of each replica's process of an application, by its number. Linux only."""
+    seconds = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            title = (folder / "cmdline").read_text(encoding="utf-8", errors="replace")
+            fields = (folder / "stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        if title.startswith(f"ray::ServeReplica:{app}"):
+            seconds[int(folder.name)] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return seconds
