@@ -72,6 +72,7 @@ def replicated_service(
         deployment = deployments[bundle]
         metrics.gauge("omnigen2_replicas", "Replicas that take requests.", bundle, lambda: deployment.running)
         worker = RemoteWorker(deployment.send, EngineMetrics(metrics, bundle))
+        metrics.gauge("omnigen2_resent", "Tasks that were sent again because a replica was lost.", bundle, lambda: worker.resent)
         most = replicas.most * _tasks(settings, pipeline)
         return Dispatcher(worker, max_active=most, max_queue=settings.max_queue, describe=deployment.facts)
 

@@ -5,6 +5,7 @@ The seed makes a second try give what the first would have: the job's watchers s
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -40,12 +41,17 @@ Send = Callable[[Task], Response]
 
 
 class RemoteWorker:
-    """Carries out a bundle's jobs on the replicas behind `send`. Called from a thread for each job."""
+    """Carries out a bundle's jobs on the replicas behind `send`. Called from a thread for each job.
+
+    resent: how many tasks were sent again because a replica was lost.
+    """
 
     def __init__(self, send: Send, observer: Observer) -> None:
         self._send = send
         self._observer = observer
         self._responses: dict[str, Response] = {}
+        self.resent = 0
+        self._lock = threading.Lock()
 
     def __call__(self, job: Job) -> Outcome:
         """Carry out a job. Raises Cancelled, or the job's error."""
@@ -56,6 +62,8 @@ class RemoteWorker:
             except ReplicaLost:
                 _check(job)
                 losses += relay.has_begun
+                with self._lock:
+                    self.resent += 1
             if losses == MOST_LOSSES:
                 raise ApiError("engine_error", f"{losses} replicas were lost one after another while they worked on this")
             job.cancel_requested.wait(pause_s)

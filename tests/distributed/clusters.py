@@ -9,7 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 STORE_BYTES = 100_000_000
+
+
+def short_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder for Ray's files. Among them are sockets, whose whole path may have a hundred characters."""
+    return tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True)
 
 
 @contextmanager
@@ -19,13 +26,13 @@ def cluster_of(*nodes: dict[str, Any]) -> Iterator[Any]:
     import ray
     from ray.cluster_utils import Cluster
 
-    # A path in it is the name of a socket, which may have a hundred characters.
-    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
+    with short_folder() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", folder)
         health = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
         head, *others = [{"object_store_memory": STORE_BYTES, **node} for node in nodes]
         cluster = Cluster(
             initialize_head=True,
-            head_node_args={**head, "include_dashboard": False, "temp_dir": folder, "_system_config": health},
+            head_node_args={**head, "include_dashboard": False, "_system_config": health},
         )
         try:
             for node in others:

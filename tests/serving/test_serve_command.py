@@ -32,6 +32,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         (("--bundle", "a=nano", "--bundle", "a=nano"), "--bundle: each bundle needs a name of its own"),
         (("--bundle", "a=nowhere"), "'nowhere' is not a bundle"),
         (("--state", "/dev/null/x"), "the state in '/dev/null/x' can't be used"),
+        (("--max-replicas", 2), "the number of replicas and what each reserves belong to --ray ADDRESS"),
     ],
 )
 def test_serve_with_a_bad_value_says_so(command: Command, words: tuple[object, ...], said: str) -> None:
@@ -55,6 +56,25 @@ def test_serve_without_the_extra_says_what_to_install(command: Command, monkeypa
 
     monkeypatch.setattr(importlib.util, "find_spec", without_fastapi)
     assert command.fails("serve") == 'error: this needs fastapi: pip install "omnigen2-rt[serve]"'
+
+
+def test_serve_on_ray_without_the_extra_says_what_to_install(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+
+    def without_ray(name: str, *rest: Any) -> Any:
+        return None if name == "ray" else found(name, *rest)
+
+    monkeypatch.setattr(importlib.util, "find_spec", without_ray)
+    assert command.fails("serve", "--ray", "local") == 'error: this needs ray: pip install "omnigen2-rt[ray]"'
+
+
+def test_server_without_ray_loads_nothing_of_it() -> None:
+    program = (
+        "import sys, omnigen2_rt.commands.serve, omnigen2_rt.serving.server, omnigen2_rt.serving.service;"
+        "print({'ray', 'omnigen2_rt.distributed'} & set(sys.modules))"
+    )
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert finished.stdout.strip() == "set()", finished.stderr
 
 
 def test_other_commands_load_nothing_of_the_server() -> None:
