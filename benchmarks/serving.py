@@ -54,7 +54,7 @@ def bare_rate(steps: int, threads: int, seconds: float) -> float:
 
 
 async def served_load(chosen: argparse.Namespace) -> dict[str, Any]:
-    """What the clients saw."""
+    """The answers that the clients saw."""
     words = ["serve", "--port", chosen.port, "--threads", chosen.threads, "--backend", "ort-cpu"]
     server = subprocess.Popen([sys.executable, "-m", "omnigen2_rt", *map(str, words)], stderr=subprocess.DEVNULL)
     limits = httpx2.Limits(max_connections=chosen.clients + 1, max_keepalive_connections=chosen.clients + 1)
