@@ -22,29 +22,38 @@ from .jobs import Job
 CREDIT_S = 0.1
 """A key's credit of one round. A longer step is paid off over several rounds."""
 SLICE_S = 0.1
-"""A job takes its steps in a row for this long before the next job of its key: short steps run faster so."""
+"""A turn lasts this long, or a step where that takes longer: passing the engine on between short steps would slow them."""
 LONGEST_RETRY_S = 120
 """OpenAI's client does not retry where `Retry-After` is longer."""
 
 
 class Turn:
-    """An active job's place at the engine. Its thread works between `pause`s and after `leave` needs the engine no more."""
+    """An active job's place at the engine. Its thread works between `pause`s and after `leave` needs the engine no more.
 
-    def __init__(self, job: Job, work: Callable[[Job, Turn], None]) -> None:
+    slice_s: how long it may work in a row; a step is always finished.
+    """
+
+    def __init__(self, job: Job, work: Callable[[Job, Turn], None], slice_s: float) -> None:
         self.job = job
         self.has_left = False
-        self.slice_s = 0.0
         self._work = work
+        self._slice_s = slice_s
+        self._ends = 0.0
         self._go = threading.Semaphore(0)
         self._back = threading.Semaphore(0)
         self._thread = threading.Thread(target=self._run, name=f"job {job.id[-6:]}", daemon=True)
         self._thread.start()
 
     def pause(self) -> None:
-        """Let other jobs go on, until it is this one's turn again. Raises Cancelled where the job was cancelled."""
-        self._back.release()
-        self._go.acquire()
+        """Let other jobs go on, if the turn is over, until the next one. Raises Cancelled where the job was cancelled."""
+        if time.perf_counter() >= self._ends:
+            self._back.release()
+            self._go.acquire()
         self.check()
+
+    def shorten(self) -> None:
+        """End the turn with the step under way. For any thread."""
+        self._ends = 0.0
 
     def check(self) -> None:
         """Raises Cancelled where the job was cancelled."""
@@ -58,8 +67,9 @@ class Turn:
             self._back.release()
 
     def take(self) -> float:
-        """Let the job work up to its next pause. Returns the seconds that took. For the scheduler's thread."""
+        """Let the job work for a turn. Returns the seconds that took. For the scheduler's thread."""
         started = time.perf_counter()
+        self._ends = started + self._slice_s
         self._go.release()
         self._back.acquire()
         return time.perf_counter() - started
@@ -85,8 +95,11 @@ class Scheduler:
     work(job, turn): carries out a job and ends it; what it raises fails the job.
     """
 
-    def __init__(self, work: Callable[[Job, Turn], None], *, max_active: int, max_queue: int) -> None:
+    def __init__(
+        self, work: Callable[[Job, Turn], None], *, max_active: int, max_queue: int, slice_s: float = SLICE_S
+    ) -> None:
         self._work = work
+        self._slice_s = slice_s
         self._max_active = max_active
         self._max_queue = max_queue
         self._queued: list[Job] = []
@@ -118,6 +131,8 @@ class Scheduler:
             if is_waiting:
                 self._queued.remove(job)
                 self._number_queue()
+            for turn in self._active:  # it may have to wait for another one's turn to end
+                turn.shorten()
         if is_waiting:
             job.end("cancelled")
 
@@ -147,9 +162,10 @@ class Scheduler:
             seconds = turn.take()
             with self._changed:
                 self._credits[turn.job.owner] = self._credits.get(turn.job.owner, 0.0) - seconds
-                turn.slice_s += seconds
-                if turn.has_left:
-                    self._active.remove(turn)
+                self._active.remove(turn)
+                if not turn.has_left:
+                    self._active.append(turn)
+                else:
                     self._credits.move_to_end(turn.job.owner)
                     self._job_seconds += (time.time() - turn.job.created - self._job_seconds) / 8
 
@@ -171,7 +187,7 @@ class Scheduler:
             self._admitted += 1
             self._admissions[job.owner] = self._admitted
             job.start()
-            self._active.append(Turn(job, self._work))
+            self._active.append(Turn(job, self._work, self._slice_s))
             self._number_queue()
 
     def _rank(self, job: Job) -> tuple[bool, int, int]:
@@ -186,13 +202,7 @@ class Scheduler:
                 return turn
         turns = [turn for turn in self._active if not turn.job.is_low] or self._active
         owner = self._next_owner({turn.job.owner for turn in turns})
-        own = [turn for turn in turns if turn.job.owner == owner]
-        if own[0].slice_s >= SLICE_S:
-            own[0].slice_s = 0.0
-            self._active.remove(own[0])
-            self._active.append(own[0])
-            own.append(own.pop(0))
-        return own[0]
+        return next(turn for turn in turns if turn.job.owner == owner)
 
     def _next_owner(self, owners: set[str]) -> str:
         self._credits = OrderedDict((owner, credit) for owner, credit in self._credits.items() if owner in owners)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from types import FrameType
 from typing import Any
 
@@ -14,9 +15,14 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from .app import create_app
 from .service import Service
 
+SWITCH_INTERVAL_S = 0.0005
+"""How long Python lets a thread compute while another waits. By default 5 ms: the engine's thread would wait that long to start
+its next graph while a request is read."""
+
 
 def run(service: Service, host: str, port: int) -> None:
     """Serve until a signal. The first lets requests under way end, a second ends the process at once."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     config = uvicorn.Config(
         create_app(service),
         host=host,
