@@ -1,6 +1,7 @@
 # A fresh clone needs make and Python 3.11 or newer with pip; the rest is installed at the versions of constraints.txt.
 #   make demo    let the model that ships draw, into demo/; installs what its users install, without PyTorch, into .venv-cpu
 #   make test    lint, type-check and run the tests: what continuous integration runs; installs everything into .venv, and .venv-cpu
+#   make test-slow   run the tests that take a minute or more each, which make test leaves out
 #   make check   lint and type-check only
 #   .venv/bin/python -m tests.fuzz --cases 100000   run the fuzz suites of tests/fuzz for longer than make test does
 #   make clean   remove everything that these leave, environments too
@@ -13,7 +14,7 @@ CPU_VENV := .venv-cpu
 CPU_INSTALLED := $(CPU_VENV)/.installed
 PIP_INSTALL := install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
-.PHONY: test check demo clean
+.PHONY: test test-slow check demo clean
 .DELETE_ON_ERROR:
 
 # Two processes: most tests keep one core busy. A file's tests stay together and share what they set up; files go in their order, because
@@ -24,6 +25,9 @@ test: $(INSTALLED)
 	@$(BIN)/mypy & types=$$!; \
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder; tests=$$?; \
 	wait $$types && exit $$tests
+
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

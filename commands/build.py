@@ -100,7 +100,7 @@ def build(
 
 
 def _ways(list_built: bool, prune_old: bool, trust_built: bool, dry_run: bool) -> dict[str, bool]:
-    """What the command does instead of building, each with whether it was asked for."""
+    """The options that replace building, each with whether it was given."""
     return {"--list": list_built, "--prune": prune_old, "--trust": trust_built, "--dry-run": dry_run}
 
 

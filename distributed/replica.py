@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
 
 from ..runtime.pipeline import Pipeline, load
 from ..serving.jobs import FINAL, Event
-from ..serving.scheduler import Scheduler
+from ..serving.scheduler import SWITCH_INTERVAL_S, Scheduler
 from ..serving.work import Worker
 from .identity import check_digest
 from .tasks import Message, Task, message_of
@@ -57,6 +58,7 @@ class Replica:
     """Carries out tasks on a pipeline of its own. Raises what `ReplicaPlan.open` raises."""
 
     def __init__(self, plan: ReplicaPlan) -> None:
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._timer = _StepTimer()
         worker = Worker(plan.name, plan.open(), self._timer)
         self._scheduler = Scheduler(worker, max_active=plan.max_active, max_queue=plan.max_tasks)

@@ -13,7 +13,7 @@ from ..reference.weights import load_vae
 
 PICTURES, SIDE_LATENTS, SHAPES = 16, 12, 5
 RIDGE = 1e-3
-"""Of the mean squared latent: channels that hardly vary get small weights."""
+"""A part of the mean squared latent: channels that hardly vary get small weights."""
 LARGEST_WEIGHT = 1000.0
 DECIMALS = 4
 

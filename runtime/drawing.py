@@ -185,13 +185,13 @@ def picture_sizes(manifest: Manifest, request: Request, images: Sequence[Image.I
     has_size = request.height_px is not None or request.width_px is not None
     aligns = not has_size if request.align_size is None else request.align_size
     if len(images) == 1 and aligns:
-        size = _reference_size(manifest, request, images[0])
+        size = input_size(manifest, request, images[0])
         check_delivered(*size, request.images_per_prompt)
         return size, size
     own = manifest.vae.sample_px
     final = Size(request.width_px or own, request.height_px or own)
     check_delivered(*final, request.images_per_prompt)
-    return output_size(final.width_px, final.height_px, _token_px(manifest), request.max_pixels), final
+    return output_size(final.width_px, final.height_px, manifest.token_px, request.max_pixels), final
 
 
 def starting_latents(manifest: Manifest, request: Request, size: Size) -> Latents:
@@ -224,11 +224,6 @@ class Clock:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
 
 
-def _token_px(manifest: Manifest) -> int:
-    """Pixels to a token's side: drawn sizes are multiples of it."""
-    return manifest.vae.downscale * manifest.transformer.patch_size
-
-
 def _check_count(manifest: Manifest, images: int) -> None:
     if images > manifest.transformer.max_references:
         raise RequestError(f"{images} images were given; this model takes at most {manifest.transformer.max_references}")
@@ -237,12 +232,13 @@ def _check_count(manifest: Manifest, images: int) -> None:
 def _load_reference(manifest: Manifest, request: Request, source: ImageSource) -> Image.Image:
     """An input image at the size at which it is read: a photograph itself can take a hundred times the memory."""
     image = load_image(source)
-    return resize_lanczos(image, _reference_size(manifest, request, image))
+    return resize_lanczos(image, input_size(manifest, request, image))
 
 
-def _reference_size(manifest: Manifest, request: Request, image: Image.Image) -> Size:
+def input_size(manifest: Manifest, request: Request, image: Image.Image) -> Size:
+    """The size at which a request's input image is read. Raises RequestError for one that is too small."""
     limits = request.max_pixels, request.max_input_side_px
-    return reference_size(image.width, image.height, _token_px(manifest), *limits)
+    return reference_size(image.width, image.height, manifest.token_px, *limits)
 
 
 def _schedule(manifest: Manifest, request: Request, latents: Latents) -> NDArray[np.float32]:

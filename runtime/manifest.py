@@ -281,6 +281,11 @@ class Manifest:
     vision: VisionParameters | None = None
     source_weights: dict[File, Sha256] = field(default_factory=dict)
 
+    @property
+    def token_px(self) -> int:
+        """Pixels to a token's side: drawn sizes are multiples of it."""
+        return self.vae.downscale * self.transformer.patch_size
+
     def to_json(self) -> str:
         """The manifest as the text of `bundle.json`."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"

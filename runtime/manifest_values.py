@@ -52,8 +52,8 @@ def contradictions(manifest: Any) -> Iterator[str]:
         yield f"transformer.rope_axes is {axes}; allowed are even widths"
     if 2 * sum(mllm.mrope_section) != mllm.head_width:
         yield f"mllm.mrope_section sums to {sum(mllm.mrope_section)}; allowed is half of head_width, {mllm.head_width / 2:g}"
-    if (token_px := manifest.vae.downscale * manifest.transformer.patch_size) < LEAST_TOKEN_PX:
-        yield f"vae.downscale × transformer.patch_size is {token_px}; allowed is {LEAST_TOKEN_PX} or more"
+    if manifest.token_px < LEAST_TOKEN_PX:
+        yield f"vae.downscale × transformer.patch_size is {manifest.token_px}; allowed is {LEAST_TOKEN_PX} or more"
     if manifest.vae.latent_rgb and len(manifest.vae.latent_rgb) != (rows := manifest.transformer.latent_channels + 1):
         yield f"vae.latent_rgb has {len(manifest.vae.latent_rgb)} entries; allowed are none, or {rows}"
     if manifest.vision is not None:

@@ -24,7 +24,7 @@ MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
 def data_url(data: bytes, media_type: str = "application/octet-stream") -> str:
     """The bytes as a data URL."""
-    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+    return f"data:{media_type};base64,{base64_text(data)}"
 
 
 def is_data_url(url: str) -> bool:

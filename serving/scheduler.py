@@ -23,27 +23,39 @@ from .queue import Queue
 CREDIT_S = 0.1
 """A key's credit of one round. A longer step is paid off over several rounds."""
 SLICE_S = 0.1
-"""A job takes its steps in a row for this long before the next job of its key: short steps run faster so."""
+"""A turn lasts this long, or a step where that takes longer: passing the engine on between short steps would slow them."""
+SWITCH_INTERVAL_S = 0.0005
+"""How long Python may let a thread compute while another waits, where a scheduler runs. By default 5 ms: the engine's thread
+would wait that long to start its next graph while a request is read."""
 
 
 class Turn:
-    """An active job's place at the engine. Its thread works between `pause`s and after `leave` needs the engine no more."""
+    """An active job's place at the engine. Its thread works between `pause`s and after `leave` needs the engine no more.
 
-    def __init__(self, job: Job, work: Callable[[Job, Turn], None]) -> None:
+    slice_s: how long it may work in a row; a step is always finished.
+    """
+
+    def __init__(self, job: Job, work: Callable[[Job, Turn], None], slice_s: float) -> None:
         self.job = job
         self.has_left = False
-        self.slice_s = 0.0
         self._work = work
+        self._slice_s = slice_s
+        self._ends = 0.0
         self._go = threading.Semaphore(0)
         self._back = threading.Semaphore(0)
         self._thread = threading.Thread(target=self._run, name=f"job {job.id[-6:]}", daemon=True)
         self._thread.start()
 
     def pause(self) -> None:
-        """Let other jobs go on, until it is this one's turn again. Raises Cancelled where the job was cancelled."""
-        self._back.release()
-        self._go.acquire()
+        """Let other jobs go on, if the turn is over, until the next one. Raises Cancelled where the job was cancelled."""
+        if time.perf_counter() >= self._ends:
+            self._back.release()
+            self._go.acquire()
         self.check()
+
+    def shorten(self) -> None:
+        """End the turn with the step under way. For any thread."""
+        self._ends = 0.0
 
     def check(self) -> None:
         """Raises Cancelled where the job was cancelled."""
@@ -57,8 +69,9 @@ class Turn:
             self._back.release()
 
     def take(self) -> float:
-        """Let the job work up to its next pause. Returns the seconds that took. For the scheduler's thread."""
+        """Let the job work for a turn. Returns the seconds that took. For the scheduler's thread."""
         started = time.perf_counter()
+        self._ends = started + self._slice_s
         self._go.release()
         self._back.acquire()
         return time.perf_counter() - started
@@ -84,14 +97,24 @@ class Scheduler(Queue):
     work(job, turn): carries out a job and ends it; what it raises fails the job.
     """
 
-    def __init__(self, work: Callable[[Job, Turn], None], *, max_active: int, max_queue: int) -> None:
+    def __init__(
+        self, work: Callable[[Job, Turn], None], *, max_active: int, max_queue: int, slice_s: float = SLICE_S
+    ) -> None:
         super().__init__(max_active=max_active, max_queue=max_queue)
         self._work = work
+        self._slice_s = slice_s
         self._turns: list[Turn] = []
         self._credits: OrderedDict[str, float] = OrderedDict()
         self._is_closed = False
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
         self._thread.start()
+
+    def cancel(self, job: Job) -> None:
+        """Cancel a job: at once while it waits, after the step under way while it runs."""
+        super().cancel(job)
+        with self._changed:
+            for turn in self._turns:  # it may have to wait for another one's turn to end
+                turn.shorten()
 
     def close(self) -> None:
         """Give no turn any more, and end the thread."""
@@ -105,9 +128,10 @@ class Scheduler(Queue):
             seconds = turn.take()
             with self._changed:
                 self._credits[turn.job.owner] = self._credits.get(turn.job.owner, 0.0) - seconds
-                turn.slice_s += seconds
-                if turn.has_left:
-                    self._turns.remove(turn)
+                self._turns.remove(turn)
+                if not turn.has_left:
+                    self._turns.append(turn)
+                else:
                     self._credits.move_to_end(turn.job.owner)
                     self._leave(turn.job)
 
@@ -115,7 +139,7 @@ class Scheduler(Queue):
         """The next turn to take; None at the end."""
         with self._changed:
             while not self._is_closed:
-                self._turns += [Turn(job, self._work) for job in self._admit()]
+                self._turns += [Turn(job, self._work, self._slice_s) for job in self._admit()]
                 if self._turns:
                     return self._next_turn()
                 self._changed.wait()
@@ -128,13 +152,7 @@ class Scheduler(Queue):
                 return turn
         turns = [turn for turn in self._turns if not turn.job.is_low] or self._turns
         owner = self._next_owner({turn.job.owner for turn in turns})
-        own = [turn for turn in turns if turn.job.owner == owner]
-        if own[0].slice_s >= SLICE_S:
-            own[0].slice_s = 0.0
-            self._turns.remove(own[0])
-            self._turns.append(own[0])
-            own.append(own.pop(0))
-        return own[0]
+        return next(turn for turn in turns if turn.job.owner == owner)
 
     def _next_owner(self, owners: set[str]) -> str:
         self._credits = OrderedDict((owner, credit) for owner, credit in self._credits.items() if owner in owners)

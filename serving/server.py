@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from types import FrameType
 from typing import Any
 
@@ -12,11 +13,13 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .app import create_app
+from .scheduler import SWITCH_INTERVAL_S
 from .service import Service
 
 
 def run(service: Service, host: str, port: int) -> None:
     """Serve until a signal. The first lets requests under way end, a second ends the process at once."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     config = uvicorn.Config(
         create_app(service),
         host=host,

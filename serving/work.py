@@ -14,10 +14,9 @@ import numpy as np
 from PIL import Image
 
 from ..runtime.chat.reflection import Round, reflect
-from ..runtime.drawing import picture_sizes, starting_latents
+from ..runtime.drawing import input_size, picture_sizes, starting_latents
 from ..runtime.errors import BackendError
-from ..runtime.images.pixels import Size, reference_size
-from ..runtime.manifest import Manifest
+from ..runtime.images.pixels import Size
 from ..runtime.pipeline import Pipeline
 from ..runtime.previews import preview_images
 from ..runtime.request import Request, Step
@@ -241,21 +240,14 @@ def drawing_usage(
     """The tokens that were read and drawn, in OpenAI's form."""
     manifest = pipeline.bundle.manifest
     text = min(len(pipeline.prompt_encoder.token_ids(request.prompt)), request.max_prompt_tokens)
-    pixels = token_px(manifest)
-    limits = pixels, request.max_pixels, request.max_input_side_px
-    seen = sum(_tokens(reference_size(image.width, image.height, *limits), pixels) for image in images)
-    output = _tokens(drawn, pixels) * pictures
+    seen = sum(_tokens(input_size(manifest, request, image), manifest.token_px) for image in images)
+    output = _tokens(drawn, manifest.token_px) * pictures
     return {
         "input_tokens": text + seen,
         "output_tokens": output,
         "total_tokens": text + seen + output,
         "input_tokens_details": {"text_tokens": text, "image_tokens": seen},
     }
-
-
-def token_px(manifest: Manifest) -> int:
-    """Pixels to a token's side."""
-    return manifest.vae.downscale * manifest.transformer.patch_size
 
 
 def _tokens(size: Size, pixels: int) -> int:

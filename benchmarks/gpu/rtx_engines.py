@@ -72,7 +72,7 @@ SECTIONS: dict[str, Section] = {
     "nano_compare": Section(run=rtx_nano.nano_compare),
     "nano_scores": Section(run=rtx_nano.nano_scores),
 }
-"""In the order in which they run: what is quick and what others build on comes first."""
+"""The sections in the order in which they run: what is quick and what others build on comes first."""
 
 
 def main() -> None:

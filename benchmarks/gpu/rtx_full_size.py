@@ -40,7 +40,7 @@ WARM_UP_S = 3.0
 KEPT_GPU_BYTES = 3 * 10**9
 """For scratch and activations of every side."""
 HOST_BYTES_PER_WEIGHT_BYTE = 2
-"""Of memory that a build takes; measured: 1.8."""
+"""The memory that a build takes, as a multiple of the weights; measured: 1.8."""
 DISK_BYTES_PER_WEIGHT_BYTE = 3.1
 """The weights, an engine with them, and one that streams them."""
 

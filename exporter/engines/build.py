@@ -110,6 +110,8 @@ def _build_or_reuse(
     bundle: Bundle, plan: BuildPlan, planned: PlannedEngine, progress: Progress
 ) -> tuple[EngineRecord, bool]:
     """The engine's record, and whether it was built now."""
+    if planned.stored is not None:  # its plan was hashed when it was planned
+        return planned.stored, False
     assert planned.key is not None, "planned with the library"
     with build_lock(bundle.path, engine_name(planned.key), lambda: progress(0, 1, "waiting for another builder")):
         stored = stored_engine(bundle.path, planned.key)  # another builder may have stored it meanwhile

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from ...runtime.errors import ExportError
 from .engine_builder import EngineBuilder
 from .rtx import RTXBuilder
@@ -18,9 +20,9 @@ def choose_builder(library: str, rope: str = "auto") -> EngineBuilder:
     Raises ExportError for another name.
     """
     if library == "auto":
-        able = [builder for builder in BUILDERS.values() if builder.problem(rope) is None]
-        present = [builder for builder in BUILDERS.values() if builder.parser_problem() is None]
-        return next(iter([*able, *present, *BUILDERS.values()]))
+        able = (builder for builder in BUILDERS.values() if builder.problem(rope) is None)
+        present = (builder for builder in BUILDERS.values() if builder.parser_problem() is None)
+        return next(chain(able, present, BUILDERS.values()))
     if library not in BUILDERS:
         raise ExportError(f"library={library!r} is not one of auto, {', '.join(BUILDERS)}")
     return BUILDERS[library]

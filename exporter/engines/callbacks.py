@@ -1,4 +1,4 @@
-"""What goes on while a library works: its calls of a progress monitor and a writer, and Ctrl-C, which is held back meanwhile."""
+"""Calls of Python while a library works: a progress monitor and a writer of the engine; and Ctrl-C, held back meanwhile."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ MEMORY_LINE = re.compile(r"(Max Scratch|Total Weights) Memory: (\d+) bytes")
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltEngine:
-    """How an engine was built, beside its bytes.
+    """The report of a build: all but the engine's bytes.
 
     attention: "fused", "decomposable" or "none".
     seconds: the time that the build took.
@@ -67,7 +67,7 @@ class EngineBuilder(ABC):
         """Set what only this library has."""
 
     def advice(self, reasons: str) -> str:
-        """What to do about the library's reasons against an engine, where that is known; empty otherwise."""
+        """Advice on the library's reasons against an engine; empty where none is known."""
         return ""
 
     def prepare(self, rope: str) -> None:  # noqa: B027 (one library has nothing to make ready)
@@ -121,7 +121,7 @@ class EngineBuilder(ABC):
 
 
 def missing_module(name: str, purpose: str, extra: str) -> str | None:
-    """What is missing where a module isn't installed, or None."""
+    """The problem where a module isn't installed, or None."""
     if find_spec(name) is not None:
         return None
     return f'{purpose}, is not installed: pip install "omnigen2-rt[{extra}]"'

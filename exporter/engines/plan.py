@@ -143,7 +143,7 @@ def plan_engines(bundle: Bundle, options: BuildOptions, progress: Progress = no_
 
 
 def local_machine(builder: EngineBuilder, rope: str) -> tuple[Machine | None, str | None]:
-    """What an engine built here is bound to and None, or None and why no engine can be built here."""
+    """The machine that an engine built here is bound to and None, or None and why no engine can be built here."""
     problem = builder.problem(rope)
     if problem is not None:
         return None, problem

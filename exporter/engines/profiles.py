@@ -132,8 +132,7 @@ def _language_model_variants(typical: int, context: int) -> dict[str, dict[str, 
 
 def _token_grid(manifest: Manifest, limits: Limits) -> Range:
     """Tokens along a side of an image."""
-    token_px = manifest.vae.downscale * manifest.transformer.patch_size
-    return _range(max(1, side_px // token_px) for side_px in _sides_px(limits))
+    return _range(max(1, side_px // manifest.token_px) for side_px in _sides_px(limits))
 
 
 def _vision(manifest: Manifest, limits: Limits) -> tuple[Range, Range, Range]:

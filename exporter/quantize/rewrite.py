@@ -34,7 +34,7 @@ SPLIT = ".joined.split"
 
 @dataclass(frozen=True, kw_only=True)
 class StoredWeights:
-    """Where the groups' `new_tensors` lie, inside the folder `bundle`, and the precision of the graph that reads them."""
+    """The groups' `new_tensors` as they lie in the folder `bundle`, and the precision of the graph that reads them."""
 
     locations: Mapping[str, TensorLocation]
     bundle: Path

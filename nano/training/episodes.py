@@ -1,4 +1,4 @@
-"""What the training reads: requests, questions and whole conversations as token ids, with their pictures.
+"""The training's data: requests, questions and whole conversations as token ids, with their pictures.
 
 Uses the runtime's template and positions, and lays a conversation out as `runtime.chat.Conversation` does: a picture that a turn
 drew is shown in the next turn under its number, and a drawing starts from the pictures of its turn, or without any from the last

@@ -277,7 +277,7 @@ def test_part_trains_from_the_checkpoint_and_resumes(
     weights = copy / stored / f"{checkpoint.FILE_STEMS[stored]}.safetensors"
     shipped, steps = weights.read_bytes(), []
     for _ in range(2):
-        module.train(Options(work=tmp_path, checkpoint=copy, seconds=9, device=CPU, shards=2))
+        module.train(Options(work=tmp_path, checkpoint=copy, seconds=5, device=CPU, shards=2))
         steps.append(torch.load(tmp_path / f"{part}.pt", weights_only=True)["step"])
     assert 0 < steps[0] < steps[1]
     assert len(weights.read_bytes()) == len(shipped) and weights.read_bytes() != shipped

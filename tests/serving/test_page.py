@@ -1,4 +1,4 @@
-"""The web page in Chromium. `.ci/run` installs what it needs; `pytest -m browser` runs it."""
+"""The web page in Chromium. `.ci/server` installs what it needs and runs it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.repository.sources import ROOT
 from tests.serving.running import Running
 
 MODULES = ROOT / ".cache" / "browser" / "node_modules"
-"""Where `.ci/run` puts playwright-core."""
+"""Where `.ci/server` puts playwright-core."""
 UI = ROOT / "serving" / "ui"
 
 
@@ -21,7 +21,7 @@ UI = ROOT / "serving" / "ui"
 def test_page_draws_edits_chats_and_reflects(server: Running, tmp_path: Path) -> None:
     """By keyboard, without an error in the console; the screenshots stay in the test's folder."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    assert chromium and (MODULES / "playwright-core").is_dir(), "chromium or playwright-core is missing: .ci/run installs them"
+    assert chromium and (MODULES / "playwright-core").is_dir(), "chromium or playwright-core is missing: .ci/server installs them"
     script = Path(__file__).with_name("page.mjs")
     words = ["node", script, server.url, tmp_path, chromium, MODULES]
     finished = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=300)

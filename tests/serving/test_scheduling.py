@@ -57,7 +57,7 @@ class Steps:
 
 
 def run(work: Steps, jobs: list[Job], max_active: int) -> None:
-    scheduler = Scheduler(work, max_active=max_active, max_queue=64)
+    scheduler = Scheduler(work, max_active=max_active, max_queue=64, slice_s=0.0)
     for each in jobs:
         scheduler.submit(each)
     work.gate.set()
@@ -133,7 +133,7 @@ def test_request_beyond_the_queue_is_told_to_come_back(nano: Pipeline) -> None:
     with serving(nano, ServerSettings(max_queue=2, max_active=1)) as server, ThreadPoolExecutor(8) as pool:
         (served,) = server.service.bundles.values()
         client = server.client()
-        slow = [pool.submit(client.images.generate, prompt=PROMPT, extra_body={"num_inference_steps": 60}) for _ in range(3)]
+        slow = [pool.submit(client.images.generate, prompt=PROMPT, extra_body={"num_inference_steps": 200}) for _ in range(3)]
         wait_until(lambda: served.scheduler.queued == 2)
         with pytest.raises(openai.RateLimitError) as refused:
             client.images.generate(prompt=PROMPT)

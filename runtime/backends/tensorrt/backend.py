@@ -117,9 +117,7 @@ class TensorRTBackend:
 
     def _kernels(self, record: EngineRecord) -> KernelCache:
         """The place of the kernels that are compiled for this engine on this GPU."""
-        device = self.device
-        gpu = {"gpu": device.name(), "compute_capability": device.compute_capability(), "driver": device.driver()}
-        return KernelCache(self._bundle.path, record, {**asdict(self._machine), **gpu})
+        return KernelCache(self._bundle.path, record, {**asdict(self._machine), **self.device.identity()})
 
     @contextmanager
     def _plan(self, record: EngineRecord) -> Iterator[memoryview]:

@@ -69,6 +69,10 @@ class Device:
         version = driver_version(Path("/proc/driver/nvidia/version"))
         return version or f"CUDA {self._call('cudaDriverGetVersion')}"
 
+    def identity(self) -> dict[str, str]:
+        """Name, compute capability and driver: what compiled files are bound to, by the names of their keys."""
+        return {"gpu": self.name(), "compute_capability": self.compute_capability(), "driver": self.driver()}
+
     def memory_bytes(self) -> tuple[int, int]:
         """The GPU's free memory and its total."""
         free, total = self._call("cudaMemGetInfo")

@@ -23,13 +23,7 @@ class TensorRT(Library):
     def machine(self, device: Device | None = None) -> Machine:
         """See Library.machine: version, GPU and driver."""
         device = device or Device()
-        return Machine(
-            library=self.name,
-            tensorrt=str(self.load().__version__),
-            gpu=device.name(),
-            compute_capability=device.compute_capability(),
-            driver=device.driver(),
-        )
+        return Machine(library=self.name, tensorrt=str(self.load().__version__), **device.identity())
 
     def contexts(self, engine: Any, kernels: KernelCache, specialization: str) -> Contexts:
         """See Library.contexts. An engine holds its kernels, so there are none to keep or to specialize."""

@@ -23,7 +23,7 @@ from omnigen2_rt.exporter.export import export_bundle
 from omnigen2_rt.exporter.quantize.schemes import SCHEMES
 from tests.rtx_library import needs_rtx
 
-pytestmark = needs_rtx
+pytestmark = [needs_rtx, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = Limits(max_size_px=64, typical_size_px=64, max_references=1, max_prompt_tokens=64)
