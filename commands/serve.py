@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..runtime.errors import OmniGen2Error, RequestError
-from .options import Backend, MemoryLimit, Precision, Threads, check_range, needs_extra, open_pipeline
+from .merging import with_loras
+from .options import Backend, LoraFolder, MemoryLimit, Precision, Threads, check_range, needs_extra, open_pipeline
 
 if TYPE_CHECKING:
     from ..serving.settings import ServerSettings
@@ -30,6 +33,14 @@ def serve(
     drain_seconds: Annotated[float, typer.Option(help="How long requests may go on after SIGTERM or Ctrl-C.")] = 30.0,
     allow_image_host: Annotated[list[str] | None, typer.Option(help="A host to fetch pictures from; may be repeated.")] = None,
     state: Annotated[Path | None, typer.Option(help="The folder where jobs outlive the server; without it they don't.")] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A LoRA as a model of its own, NAME=FILE or NAME=FILE:SCALE, of the first bundle; NAME@BUNDLE=FILE for another. "
+            "May be repeated; LoRAs of one name are merged together."
+        ),
+    ] = None,
+    lora_dir: LoraFolder = None,
     backend: Backend = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
@@ -58,10 +69,18 @@ def serve(
     )
     if not settings.keys and host not in LOOPBACK:
         raise OmniGen2Error(f"--host {host!r} lets other machines in: give --api-key-file, or leave --host out")
-    names = [_named(text) for text in bundle or ["nano=nano"]]
-    if len({name for name, _ in names}) < len(names):
+    named = [_named(text) for text in bundle or ["nano=nano"]]
+    paths = dict(named)
+    if len(paths) < len(named):
         raise RequestError("--bundle: each bundle needs a name of its own")
-    pipelines = {name: open_pipeline(path, backend, precision, threads, memory_limit) for name, path in names}
+    styles = _styles(lora or (), list(paths))
+    if lora_dir is not None and not styles:
+        raise RequestError("--lora-dir belongs to --lora")
+    merged = {name: with_loras(paths[style.bundle], style.loras, lora_dir) for name, style in styles.items()}
+    pipelines = {name: open_pipeline(path, backend, precision, threads, memory_limit) for name, path in paths.items()}
+    for name, style in styles.items():
+        original = pipelines[style.bundle]
+        pipelines[name] = open_pipeline(merged[name], backend, precision, threads, memory_limit, shares=original)
     service = Service(pipelines, settings)
     _announce(settings, list(pipelines), host, port)
     run(service, host, port)
@@ -92,6 +111,31 @@ def _named(text: str) -> tuple[str, str]:
     if not name or not path or len(name) > 100 or not name.isprintable():
         raise RequestError(f"--bundle {text!r} is not NAME=PATH")
     return name, path
+
+
+@dataclass(frozen=True)
+class _Style:
+    """The LoRAs of a model, FILE or FILE:SCALE, and the name of the bundle that they are merged into."""
+
+    bundle: str
+    loras: list[str]
+
+
+def _styles(texts: Sequence[str], bundles: Sequence[str]) -> dict[str, _Style]:
+    """The models that --lora makes, by name. bundles: the names of the bundles. Raises RequestError."""
+    styles: dict[str, _Style] = {}
+    for text in texts:
+        left, found, lora = text.partition("=")
+        name, at, bundle = left.rpartition("@")
+        name, bundle = (name, bundle) if at else (left, bundles[0])
+        if not (found and name and lora) or len(name) > 100 or not name.isprintable():
+            raise RequestError(f"--lora {text!r} is not NAME=FILE, NAME=FILE:SCALE or NAME@BUNDLE=FILE")
+        if bundle not in bundles:
+            raise RequestError(f"--lora {text!r} is for the bundle {bundle!r}; there are: {', '.join(bundles)}")
+        if name in bundles or styles.setdefault(name, _Style(bundle, [])).bundle != bundle:
+            raise RequestError(f"--lora {text!r}: the name {name!r} is another model's")
+        styles[name].loras.append(lora)
+    return styles
 
 
 def _announce(settings: ServerSettings, names: list[str], host: str, port: int) -> None:
