@@ -27,7 +27,7 @@ Height = Annotated[int | None, typer.Option(help="Pixels of a picture; by defaul
 Width = Annotated[int | None, typer.Option(help="Likewise.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; by default the backend decides.")]
 MemoryLimit = Annotated[str | None, typer.Option(help="Keep open weights below this, e.g. 4GB; slower.")]
-Loras = Annotated[list[str] | None, typer.Option("--lora", help="A LoRA to draw with, FILE or FILE:SCALE; may be repeated.")]
+Loras = Annotated[list[str] | None, typer.Option("--lora", help="A LoRA to merge, FILE or FILE:SCALE; may be repeated.")]
 LoraFolder = Annotated[
     Path | None, typer.Option("--lora-dir", help="The folder of merged bundles; by default beside the bundle.")
 ]

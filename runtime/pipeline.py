@@ -62,6 +62,8 @@ def load(
     for name, value in (("backend", backend), ("precision", precision), ("specialization", specialization)):
         if not isinstance(value, str):
             raise BackendError(f"{name} must be text (str), not {type(value).__name__}")
+    if shares is not None and not isinstance(shares, Pipeline):
+        raise BackendError(f"shares must be a Pipeline, as load gives it, not {type(shares).__name__}")
     opened = Bundle.open(bundle_path(bundle))
     engine = open_backend(opened, backend, precision, threads, memory_limit_bytes, trust_engines, specialization)
     lender = None if shares is None or not exchange_arrays(engine, shares.backend) else shares.components.sessions

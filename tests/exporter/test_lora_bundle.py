@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,8 +21,9 @@ from omnigen2_rt.exporter.export import export_bundle
 from omnigen2_rt.exporter.lora_bundle import Lora, merged_bundle
 from omnigen2_rt.exporter.lora_store import KEY, stored_bundles
 from omnigen2_rt.exporter.weights.tensor_file import NewTensor, read_tensor, write_tensors
+from omnigen2_rt.runtime.backends import exchange_arrays
 from omnigen2_rt.runtime.bundle import Bundle
-from omnigen2_rt.runtime.errors import BundleError, ExportError
+from omnigen2_rt.runtime.errors import BackendError, BundleError, ExportError
 from omnigen2_rt.runtime.files.safetensors_header import read_header
 from omnigen2_rt.runtime.manifest import MANIFEST
 from omnigen2_rt.runtime.pipeline import NANO
@@ -207,6 +211,20 @@ def test_killed_merge_leaves_nothing_that_is_taken_for_a_bundle(phase: str, tmp_
     assert merged.is_new and [entry.name for entry in store.iterdir()] == [merged.path.name]
 
 
+@pytest.mark.parametrize("phase", ["merging LoRAs", "placing files"])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()], ids=["disk", "Ctrl-C"])
+def test_merge_that_is_interrupted_or_fills_the_disk_leaves_nothing(phase: str, error: BaseException, tmp_path: Path) -> None:
+    def fail(done: int, total: int, what: str) -> None:
+        if what == phase and done:
+            raise error
+
+    loras = [Lora(path=nano_lora(tmp_path / "a.safetensors"))]
+    with pytest.raises((ExportError, KeyboardInterrupt), match="No space left on device|") as raised:
+        merged_bundle(NANO, loras, folder=tmp_path / "store", progress=fail)
+    assert isinstance(raised.value, ExportError) == isinstance(error, OSError)
+    assert not list((tmp_path / "store").iterdir())
+
+
 def test_lora_that_changes_while_it_is_merged_is_refused(tmp_path: Path) -> None:
     file = nano_lora(tmp_path / "a.safetensors")
 
@@ -268,6 +286,19 @@ def test_damaged_merged_bundle_is_refused_with_what_to_do(tmp_path: Path) -> Non
     (merged / MERGED).write_bytes(b"cut")
     with pytest.raises(ExportError, match="a merged bundle is damaged, delete its folder to have it made again: .*merged_lora"):
         merged_bundle(NANO, loras, folder=tmp_path / "store")
+
+
+def test_pipelines_share_components_only_where_one_takes_the_others_arrays(tmp_path: Path) -> None:
+    def backend(name: str, precision: str = "fp32") -> Any:
+        return SimpleNamespace(name=name, precision=precision, graph_precision=precision)
+
+    assert exchange_arrays(backend("ort-cuda"), backend("ort-cuda")) and exchange_arrays(backend("openvino"), backend("openvino"))
+    assert not exchange_arrays(backend("ort-cpu"), backend("openvino"))
+    assert not exchange_arrays(backend("ort-cuda"), backend("ort-cuda", "bf16"))
+    assert not exchange_arrays(backend("tensorrt"), backend("tensorrt"))
+    merged = merged_bundle(NANO, [Lora(path=nano_lora(tmp_path / "a.safetensors"))], folder=tmp_path / "store").path
+    with pytest.raises(BackendError, match="shares must be a Pipeline, as load gives it, not str"):
+        load(merged, shares="nano")  # type: ignore[arg-type]
 
 
 def test_pipeline_of_a_merged_bundle_runs_what_it_shares_in_the_original_one(tmp_path: Path) -> None:
