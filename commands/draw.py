@@ -10,7 +10,19 @@ import typer
 
 from ..runtime.request import Request
 from .option_values import cache_policy, numbers, picture_names, read_latents
-from .options import DEFAULTS, Backend, BundleName, Height, MemoryLimit, Precision, Threads, Width, open_pipeline
+from .options import (
+    DEFAULTS,
+    Backend,
+    BundleName,
+    Height,
+    LoraFolder,
+    Loras,
+    MemoryLimit,
+    Precision,
+    Threads,
+    Width,
+    open_pipeline,
+)
 from .terminal import ProgressLine
 
 if TYPE_CHECKING:
@@ -48,6 +60,8 @@ def generate(
     precision: Precision = "auto",
     threads: Threads = None,
     memory_limit: MemoryLimit = None,
+    lora: Loras = None,
+    lora_dir: LoraFolder = None,
 ) -> None:
     """Draw a picture from words, edit one, or combine several."""
     from .output import Picture, save_all
@@ -74,13 +88,14 @@ def generate(
         cache=cache_policy(cache, tea_threshold),
     )
     names = picture_names(out, count)
-    with open_pipeline(bundle, backend, precision, threads, memory_limit) as pipeline:
+    with open_pipeline(bundle, backend, precision, threads, memory_limit, lora, lora_dir) as pipeline:
         bar = ProgressLine()
         total = steps if request.timesteps is None else len(request.timesteps)
         result = pipeline.generate(request, on_step=lambda step: bar.show(step.index + 1, total, "drawing"))
         bar.end()
         inputs = {"latents": None if latents is None else _name(latents), "bundle": _name(Path(bundle))}
-        parameters = {**_parameters(request), **inputs, **_engine(pipeline)}
+        loras = [dataclasses.asdict(merged) for merged in result.loras]
+        parameters = {**_parameters(request), **inputs, "loras": loras, **_engine(pipeline)}
     for field, tokens in result.cut_tokens.items():
         limit = f"--max-prompt-tokens {request.max_prompt_tokens}"
         typer.echo(f"note: the last {tokens} tokens of the {field} were not read; {limit} are", err=True)

@@ -28,6 +28,8 @@ _MAX_HEADER_BYTES = 2**16
 _PROBE_BYTES = 2**20
 SIZE = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([KMGT]?)(i?)(B?)\s*", re.IGNORECASE)
 """A number, a prefix, whether it counts in powers of 1024, and the unit, which may be left out after a prefix."""
+LORA = re.compile(r"(?P<file>.*):(?P<scale>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)", re.DOTALL)
+"""A LoRA with its scale. A colon before anything but a number, as in C:\\style, belongs to the file's name."""
 
 
 def cache_policy(name: str | None, threshold: float | None) -> CachePolicy | None:
@@ -110,6 +112,15 @@ def memory_bytes(text: str | None) -> int | None:
     if size < 1:
         raise RequestError(f"--memory-limit {text!r} is below the smallest size, 1 byte")
     return size
+
+
+def lora_option(text: str) -> tuple[Path, float]:
+    """File and scale of FILE or FILE:SCALE. Raises RequestError for a scale that isn't finite."""
+    match = LORA.fullmatch(text)
+    file, scale = (text, 1.0) if match is None else (match["file"], float(match["scale"]))
+    if not file.strip() or not math.isfinite(scale):
+        raise RequestError(f"--lora {text!r} is not FILE or FILE:SCALE, such as style.safetensors:0.8")
+    return Path(file), scale
 
 
 def _check_name(name: Path) -> None:

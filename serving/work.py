@@ -160,7 +160,8 @@ class Worker:
         values["images"] = [f"image {number}" for number in range(1, len(request.images) + 1)]
         values["cache"] = None if request.cache is None else repr(request.cache)
         backend = self.pipeline.backend
-        engine = {"bundle": self.name, "backend": backend.name, "precision": backend.precision}
+        loras = [dataclasses.asdict(lora) for lora in self.pipeline.bundle.manifest.loras]
+        engine = {"bundle": self.name, "loras": loras, "backend": backend.name, "precision": backend.precision}
         return {**values, "seed": seed, **engine, "index": index}
 
 
