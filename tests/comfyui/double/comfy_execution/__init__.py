@@ -1,0 +1,1 @@
+"""How ComfyUI executes a workflow: what nodes and tests use of it."""
