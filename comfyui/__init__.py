@@ -32,6 +32,6 @@ class OmniGen2Extension(ComfyExtension):
 
 
 async def comfy_entrypoint() -> OmniGen2Extension:
-    """Called by ComfyUI when it loads this folder."""
+    """The extension, which ComfyUI asks for when it loads this folder."""
     register_folder()  # not in on_load, which ComfyUI 0.3.64 never calls
     return OmniGen2Extension()

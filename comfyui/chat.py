@@ -69,7 +69,7 @@ class Chat(io.ComfyNode):
 
 
 def _settings(inputs: dict[str, Any]) -> ChatSettings:
-    """How to answer. One seed chooses the words and the picture's noise."""
+    """The settings of the answer. One seed chooses its words and its picture's noise."""
     request = request_of(inputs, prompt="")
     given = {name: inputs[name] for name in ("may_draw", "max_new_tokens", "seed")}
     return ChatSettings(request=request, **given, **(inputs.get("answer_options") or {}))

@@ -58,7 +58,7 @@ class Reflect(io.ComfyNode):
 
 
 def _reflect(pipeline: Pipeline, request: Request, rounds: int) -> Reflection:
-    """As `Pipeline.reflect`, and an interrupt ends the model's answers too."""
+    """Does what `Pipeline.reflect` does, and ends the model's answers too where the user interrupts."""
     steps = request.steps if request.timesteps is None else len(request.timesteps)
     watch = Watch(pipeline.bundle.manifest.vae, steps * (rounds + 1))
     prompts = pipeline.language_model.chat.reflection

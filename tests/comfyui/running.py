@@ -29,7 +29,7 @@ Prompt = dict[str, dict[str, Any]]
 
 @dataclass
 class Server:
-    """What ComfyUI's executor sends to its clients.
+    """The server of an executor: it keeps the events for its clients.
 
     events: in order, (name, data).
     on_event: called with each, as it is sent.
@@ -42,7 +42,7 @@ class Server:
     on_event: Callable[[Any, Any], object] | None = None
 
     def send_sync(self, event: Any, data: Any, sid: str | None = None) -> None:
-        """Called by the executor."""
+        """Keep an event; the executor calls this."""
         self.events.append((event, data))
         if self.on_event is not None:
             self.on_event(event, data)
@@ -106,7 +106,7 @@ class Comfy:
         assert asyncio.run(self.nodes.load_custom_node(str(NODES), module_parent="custom_nodes"))
 
     def _report(self, value: int, total: int, preview: Any, node_id: str | None = None) -> None:
-        """Called by progress bars: what ComfyUI's server sends to its page."""
+        """Send progress as ComfyUI's server does; progress bars call this."""
         running = Run(self.server.events, {}).ran[-1]
         self.server.send_sync("progress", {"node": node_id or running, "value": value, "max": total, "preview": preview})
 
@@ -120,7 +120,7 @@ class Comfy:
         return info
 
     def problems(self, prompt: Prompt) -> dict[str, Any]:
-        """What keeps a workflow from being queued, by node."""
+        """The reasons why a workflow can't be queued, by node."""
         problems: dict[str, Any] = asyncio.run(self.execution.validate_prompt("a prompt", prompt, None))[3]
         return problems
 

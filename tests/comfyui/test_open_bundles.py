@@ -1,4 +1,4 @@
-"""How long bundles stay open: as long as an output of the workflow holds them."""
+"""Open bundles: shared by equal settings, closed when no output holds them, loaded one at a time."""
 
 from __future__ import annotations
 

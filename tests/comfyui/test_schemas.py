@@ -1,4 +1,4 @@
-"""What the nodes look like in ComfyUI: their inputs follow the runtime's own defaults, ranges and documentation."""
+"""The schemas of the nodes: their inputs have the runtime's own defaults, ranges and documentation."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def _in_order(prompt: Prompt, wanted: list[str]) -> list[str]:
 
 
 def _key(prompt: Prompt, node_id: str) -> str:
-    """What a node's outputs depend on: its class, its inputs, its fingerprint, and the same of all before it."""
+    """All that a node's outputs depend on: its class, its inputs, its fingerprint, and the same of all before it."""
     node = prompt[node_id]
     inputs = {
         name: f"{_key(prompt, value[0])}/{value[1]}" if is_link(value) else value for name, value in node["inputs"].items()

@@ -22,11 +22,11 @@ def get_folder_paths(folder_name: str) -> list[str]:
 
 
 def set_output_directory(output_dir: str) -> None:
-    """Where pictures are saved."""
+    """Set the folder of saved pictures."""
     global _output
     _output = output_dir
 
 
 def get_output_directory() -> str:
-    """Where pictures are saved."""
+    """The folder of saved pictures."""
     return _output

@@ -52,7 +52,7 @@ NODE_CLASS_MAPPINGS: dict[str, Any] = {"SaveImage": SaveImage, "PreviewAny": Pre
 
 
 def interrupt_processing(value: bool = True) -> None:
-    """What the interrupt button does."""
+    """Ask the running node to stop, as the interrupt button does."""
     comfy.model_management.interrupt_current_processing(value)
 
 

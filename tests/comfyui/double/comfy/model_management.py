@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class InterruptProcessingException(BaseException):
-    """As in newer versions: no `except Exception` swallows it. In 0.3.64 it is an Exception."""
+    """Raised in a node that is interrupted. In newer versions no `except Exception` catches it; in 0.3.64 it is an Exception."""
 
 
 _interrupted = False

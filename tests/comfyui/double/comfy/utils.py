@@ -1,4 +1,4 @@
-"""The progress bar. Who shows it sets the hook."""
+"""The progress bar of a node, shown by a hook."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def set_progress_bar_global_hook(function: Callable[..., object]) -> None:
 
 
 class ProgressBar:
-    """How far a node is."""
+    """The progress of a node."""
 
     def __init__(self, total: int, node_id: str | None = None) -> None:
         self.total = total

@@ -1,1 +1,1 @@
-"""How ComfyUI executes a workflow: what nodes and tests use of it."""
+"""The part of ComfyUI's execution that nodes use."""

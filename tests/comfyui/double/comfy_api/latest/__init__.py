@@ -10,7 +10,7 @@ __all__ = ["ComfyExtension", "io"]
 
 
 class ComfyExtension(ABC):
-    """What an entry point returns."""
+    """The base of what an entry point returns."""
 
     @abstractmethod
     async def get_node_list(self) -> list[type[io.ComfyNode]]:

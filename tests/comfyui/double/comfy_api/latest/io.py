@@ -1,6 +1,6 @@
 """The V3 schema: types with inputs and outputs, schemas, nodes.
 
-Takes no argument that ComfyUI 0.3.64 does not take. Node ids of inputs and outputs must differ there from each other too.
+Takes no argument that ComfyUI 0.3.64 does not take. Outputs have no ids here: there, no output may have the id of an input.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ Combo.Input = _ComboInput
 
 @dataclass
 class Schema:
-    """What a node looks like."""
+    """A node as it is shown."""
 
     node_id: str
     display_name: str
@@ -122,7 +122,7 @@ class ComfyNode:
 
 
 class NodeOutput:
-    """What a node returns."""
+    """The outputs of a node that has run."""
 
     def __init__(self, *args: Any, ui: dict[str, Any] | None = None) -> None:
         self.args = args
