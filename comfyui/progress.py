@@ -9,6 +9,7 @@ from __future__ import annotations
 from comfy.cli_args import args
 from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy.utils import ProgressBar
+
 from omnigen2_rt import Step
 from omnigen2_rt.runtime.manifest import VAEParameters
 from omnigen2_rt.runtime.previews import preview_images
