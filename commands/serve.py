@@ -62,7 +62,7 @@ def serve(
     """Serve bundles over HTTP: OpenAI's endpoints, jobs and a web page."""
     needs_extra("serve", *MODULES)
     from ..serving.guard import LOOPBACK
-    from ..serving.server import run
+    from ..serving.server import bound_socket, log_requests, run
     from ..serving.service import Service
     from ..serving.settings import ServerSettings
 
@@ -92,23 +92,25 @@ def serve(
     replicas = {"least": min_replicas, "most": max_replicas, "cpus": cpus_per_replica, "gpus": gpus_per_replica}
     if ray is None and any(value is not None for value in replicas.values()):
         raise RequestError("the number of replicas and what each reserves belong to --ray ADDRESS")
-    merged = {name: with_loras(paths[style.bundle], style.loras, lora_dir) for name, style in styles.items()}
     engine = backend, precision, threads, memory_limit
-    opened: AbstractContextManager[Service]
-    if ray is None:
-        opened = nullcontext(Service(_pipelines(paths, styles, merged, engine), settings))
-    else:
-        chosen = {name: value for name, value in replicas.items() if value is not None}
-        opened = _on_ray(ray, {**paths, **{name: str(path) for name, path in merged.items()}}, settings, chosen, engine, port)
-    with opened as service:
-        _announce(settings, list(service.bundles), host, port)
-        run(service, host, port)
+    chosen = {name: value for name, value in replicas.items() if value is not None}
+    with bound_socket(host, port) as listener:
+        merged = {name: str(with_loras(paths[style.bundle], style.loras, lora_dir)) for name, style in styles.items()}
+        opened: AbstractContextManager[Service]
+        if ray is None:
+            opened = nullcontext(Service(_pipelines(paths, styles, merged, engine), settings))
+        else:
+            opened = _on_ray(ray, {**paths, **merged}, settings, chosen, engine, port)
+        with opened as service:
+            _announce(settings, list(service.bundles), host, port)
+            log_requests()
+            run(service, listener)
 
 
 def _pipelines(
     paths: Mapping[str, str],
     styles: Mapping[str, _Style],
-    merged: Mapping[str, str | Path],
+    merged: Mapping[str, str],
     engine: tuple[str, str, int | None, str | None],
 ) -> dict[str, Pipeline]:
     """The bundles' pipelines, and those of the merged ones, which share what is alike."""
