@@ -25,7 +25,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "": ("runtime",),
     "__main__": ("cli",),
     "cli": ("commands", "runtime.errors"),
-    "commands": ("commands", "exporter", "nano", "runtime", "serving"),
+    "batch": ("batch", "runtime"),
+    "commands": ("batch", "commands", "distributed", "exporter", "nano", "runtime", "serving"),
+    "distributed": ("batch", "distributed", "runtime", "serving"),
     "exporter": (
         "exporter", "plugins", "reference", "runtime.backends", "runtime.bundle", "runtime.dtypes", "runtime.errors",
         "runtime.files", "runtime.manifest", "runtime.progress",
@@ -150,6 +152,14 @@ def test_import_of_an_engine_is_made_late_and_by_its_own_backend(engine: str, fi
     assert written
     wrong = [f"{path}:{it.line}" for path, it in written if it.when_imported or not path.parts[2].startswith(files)]
     assert not wrong, f"{wrong} import {engine}: only runtime/backends/{files} may, inside its functions"
+
+
+def test_import_of_ray_is_made_late_and_in_distributed_alone() -> None:
+    """The server, and every other command, runs where Ray is not installed."""
+    written = [(path, it) for path in PATHS for it in imports_of(path) if it.module.partition(".")[0] == "ray"]
+    assert written
+    wrong = [f"{path}:{it.line}" for path, it in written if it.when_imported or path.parts[0] != "distributed"]
+    assert not wrong, f"{wrong} import Ray: only distributed/ may, inside its functions"
 
 
 def test_nvidias_libraries_are_imported_late_by_name_or_by_the_plugin() -> None:

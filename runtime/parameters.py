@@ -1,0 +1,33 @@
+"""What a picture was drawn with, as its file keeps it. Knows no file format."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .request import Request
+
+if TYPE_CHECKING:
+    from .backends import Backend
+
+
+def drawing_parameters(
+    request: Request, *, latents: str | None, bundle: str | os.PathLike[str], backend: Backend
+) -> dict[str, Any]:
+    """A drawing's parameters, enough to draw it again. Of input files their names, not where they lie.
+
+    latents: the name of the noise's file, or None. backend: another one rounds differently.
+    """
+    fields = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
+    fields["images"] = [base_name(str(image)) for image in request.images]
+    if request.cache is not None:
+        fields["cache"] = repr(request.cache)
+    inputs = {"latents": None if latents is None else base_name(latents), "bundle": base_name(bundle)}
+    return {**fields, **inputs, "backend": backend.name, "precision": backend.precision}
+
+
+def base_name(path: str | os.PathLike[str]) -> str:
+    """A file's name without its folders, as valid text."""
+    return os.fsdecode(Path(path).name).encode("utf-8", "backslashreplace").decode()
