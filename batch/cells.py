@@ -1,6 +1,6 @@
-"""Cells of rows as the fields of a `Request`: which columns there are, and how text stands for numbers and lists.
+"""Cells of rows as the fields of a `Request`: the columns, and the reading of text as numbers and lists.
 
-Which values are allowed, `Request` says. Opens no pictures.
+`Request` says which values are allowed. Opens no pictures.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SEPARATOR = ";"
 _WHOLE = re.compile(r"[+-]?[0-9]{1,30}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _NONE = "none"
-"""The name of no cache, for a row that shall have none where the others have one."""
+"""The name of no cache, for a row among others that have one by default."""
 
 
 def fields_of_text(values: Mapping[str, str]) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def fields_of_text(values: Mapping[str, str]) -> dict[str, Any]:
 def request_of(values: Mapping[str, Any], folder: Path) -> tuple[Request, str | None]:
     """The request of a row's cells, and the name of its file of noise, if there is one.
 
-    values: by column, without empty cells. folder: where relative paths begin. Raises RequestError.
+    values: by column, without empty cells. folder: the start of relative paths. Raises RequestError.
     """
     if "prompt" not in values:
         raise RequestError("prompt is missing")
@@ -46,7 +46,7 @@ def request_of(values: Mapping[str, Any], folder: Path) -> tuple[Request, str | 
 
 
 def check_columns(names: Iterable[str], place: str = "") -> None:
-    """Raises RequestError for a column that there isn't. place: where it stands, for the message."""
+    """Raises RequestError for an unknown column. place: the column's, for the message."""
     unknown = [name for name in names if name not in COLUMNS]
     if unknown:
         where = f"{place}: " if place else ""

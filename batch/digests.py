@@ -29,7 +29,7 @@ def bundle_digest(bundle: str) -> str:
 
 
 def row_digest(request: Request, bundle: str) -> str:
-    """SHA-256 of what decides a request's pictures, hexadecimal.
+    """SHA-256 of everything that decides a request's pictures, hexadecimal.
 
     bundle: its digest. Raises RequestError for an input image that can't be read.
     """

@@ -1,4 +1,4 @@
-"""A table of texts in a temporary file: what a batch remembers takes no more memory for a million rows than for a thousand."""
+"""A table of texts in a temporary file, so that a batch's memory doesn't grow with its rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SETTINGS = (f"PRAGMA cache_size = -{CACHE_KB}", "PRAGMA synchronous = OFF", "PRA
 
 
 class DiskTable:
-    """Texts by key. It is gone when it is closed, or when the process ends. For the thread that made it.
+    """Texts by key. Its file is removed when it is closed or the process ends. For the thread that made it.
 
     Raises OSError where the temporary file can't be written.
     """

@@ -1,6 +1,6 @@
-"""Carries out a batch: finds the rows that must be drawn, has them drawn, and writes what comes of each as it comes.
+"""Runs a batch: finds the rows that must be drawn, has them drawn, and writes their pictures and records.
 
-Holds no more than the rows under way. Knows no engine: what draws is passed in, and may draw in any order.
+Holds only the rows under way. Knows no engine: a drawer is passed in, and may draw in any order.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from .progress import Estimate, Progress
 from .rows import BadRow, Job, RowFile
 
 Drawings: TypeAlias = Generator[tuple[Job, Drawn], None, None]
-"""Rows with what came of each, in any order."""
+"""Rows with their outcomes, in any order."""
 Drawer: TypeAlias = Callable[[Iterator[Job]], Drawings]
 """Draws rows; takes each from the iterator when it can begin with it."""
 OnRow: TypeAlias = Callable[[Record, str, Progress], object]
-"""Called after each row with its record, its place in the file, and how far the batch is."""
+"""Called after each row with its record, its place in the file, and the batch's progress."""
 
 
 def draw_here(pipeline: Pipeline, bundle: str) -> Drawer:
@@ -39,9 +39,9 @@ def draw_here(pipeline: Pipeline, bundle: str) -> Drawer:
 def run_batch(rows: RowFile, bundle_digest: str, output: Output, drawer: Drawer, on_row: OnRow) -> Progress:
     """Draw every row whose pictures the output doesn't hold yet. Returns how many were drawn, kept and failed.
 
-    bundle_digest: tells the bundle that draws from all others. The output stays open. Raises RequestError where the rows can't be
-    read to their end or the output can't be written to, and what `drawer` raises. What is written by then stays, and another run
-    goes on from there.
+    bundle_digest: the digest of the bundle that draws. The output stays open. Raises RequestError where the rows can't be read to
+    their end or the output can't be written to, and the errors of `drawer`. Pictures that are written stay; another run goes on
+    from there.
     """
     manifest = Manifest(output)
     batch = _Batch(output, manifest, on_row, rows.total)
@@ -55,7 +55,7 @@ def run_batch(rows: RowFile, bundle_digest: str, output: Output, drawer: Drawer,
 
 
 class _Batch:
-    """What becomes of rows: each ends as drawn, kept or failed, in the output, in the manifest and in the progress."""
+    """Ends rows as drawn, kept or failed: in the output, in the manifest and in the progress."""
 
     def __init__(self, output: Output, manifest: Manifest, on_row: OnRow, total: int) -> None:
         self._output = output
@@ -110,14 +110,14 @@ class _Batch:
         self._end(record, job.place, kept=self.progress.kept + 1)
 
     def _recovered(self, job: Job) -> Record:
-        """The record of a row that was drawn by a run which was killed before it wrote that down."""
+        """The record of a row whose pictures were written by a run that was killed before it wrote the record."""
         pictures = tuple(self._output.read(name) or b"" for name in job.files)
         parameters = stored_parameters(pictures[0])
         parameters.pop("index", None)
         return _record(job, Drawn(pictures=pictures, parameters=parameters, seconds=0.0), None)
 
     def _fail(self, row: Job | BadRow, problem: str, seconds: float | None = None) -> None:
-        record = Record(row=row.number, id=row.id, error=problem, seconds=seconds)
+        record = Record(row=row.number, id=row.id, error=problem, seconds=_rounded(seconds))
         self._manifest.add(record)
         self._end(record, row.place, failed=self.progress.failed + 1)
 
@@ -134,8 +134,12 @@ def _record(job: Job, drawn: Drawn, seconds: float | None) -> Record:
         files=job.files,
         sizes_bytes=tuple(map(len, drawn.pictures)),
         seed=job.request.seed,
-        seconds=None if seconds is None else round(seconds, 3),
+        seconds=_rounded(seconds),
         cut_tokens=drawn.cut_tokens,
         digest=job.digest,
         parameters=drawn.parameters,
     )
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)

@@ -1,6 +1,6 @@
-"""Files of rows, read a row at a time: JSONL, CSV and parquet. Knows which columns a file has, not what they mean.
+"""Files of rows, read a row at a time: JSONL, CSV and parquet. Knows nothing of what the columns mean.
 
-Memory is bounded, whatever a file holds: a line is as long as MAX_LINE_BYTES at most.
+Memory is bounded for any content: a line has at most MAX_LINE_BYTES.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class RawRow:
     """A row as its file holds it.
 
     number: 1 for the first row.
-    place: where the row stands in the file, for messages.
+    place: the row's place in the file, for messages.
     values: the cells by column; None for an empty one.
-    problem: why the row can't be read, or None.
+    problem: the reason why the row can't be read, or None.
     """
 
     number: int
@@ -46,10 +46,12 @@ class Format:
     """A kind of file.
 
     read: yields a file's rows. Raises RequestError where the file can't be read, or not beyond a place.
+    has_header: whether all rows have the same columns, which the file names once.
     is_text: whether every cell is text, whatever its column.
     """
 
     read: Callable[[Path], Iterator[RawRow]]
+    has_header: bool = False
     is_text: bool = False
 
 
@@ -62,7 +64,7 @@ def format_of(path: Path) -> Format:
 
 
 def read_jsonl(path: Path) -> Iterator[RawRow]:
-    """The rows of a file with a JSON object on each line. Blank lines don't count; a line that is damaged is a row's problem."""
+    """The rows of a file with a JSON object on each line. Skips blank lines; a damaged line is a row with a problem."""
     number = 0
     for line_number, line in enumerate(_lines(path), 1):
         if line is not None and line.strip() in (b"", codecs.BOM_UTF8):
@@ -75,7 +77,7 @@ def read_jsonl(path: Path) -> Iterator[RawRow]:
 def read_csv(path: Path) -> Iterator[RawRow]:
     """The rows of a CSV file: commas, a header line, cells in double quotes where needed, UTF-8.
 
-    A quote that isn't closed, or text after one, makes it unclear where rows begin: that is the file's problem, not a row's.
+    Raises RequestError for a quote that isn't closed, or text after a closed one: rows can't be told apart from there on.
     """
     with _opened(path) as file, io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="") as text:
         table = csv.reader(_text_lines(path, text), strict=True)
@@ -188,7 +190,7 @@ def _csv_row(number: int, place: str, header: list[str], cells: list[str]) -> Ra
 FORMATS = {
     ".jsonl": Format(read=read_jsonl),
     ".ndjson": Format(read=read_jsonl),
-    ".csv": Format(read=read_csv, is_text=True),
-    ".parquet": Format(read=read_parquet),
+    ".csv": Format(read=read_csv, has_header=True, is_text=True),
+    ".parquet": Format(read=read_parquet, has_header=True),
 }
 """By the end of a file's name."""

@@ -1,4 +1,4 @@
-"""The manifest: what became of each row, a JSON object on a line. Of several lines of a row the last one counts."""
+"""The manifest: the outcome of each row, a JSON object on a line. Of several lines of a row the last one counts."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from .disk_table import DiskTable
 from .outputs import Output
 
 LINE_BEGIN = b'{"row": '
-"""How every line begins."""
+"""The beginning of every line."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What became of a row.
+    """The outcome of a row.
 
     row: the row's number; 1 is the first.
     id: the row's id; None where it has none of its own.
     files: the names of its pictures; empty where it has none.
     sizes_bytes: the size of each.
     seed: the seed it was drawn with, or None.
-    seconds: how long it took to draw; None where it wasn't drawn, or that isn't known.
-    error: why there are no pictures, or None.
+    seconds: the time that drawing took; None where it wasn't drawn, or the time isn't known.
+    error: the reason why there are no pictures, or None.
     cut_tokens: see `Result.cut_tokens`.
     digest: see `Job.digest`; None where the row can't be drawn.
-    parameters: what the pictures were drawn with, as their files keep it; None where there are none.
+    parameters: the drawing's parameters, as the files keep them; None where there are none.
     """
 
     row: int
@@ -55,7 +55,7 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """What the manifest says of a row that an earlier run came to: see `Record`. sizes_bytes: by file."""
+    """The part of a row's last record that later runs need: see `Record`. sizes_bytes: by file."""
 
     digest: str | None
     error: str | None
@@ -63,10 +63,10 @@ class Known:
 
 
 class Manifest:
-    """An output's manifest: what it says of each row, and new records at its end."""
+    """An output's manifest: the last record of each row, and new records at its end."""
 
     def __init__(self, output: Output) -> None:
-        """Read the manifest. Lines that are no records are passed over. Raises RequestError where there are only such."""
+        """Read the manifest. Skips lines that are no records. Raises RequestError where no line is one."""
         self._output, self._known = output, DiskTable()
         foreign = ours = False
         for line in output.lines():
@@ -80,18 +80,18 @@ class Manifest:
             raise RequestError(f"{output.manifest!r} is no manifest of a batch: name another output")
 
     def known(self, name: str) -> Known | None:
-        """What is known of the row of that id."""
+        """The last record of the row of that id, or None."""
         text = self._known[f"id {name}"]
         return None if text is None else Known(**json.loads(text))
 
     def add(self, record: Record) -> None:
-        """Add a record, unless the manifest says the same of the row already. Raises RequestError."""
+        """Add a record, unless the row's last one has the same outcome. Raises RequestError."""
         if self._known[record.key] != _summary(record):
             self._output.append(record.line())
             self._remember(record)
 
     def close(self) -> None:
-        """Free what is remembered. The output stays open."""
+        """Free the table of records. The output stays open."""
         self._known.close()
 
     def _remember(self, record: Record) -> None:

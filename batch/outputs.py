@@ -1,4 +1,4 @@
-"""Where a batch's pictures go, behind one protocol, and the one of them that is a folder. Knows no rows."""
+"""The protocol of outputs, to which a batch's pictures go, and a folder as one. Knows no rows."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _PIECE_BYTES = 2**16
 class Output(Protocol):
     """Files by name, and the manifest, a list of lines.
 
-    manifest: where the manifest lies, for messages.
-    keeps_whole: whether a file of the right size is whole: nothing writes or cuts a part of one.
+    manifest: the manifest's place, for messages.
+    keeps_whole: whether a file of the right size is whole; otherwise its content is checked.
     """
 
     manifest: str
@@ -53,7 +53,7 @@ class Output(Protocol):
         ...
 
     def close(self) -> None:
-        """Write what is left of the manifest, and let others in. Raises RequestError."""
+        """Write the rest of the manifest and unlock the output. Raises RequestError."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""A row's pictures in an output: drawn here into files' bytes, and recognised in what an earlier run left."""
+"""Draws a row's pictures into the bytes of their files, and recognises them in an output."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ DIGEST = "row_digest"
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """What came of drawing a row.
+    """The outcome of drawing a row.
 
     pictures: the content of each file; empty after an error.
-    parameters: what all of them were drawn with.
-    seconds: how long it took.
+    parameters: the drawing's parameters, as each file keeps them.
+    seconds: the time it took.
     cut_tokens: see `Result.cut_tokens`.
-    error: why there are no pictures, or None.
+    error: the reason why there are no pictures, or None.
     """
 
     pictures: tuple[bytes, ...] = ()
@@ -42,7 +42,7 @@ class Drawn:
 
 
 def draw(pipeline: Pipeline, bundle: str, job: Job) -> Drawn:
-    """Draw a row. An error is part of what is returned; after one of the engine, it is opened anew for the next row.
+    """Draw a row. An error is returned, not raised; after one of the engine, the engine is opened anew for the next row.
 
     bundle: its name, for the pictures' files.
     """
@@ -67,7 +67,13 @@ def _message(error: Exception) -> str:
 
 
 class State(Enum):
-    """What a file of a row's name is: none, the row's picture, an older or damaged picture of a batch, or somebody else's."""
+    """The state of a file that belongs to a row.
+
+    MISSING: there is none.
+    DRAWN: it is the row's picture, and whole.
+    OLD: it is a picture of a batch, drawn from another row, or damaged.
+    FOREIGN: it is something else.
+    """
 
     MISSING = "missing"
     DRAWN = "drawn"
@@ -76,7 +82,7 @@ class State(Enum):
 
 
 def state_of(output: Output, name: str, digest: str, known: Known | None) -> State:
-    """What lies in the output under a name that belongs to the row of that digest. Raises RequestError."""
+    """The state of a file. digest, known: of the row that it belongs to. Raises RequestError."""
     size = output.size(name)
     if size is None:
         return State.MISSING
@@ -98,7 +104,7 @@ def stored_digest(content: bytes) -> str | None:
 
 
 def stored_parameters(content: bytes) -> dict[str, Any]:
-    """What a picture's file says it was drawn with; empty for any other file."""
+    """The parameters that a picture's file keeps; empty for any other file."""
     try:
         text = read_text(BufferedReader(BytesIO(content)), JSON_CHUNK)
         return {} if text is None else parse_object(text)

@@ -1,4 +1,4 @@
-"""How far a batch is, as values. Prints nothing."""
+"""A batch's progress as values. Prints nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Rows by what became of them.
+    """The number of rows by outcome.
 
     total: all rows.
     drawn: drawn in this run.

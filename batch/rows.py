@@ -1,6 +1,6 @@
 """Rows as drawings: each has an id, which names its files, a request, and a digest that tells whether it was drawn before.
 
-What is wrong with a row is that row's problem alone. Opens no pictures and no pipeline.
+An error in a row concerns that row alone. Opens no pictures and no pipeline.
 """
 
 from __future__ import annotations
@@ -52,7 +52,12 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class BadRow:
-    """A row that can't be drawn. id: None where it has none of its own. problem: the reason."""
+    """A row that can't be drawn.
+
+    number, place: see `RawRow`.
+    id: None where it has none of its own.
+    problem: the reason.
+    """
 
     number: int
     place: str
@@ -65,8 +70,8 @@ class RowFile:
     """A file of rows.
 
     path: the file; relative paths in it begin at its folder.
-    defaults: text cells that every row has which doesn't name its own.
-    total: how many rows there are.
+    defaults: text cells by column, for rows without their own.
+    total: the number of rows.
     """
 
     path: Path
@@ -78,15 +83,16 @@ class RowFile:
         """Look through a file. Raises RequestError where it can't be read, has no rows, or a column that there isn't."""
         defaults, total = dict(defaults or {}), 0
         _check_defaults(defaults, path.parent)
-        for raw in format_of(path).read(path):
-            check_columns(raw.values, raw.place)
+        kind = format_of(path)
+        for raw in kind.read(path):
+            check_columns(raw.values, repr(str(path)) if kind.has_header else raw.place)
             total = raw.number
         if not total:
             raise RequestError(f"{str(path)!r} holds no rows")
         return cls(path=path, defaults=defaults, total=total)
 
     def rows(self, bundle_digest: str) -> Generator[Job | BadRow, None, None]:
-        """The rows in their order. bundle_digest: tells the bundle that draws from all others. Raises as `open`."""
+        """The rows in their order. bundle_digest: the digest of the bundle that draws. Raises as `open`."""
         taken, kind = DiskTable(), format_of(self.path)
         try:
             for raw in kind.read(self.path):
@@ -128,7 +134,7 @@ def _check_defaults(defaults: Mapping[str, str], folder: Path) -> None:
 
 
 def _take(taken: DiskTable, key: str, raw: RawRow, what: str) -> None:
-    """Give a row what only one may have. Raises RequestError where an earlier one has it."""
+    """Reserve a key for a row. Raises RequestError where an earlier row has it."""
     other = taken.add(key, raw.place)
     if other is not None:
         raise RequestError(f"{what} is that of {other} already: give each row an id of its own")
@@ -159,7 +165,7 @@ def _id_problem(name: str) -> str | None:
 
 
 def name_key(name: str) -> str:
-    """A key that is the same for names which some file system takes for one: other case, other composition of accents."""
+    """A key that is the same for names that some filesystem can't tell apart: in case, or in how accents are composed."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 

@@ -28,7 +28,7 @@ PART_S = 60.0
 
 
 def open_output(place: str) -> Output:
-    """The folder or the object store of that name. Raises RequestError where it can't be written to."""
+    """The folder or the object store of that name, opened. Raises RequestError where it can't be written to."""
     if "://" not in place:
         return FolderOutput(Path(place))
     if not place.startswith(SCHEMES):
@@ -43,7 +43,7 @@ def open_output(place: str) -> Output:
 
 
 class StoreOutput:
-    """An object store, below a prefix. Two batches at once aren't kept apart: a row may be drawn by both."""
+    """An object store, below a prefix. It has no lock: two batches at once draw their rows twice."""
 
     keeps_whole = True
 
@@ -111,5 +111,6 @@ def _reporting(what: str) -> Iterator[None]:
         yield
     except OmniGen2Error:
         raise
-    except Exception as error:  # obstore's errors share no class with those of its readers of settings
-        raise RequestError(f"{what} failed: {error}") from error
+    except Exception as error:  # obstore raises errors of its own, ValueError, FileNotFoundError and others
+        reason = str(error).partition("Debug source:")[0].strip()
+        raise RequestError(f"{what!r} can't be used: {reason}") from error

@@ -71,7 +71,7 @@ def batch(
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 40 s, 12 min, 5.5 h."""
+    """Seconds in a readable unit: 40 s, 12 min, 5.5 h."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
@@ -116,7 +116,7 @@ def _on_ray(
 
 
 class ShownRows:
-    """A batch for someone who watches: a line of progress, and a line for each of the first rows that fail."""
+    """Shows a batch on standard error: a line of progress, and a note for each of the first rows that fail."""
 
     def __init__(self, line: ProgressLine) -> None:
         self._line = line

@@ -22,18 +22,18 @@ from .cluster import import_ray, last_line
 
 MAX_WORKERS = 10_000
 MOST_DEATHS = 3
-"""Workers that may die while they draw one row, before it is the row's fault."""
+"""A row fails when this many workers have died while they drew it."""
 MOST_FAILED_STARTS = 3
-"""Workers in a row that may fail to start before no more are started."""
+"""No more workers are started when this many in a row have failed to start."""
 WAIT_S = 1.0
 PATIENCE_S = 30.0
-"""How long no worker may be there before that is said."""
+"""A note tells when there was no worker for this long."""
 ON_CPU = ("ort-cpu", "openvino")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PoolSettings:
-    """How many workers draw, and what each reserves of its node. Raises RequestError for a value that isn't allowed.
+    """The number of workers, and the reservation of each. Raises RequestError for a value that isn't allowed.
 
     workers: None: as many as there is room for.
     cpus, gpus: a fraction below 1, or a whole number. gpus=None: 1, or 0 where the cluster has none or the backend takes none;
@@ -58,7 +58,7 @@ class PoolSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Room:
-    """What a pool takes of a cluster: how many workers at most, and what each reserves."""
+    """A pool's share of a cluster: the most workers, and the reservation of each."""
 
     workers: int
     cpus: float
@@ -66,20 +66,20 @@ class Room:
 
     @property
     def amounts(self) -> str:
-        """What a worker reserves, for messages."""
+        """A worker's reservation, for messages."""
         return f"{self.cpus:g} CPU" + (f" and {self.gpus:g} GPU" if self.gpus else "")
 
 
 @dataclass
 class _Task:
-    """A row, and how many workers have died with it."""
+    """A row, and the number of workers that died while they drew it."""
 
     job: Job
     deaths: int = 0
 
 
 def draw_on_cluster(plan: WorkerPlan, settings: PoolSettings, on_note: Callable[[str], object]) -> Drawer:
-    """A drawer on the cluster that this process is connected to. on_note: called with what a user should know.
+    """A drawer on the cluster that this process is connected to. on_note: called with notes for the user.
 
     Raises OmniGen2Error, while it draws, where no worker can be started.
     """
@@ -110,13 +110,13 @@ def draw_on_cluster(plan: WorkerPlan, settings: PoolSettings, on_note: Callable[
 
 
 def room_for(settings: PoolSettings, backend: str) -> Room:
-    """What the pool takes of the cluster's nodes as they are now. Raises OmniGen2Error where no worker fits."""
+    """The pool's share of the cluster's nodes as they are now. Raises OmniGen2Error where no worker fits."""
     nodes = [node["Resources"] for node in import_ray().nodes() if node["Alive"]]
     return room_on(nodes, settings, backend)
 
 
 def room_on(nodes: list[dict[str, float]], settings: PoolSettings, backend: str) -> Room:
-    """Likewise. nodes: each node's resources, by Ray's names."""
+    """The pool's share of nodes with these resources, by Ray's names. Raises OmniGen2Error where no worker fits."""
     has_gpus = backend not in ON_CPU and any(node.get("GPU", 0) for node in nodes)
     gpus = settings.gpus if settings.gpus is not None else float(has_gpus)
     smallest = min((node["CPU"] for node in nodes if node.get("CPU", 0) >= 1), default=1.0)
@@ -184,7 +184,7 @@ class _Pool:
         self._starting[worker.open.remote()] = worker
 
     def begin(self, task: _Task) -> Drawn | None:
-        """Give a row to an idle worker. Returns what comes of a row whose images can't be read, otherwise None."""
+        """Give a row to an idle worker. Returns the outcome of a row whose images can't be read, otherwise None."""
         try:
             job, images = packed(task.job)
         except OSError as error:
@@ -194,7 +194,7 @@ class _Pool:
         return None
 
     def ended(self) -> Iterator[tuple[_Task, Drawn | None]]:
-        """Wait for what ends next, at most a second: rows with what came of them, None where the worker died.
+        """Wait a second at most for a start or a drawing to end. Yields rows with their outcomes, None where the worker died.
 
         Raises OmniGen2Error where there is no worker and none can be started.
         """

@@ -1,4 +1,4 @@
-"""What draws a batch's rows on a node: a pipeline of its own. Knows nothing of Ray.
+"""The worker that draws a batch's rows on a node, with a pipeline of its own. Knows nothing of Ray.
 
 Nodes share no files with the machine that reads the rows: input images travel as bytes, and pictures travel back.
 """
@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from .. import __version__
 from ..batch.digests import bundle_digest
 from ..batch.pictures import Drawn, draw
 from ..batch.rows import Job
@@ -21,13 +22,15 @@ from ..runtime.pipeline import load
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerPlan:
-    """What each worker opens: see `load`.
+    """The pipeline that each worker opens: see `load`.
 
-    digest: the bundle's, as the machine that reads the rows has it.
+    digest: the digest of the bundle on the machine that reads the rows.
+    version: the release of omnigen2-rt there.
     """
 
     bundle: str
     digest: str
+    version: str = __version__
     backend: str = "auto"
     precision: str = "auto"
     threads: int | None = None
@@ -41,11 +44,13 @@ class Worker:
         self._plan = plan
 
     def open(self) -> str | None:
-        """Open the pipeline. Returns why that failed, or None."""
+        """Open the pipeline. Returns the reason why it can't be opened, or None."""
         plan = self._plan
         try:
+            if plan.version != __version__:
+                return f"a node has omnigen2-rt {__version__}, this machine {plan.version}: install the same"
             if bundle_digest(plan.bundle) != plan.digest:
-                return f"{plan.bundle!r} is another bundle there than here: copy it there"
+                return f"a node has another bundle at {plan.bundle!r} than this machine: copy it there"
             self._pipeline = load(
                 plan.bundle,
                 backend=plan.backend,

@@ -1,4 +1,4 @@
-"""What a picture was drawn with, as its file keeps it. Knows no file format."""
+"""A drawing's parameters, as its picture's file keeps them. Knows no file format."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 def drawing_parameters(
     request: Request, *, latents: str | None, bundle: str | os.PathLike[str], backend: Backend
 ) -> dict[str, Any]:
-    """A drawing's parameters, enough to draw it again. Of input files their names, not where they lie.
+    """A drawing's parameters, enough to draw it again. Input files are named without their folders.
 
-    latents: the name of the noise's file, or None. backend: another one rounds differently.
+    latents: the name of the noise's file, or None. backend: its name is kept, because another one rounds differently.
     """
     fields = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
     fields["images"] = [base_name(str(image)) for image in request.images]

@@ -1,4 +1,4 @@
-"""Arrays in .npy files, which may come from anywhere: nothing is unpickled, and memory is taken for what is there."""
+"""Arrays in .npy files of anyone: nothing is unpickled, and no memory is taken for more than the file holds."""
 
 from __future__ import annotations
 

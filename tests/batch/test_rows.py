@@ -172,6 +172,12 @@ def test_column_that_is_unknown_is_refused_before_anything_is_drawn(tmp_path: Pa
         RowFile.open(path)
 
 
+def test_header_with_an_unknown_column_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("promt,seed\na,1\n")
+    with pytest.raises(RequestError, match=r"^'.*rows\.csv': there is no column 'promt'; there are id, prompt"):
+        RowFile.open(tmp_path / "rows.csv")
+
+
 @pytest.mark.parametrize(("name", "content"), [("a.jsonl", "\n\n"), ("a.csv", "prompt\n"), ("a.jsonl", "\ufeff")])
 def test_file_without_rows_is_refused(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_text(content, encoding="utf-8")
