@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from ..batch.digests import bundle_digest
 from ..runtime.backends import DeviceArray, Session
 from ..runtime.bundle import Bundle
 from ..runtime.errors import BackendError
@@ -28,7 +29,6 @@ from ..serving.settings import ServerSettings
 from .cluster import connected
 from .deployment import Deployment
 from .dispatcher import Dispatcher
-from .identity import bundle_digest
 from .nodes import Engine, check_nodes, choose_engine, with_engine
 from .remote import RemoteWorker
 from .replica import ReplicaPlan

@@ -27,8 +27,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "": ("runtime",),
     "__main__": ("cli",),
     "cli": ("commands", "runtime.errors"),
-    "commands": ("commands", "distributed", "exporter", "nano", "runtime", "serving"),
-    "distributed": ("distributed", "runtime", "serving"),
+    "batch": ("batch", "runtime"),
+    "commands": ("batch", "commands", "distributed", "exporter", "nano", "runtime", "serving"),
+    "distributed": ("batch", "distributed", "runtime", "serving"),
     "exporter": (
         "exporter", "plugins", "reference", "runtime.backends", "runtime.bundle", "runtime.dtypes", "runtime.errors",
         "runtime.files", "runtime.manifest", "runtime.progress",
