@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 from ..runtime.errors import OmniGen2Error
 
 LOCAL_STORE_BYTES = 2**29
 """Ray's object store on a cluster of this machine alone: room for the largest requests of many replicas."""
-
-
-ANSWER_S = 5.0
-"""How long a cluster's head may take to accept a connection. Ray itself tries for minutes."""
 
 
 def import_ray() -> Any:
@@ -32,11 +26,8 @@ def import_ray() -> Any:
 def connected(address: str) -> Iterator[None]:
     """A connection for the block. address: "local" starts a cluster of this machine for it, "auto" takes the one that runs here.
 
-    Any other is the HOST:PORT of the head of a cluster which this machine is part of. A process that is connected stays so.
-    Raises OmniGen2Error where no cluster answers.
+    A process that is connected already stays so. Raises OmniGen2Error where no cluster answers.
     """
-    if address not in ("auto", "local"):
-        check_head(address)
     ray = import_ray()
     if ray.is_initialized():
         yield
@@ -53,21 +44,6 @@ def connected(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def check_head(address: str) -> None:
-    """Raises OmniGen2Error unless somebody listens at HOST:PORT."""
-    try:
-        parts = urlsplit(f"//{address}")
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
-    if not host or not port or "/" in address:
-        raise OmniGen2Error(f"--ray {address!r} is not local, auto or HOST:PORT, the head's address as `ray start` takes it")
-    try:
-        socket.create_connection((host, port), ANSWER_S).close()
-    except OSError as error:
-        raise OmniGen2Error(f"--ray {address!r}: no Ray cluster answers there ({error}): start it with `ray start`") from error
 
 
 def last_line(text: str) -> str:

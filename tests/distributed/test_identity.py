@@ -1,4 +1,4 @@
-"""What is checked before anything is served: nodes' bundles, what a replica reserves, the cluster's address."""
+"""What is checked before anything is served: nodes' bundles, and what a replica reserves."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 
-from omnigen2_rt.distributed.cluster import connected
 from omnigen2_rt.distributed.identity import Report, bundle_digest, check_reports, report
 from omnigen2_rt.distributed.settings import ReplicaSettings
 from omnigen2_rt.runtime.errors import OmniGen2Error, RequestError
 from omnigen2_rt.runtime.pipeline import NANO
-from tests.serving.processes import free_port
 
 OWN = Report(version="1.0", digests={"/models/x": "a" * 64})
 
@@ -79,18 +77,3 @@ def test_settings_refuse_what_ray_refuses(values: dict[str, Any], said: str) -> 
 @pytest.mark.parametrize(("cpus", "threads"), [(0.0, 1), (0.5, 1), (1.0, 1), (8.0, 8)])
 def test_replica_has_a_thread_for_each_processor_that_it_reserves(cpus: float, threads: int) -> None:
     assert ReplicaSettings(cpus=cpus).threads == threads
-
-
-@pytest.mark.parametrize(
-    ("address", "said"),
-    [
-        ("nonsense", "--ray 'nonsense' is not local, auto or HOST:PORT"),
-        ("ray://127.0.0.1:10001", "--ray 'ray://127.0.0.1:10001' is not local, auto or HOST:PORT"),
-        ("127.0.0.1:x", "--ray '127.0.0.1:x' is not local, auto or HOST:PORT"),
-        ("127.0.0.1:{free}", "no Ray cluster answers there"),
-    ],
-)
-def test_address_that_nobody_answers_is_refused_at_once(address: str, said: str) -> None:
-    with pytest.raises(OmniGen2Error) as refused, connected(address.format(free=free_port())):
-        pass
-    assert said in str(refused.value)
