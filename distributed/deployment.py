@@ -21,13 +21,13 @@ from .settings import ReplicaSettings
 from .tasks import Message, Task
 
 POLL_S = 1.0
-"""How often the replicas are counted."""
+"""Seconds between two counts of the replicas."""
 STATUS_S = 30.0
-"""How long Serve may take to answer before it is left alone."""
+"""Seconds that Serve may take to say how the replicas are."""
 DRAIN_S = 300.0
-"""How long a replica that is replaced or no longer wanted may finish its tasks; then another one begins them again."""
+"""Seconds that a replica has to finish its tasks when it is replaced or too many; then another one begins them again."""
 RESTARTS = 3
-"""How often a replica that can't open its bundle is tried while an application starts."""
+"""Attempts at a replica that can't open its bundle while an application starts."""
 
 
 def import_serve() -> Any:
@@ -97,7 +97,7 @@ class Deployment:
         self._serve.delete(self._app)
 
     def facts(self) -> dict[str, Any]:
-        """What `/v1/capabilities` says of the replicas."""
+        """The part of `/v1/capabilities` about the replicas."""
         counts = {"running": self._running, "min": self._settings.least, "max": self._settings.most}
         return {"replicas": {**counts, "status": self._status.lower()}}
 

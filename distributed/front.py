@@ -41,7 +41,7 @@ LEAST_TASKS = 2
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """How replicas open bundles; see `load`."""
+    """Options with which replicas open bundles; see `load`."""
 
     backend: str = "auto"
     precision: str = "auto"
@@ -84,7 +84,7 @@ def replicated_service(
 
 
 def dispatching_to(deployments: Mapping[str, Deployment]) -> Schedule:
-    """Makes the queue of a bundle whose jobs its replicas carry out."""
+    """Returns the schedule that sends a bundle's jobs to its replicas."""
 
     def dispatch(bundle: str, pipeline: Pipeline, settings: ServerSettings, metrics: Metrics) -> Queue:
         deployment = deployments[bundle]
