@@ -1,4 +1,4 @@
-"""Replicas behind Ray compared with the server's own engine on the same processors, and what Ray costs a request.
+"""Replicas behind Ray compared with the server's own engine and the bare pipeline on the same processors, and what Ray costs.
 
 Each way of serving is a server of its own, started in turn, in several rounds, because a machine's speed drifts. For the
 throughput, clients draw without a pause; for the time of a request, one client asks for pictures of one step, one after another.
@@ -16,11 +16,13 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import httpx2
 
-from benchmarks.serving import PROMPT, draw, measure, wait_until_ready
+from benchmarks.serving import PROMPT, Load, bare_rate, draw, wait_until_ready
+from omnigen2_rt import load
 from omnigen2_rt.commands.bench import machine_facts
 
 QUICK_REQUESTS = 60
@@ -66,8 +68,13 @@ def main() -> None:
     options.add_argument("--port", type=int, default=8766)
     chosen = options.parse_args()
     compared = ways(chosen.processors)
-    rounds = [{way.name: asyncio.run(figures(way, chosen)) for way in compared} for _ in range(chosen.rounds)]
-    print(json.dumps({**machine_facts(), **summary(rounds, chosen)}, indent=1))
+    bare: list[float] = []
+    rounds: list[dict[str, dict[str, Any]]] = []
+    for _ in range(chosen.rounds):
+        with load(backend="ort-cpu", threads=chosen.processors) as pipeline:
+            bare.append(bare_rate(pipeline, chosen.steps, chosen.seconds / 3))
+        rounds.append({way.name: asyncio.run(figures(way, chosen)) for way in compared})
+    print(json.dumps({**machine_facts(), "bare_pictures_per_s": bare, **summary(rounds, chosen)}, indent=1))
 
 
 def summary(rounds: list[dict[str, dict[str, Any]]], chosen: argparse.Namespace) -> dict[str, Any]:
@@ -80,6 +87,7 @@ def summary(rounds: list[dict[str, dict[str, Any]]], chosen: argparse.Namespace)
     rates = [medians[name]["pictures_per_s"] for name in names]
     return {
         "options": vars(chosen),
+        "ray": version("ray"),
         "medians": medians,
         "throughput_against_no_ray": {name: rate / rates[0] for name, rate in zip(names, rates, strict=True)},
         "ray_adds_ms": medians[names[1]]["request_ms"] - medians[names[0]]["request_ms"],
@@ -99,8 +107,9 @@ async def figures(way: Way, chosen: argparse.Namespace) -> dict[str, Any]:
             await wait_until_ready(http)
             start_s = time.perf_counter() - started
             await warm_up(http, way)
-            load = await measure(http, chosen)
-            return {"start_s": start_s, **load, "request_ms": await request_ms(http)}
+            clients = Load(chosen.clients, chosen.steps)
+            rate = await clients.rate(http, chosen.seconds)
+            return {"start_s": start_s, "pictures_per_s": rate, **clients.figures(), "request_ms": await request_ms(http)}
     finally:
         server.terminate()
         server.wait()

@@ -6,10 +6,11 @@ Serve routes tasks to the replica with the fewest, and restarts replicas that di
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ..runtime.errors import BackendError, OmniGen2Error
@@ -20,11 +21,13 @@ from .settings import ReplicaSettings
 from .tasks import Message, Task
 
 POLL_S = 1.0
-"""How often the replicas are counted."""
+"""Seconds between two counts of the replicas."""
+STATUS_S = 30.0
+"""Seconds that Serve may take to say how the replicas are."""
 DRAIN_S = 300.0
-"""How long a replica that is replaced or no longer wanted may finish its tasks; then another one begins them again."""
+"""Seconds that a replica has to finish its tasks when it is replaced or too many; then another one begins them again."""
 RESTARTS = 3
-"""How often a replica that can't open its bundle is tried while an application starts."""
+"""Attempts at a replica that can't open its bundle while an application starts."""
 
 
 def import_serve() -> Any:
@@ -34,6 +37,25 @@ def import_serve() -> Any:
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     return serve
+
+
+def open_serve(apps: Iterable[str]) -> None:
+    """Start Ray Serve where it doesn't run. Removes applications of these names, which a server left behind that was killed."""
+    serve = import_serve()
+    serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING", "enable_access_log": False})
+    for app in serve.status().applications.keys() & set(apps):
+        serve.delete(app)
+
+
+@contextmanager
+def deployed(app: str, plan: ReplicaPlan, settings: ReplicaSettings) -> Iterator[Deployment]:
+    """A bundle's replicas, for the block. Raises OmniGen2Error where they don't start."""
+    deployment = Deployment(app, plan, settings)
+    try:
+        deployment.start()
+        yield deployment
+    finally:
+        deployment.delete()
 
 
 class Deployment:
@@ -48,23 +70,14 @@ class Deployment:
         self._running = 0
         self._status = "NOT_STARTED"
         self._is_closed = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name=f"replicas of {plan.name}", daemon=True)
         self._restarting = threading.Lock()
 
     def start(self) -> None:
-        """Start the replicas. Raises OmniGen2Error where they don't come up.
-
-        Replicas that an earlier server left behind under this name, because it was killed, are removed first.
-        """
-        self._serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING", "enable_access_log": False})
-        if self._app in self._serve.status().applications:
-            self._serve.delete(self._app)
+        """Start the replicas. Raises OmniGen2Error where they don't come up."""
         self._deploy()
-        try:
-            self._wait()
-        except BaseException:
-            self._serve.delete(self._app)
-            raise
-        threading.Thread(target=self._watch, name=f"replicas of {self._plan.name}", daemon=True).start()
+        self._wait()
+        self._watcher.start()
 
     def send(self, task: Task) -> ServeResponse:
         """Send a task to a replica."""
@@ -79,12 +92,19 @@ class Deployment:
     def delete(self) -> None:
         """Remove the replicas."""
         self._is_closed.set()
+        if self._watcher.is_alive():
+            self._watcher.join(STATUS_S)  # Serve's API starts a cluster where there is no connection any more
         self._serve.delete(self._app)
 
     def facts(self) -> dict[str, Any]:
-        """What `/v1/capabilities` says of the replicas."""
+        """The part of `/v1/capabilities` about the replicas."""
         counts = {"running": self._running, "min": self._settings.least, "max": self._settings.most}
         return {"replicas": {**counts, "status": self._status.lower()}}
+
+    @property
+    def most_tasks(self) -> int:
+        """Tasks that all replicas hold together when there are as many as may be."""
+        return self._settings.most * self._plan.max_tasks
 
     @property
     def running(self) -> int:
@@ -128,7 +148,8 @@ class Deployment:
         while self._status != "RUNNING":
             message = self._look()
             if self._status in ("DEPLOY_FAILED", "UNHEALTHY"):
-                raise OmniGen2Error(f"the replicas of {self._plan.name!r} can't start: {last_line(message)}")
+                reason = re.sub(r"^[\w.]+Error: ", "", last_line(message))
+                raise OmniGen2Error(f"the replicas of {self._plan.name!r} can't start: {reason}")
             if time.monotonic() > deadline:
                 count = f"{self._running} of {self._settings.least} replicas of {self._plan.name!r} run"
                 raise OmniGen2Error(f"{count} after {self._settings.start_s:g} s: is enough of the cluster free for them?")

@@ -19,7 +19,7 @@ from .remote import RemoteWorker
 class Dispatcher(Queue):
     """A queue whose jobs are carried out elsewhere. `close` ends it.
 
-    describe: what `/v1/capabilities` says of the replicas.
+    describe: gives the part of `/v1/capabilities` about the replicas.
     """
 
     def __init__(

@@ -24,10 +24,11 @@ from ..runtime.errors import BackendError
 from ..runtime.pipeline import Pipeline, bundle_path
 from ..serving.metrics import EngineMetrics, Metrics
 from ..serving.queue import Queue
-from ..serving.service import Service, default_active
+from ..serving.service import Schedule, Service, default_active
 from ..serving.settings import ServerSettings
+from .address import check_address
 from .cluster import connected
-from .deployment import Deployment
+from .deployment import Deployment, deployed, open_serve
 from .dispatcher import Dispatcher
 from .nodes import Engine, check_nodes, choose_engine, with_engine
 from .remote import RemoteWorker
@@ -40,7 +41,7 @@ LEAST_TASKS = 2
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """How replicas open bundles; see `load`."""
+    """Options with which replicas open bundles; see `load`."""
 
     backend: str = "auto"
     precision: str = "auto"
@@ -63,31 +64,37 @@ def replicated_service(
     bundles: paths by the names that clients use. address: see `connected`. name: tells this server from others of the cluster.
     Raises OmniGen2Error where nodes differ or replicas don't start.
     """
+    check_address(address)
     paths = {bundle: path if path == "nano" else os.path.abspath(path) for bundle, path in bundles.items()}
     plans = {bundle: _plan(bundle, path, replicas, engine) for bundle, path in paths.items()}
-    deployments: dict[str, Deployment] = {}
+    apps = {bundle: f"{name}-{quote(bundle, safe='')}" for bundle in bundles}
     pipelines: dict[str, Pipeline] = {}
+    deployments: dict[str, Deployment] = {}
+    with connected(address), ExitStack() as started:
+        check_nodes(list(dict.fromkeys(paths.values())), replicas)
+        open_serve(apps.values())
+        for bundle, plan in plans.items():
+            chosen = choose_engine(plan, replicas)
+            pipelines[bundle] = pipeline = stand_in(plan, chosen)
+            active = settings.max_active or default_active(pipeline)
+            plan = replace(with_engine(plan, chosen), max_active=active, max_tasks=max(LEAST_TASKS, active))
+            deployments[bundle] = started.enter_context(deployed(apps[bundle], plan, replicas))
+        with restarting_on_hangup(deployments.values()):
+            yield Service(pipelines, settings, dispatching_to(deployments))
+
+
+def dispatching_to(deployments: Mapping[str, Deployment]) -> Schedule:
+    """Returns the schedule that sends a bundle's jobs to its replicas."""
 
     def dispatch(bundle: str, pipeline: Pipeline, settings: ServerSettings, metrics: Metrics) -> Queue:
         deployment = deployments[bundle]
-        metrics.gauge("omnigen2_replicas", "Replicas that take requests.", bundle, lambda: deployment.running)
         worker = RemoteWorker(deployment.send, EngineMetrics(metrics, bundle))
+        metrics.gauge("omnigen2_replicas", "Replicas that take requests.", bundle, lambda: deployment.running)
         metrics.gauge("omnigen2_resent", "Tasks that were sent again because a replica was lost.", bundle, lambda: worker.resent)
-        most = replicas.most * _tasks(settings, pipeline)
-        return Dispatcher(worker, max_active=most, max_queue=settings.max_queue, describe=deployment.facts)
+        most, queued = deployment.most_tasks, settings.max_queue
+        return Dispatcher(worker, max_active=most, max_queue=queued, describe=deployment.facts)
 
-    with connected(address), ExitStack() as started:
-        check_nodes(list(dict.fromkeys(paths.values())), replicas)
-        for bundle, plan in plans.items():
-            chosen = choose_engine(plan, replicas)
-            pipelines[bundle] = stand_in(plan, chosen)
-            tasks, active = _tasks(settings, pipelines[bundle]), _active(settings, pipelines[bundle])
-            plan = replace(with_engine(plan, chosen), max_active=active, max_tasks=tasks)
-            deployments[bundle] = deployment = Deployment(f"{name}-{quote(bundle, safe='')}", plan, replicas)
-            deployment.start()
-            started.callback(deployment.delete)
-        with restarting_on_hangup(deployments.values()):
-            yield Service(pipelines, settings, dispatch)
+    return dispatch
 
 
 @contextmanager
@@ -149,11 +156,3 @@ def _plan(bundle: str, path: str, replicas: ReplicaSettings, engine: EngineOptio
         threads=engine.threads or replicas.threads,
         memory_limit_bytes=engine.memory_limit_bytes,
     )
-
-
-def _active(settings: ServerSettings, pipeline: Pipeline) -> int:
-    return settings.max_active or default_active(pipeline)
-
-
-def _tasks(settings: ServerSettings, pipeline: Pipeline) -> int:
-    return max(LEAST_TASKS, _active(settings, pipeline))

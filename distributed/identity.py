@@ -1,4 +1,4 @@
-"""Whether nodes have the same bundle and the same release: each node reports, and the reports are compared.
+"""Comparison of nodes: each reports its release and the digests of its bundles.
 
 A bundle's digest is the hash of its manifest, which states the hash of every file; opening the bundle has compared graphs, sizes
 and headers with it. Knows nothing of Ray.
@@ -16,10 +16,10 @@ from ..runtime.errors import BundleError, OmniGen2Error
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a node has.
+    """A node's release and bundles.
 
     digests: of each bundle, by its path.
-    problem: why the first bundle that can't be opened can't; None where all can.
+    problem: the reason why a bundle can't be opened; None where all can.
     """
 
     version: str

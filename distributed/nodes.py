@@ -1,4 +1,4 @@
-"""What the nodes of a cluster hold, compared with this machine, and what replicas compute with there."""
+"""Checks of a cluster's nodes before replicas start on them: they have the server's bundles, and an engine that runs them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .replica import ReplicaPlan
 from .settings import ReplicaSettings
 
 NODE_TIMEOUT_S = 60.0
-"""How long a node may take to report its bundles."""
+"""Seconds that a node may take to report its bundles."""
 
 
 class Engine(NamedTuple):
-    """What replicas compute with: a backend's `name`, `precision` and `graph_precision`."""
+    """The engine of all replicas of a bundle, named as a backend names itself."""
 
     name: str
     precision: str
@@ -25,7 +25,7 @@ class Engine(NamedTuple):
 
 
 def check_nodes(paths: Sequence[str], settings: ReplicaSettings) -> None:
-    """Check that each node that a replica fits on has the same bundles as this machine, at the same paths.
+    """Compare the bundles of each node that a replica fits on with this machine's.
 
     Raises OmniGen2Error, naming the first node that differs, or where a replica fits nowhere.
     """

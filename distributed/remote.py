@@ -20,7 +20,7 @@ from .tasks import Message, Task, outcome_of
 MOST_LOSSES = 5
 """A task whose replicas are lost this often after it began may itself be what ends them."""
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
-"""How long to wait before a task is sent again."""
+"""Seconds before a task is sent again."""
 
 
 class ReplicaLost(Exception):

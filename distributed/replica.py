@@ -1,4 +1,4 @@
-"""A replica: a bundle's pipeline in a process of its own, which carries out tasks and sends messages.
+"""A replica: a bundle's pipeline in a process of its own, which carries out tasks and sends messages of them.
 
 Jobs take turns in it as in the server's own process. Ray Serve makes replicas and calls them; nothing of Ray is known here.
 """
@@ -22,11 +22,14 @@ from .tasks import Message, Task, message_of
 
 @dataclass(frozen=True, kw_only=True)
 class ReplicaPlan:
-    """What a replica opens, on whichever node it starts.
+    """A bundle, and how a replica opens it on whichever node it starts.
 
-    name: the bundle's, for clients. path: its folder, the same on every node. digest: its content's.
-    has_gpu: whether it reserves one; without, it sees none.
-    max_active: tasks that take turns. max_tasks: tasks that it holds at most.
+    name: the bundle's, for clients.
+    path: its folder, the same on every node.
+    digest: its content's.
+    has_gpu: whether the replica reserves one; without, it sees none.
+    max_active: tasks that take turns.
+    max_tasks: tasks that the replica holds at most.
     """
 
     name: str
@@ -64,7 +67,7 @@ class Replica:
         self._scheduler = Scheduler(worker, max_active=plan.max_active, max_queue=plan.max_tasks)
 
     async def carry_out(self, task: Task) -> AsyncIterator[Message]:
-        """The messages of a task, to its end. Closing the iterator cancels it: the engine stops after the step under way."""
+        """Yields the messages of a task, to its end. Closing the iterator cancels it: the engine stops after the current step."""
         job, loop = task.job(), asyncio.get_running_loop()
         messages: asyncio.Queue[Message] = asyncio.Queue()
 
@@ -91,11 +94,11 @@ class _StepTimer:
     step_s = 0.0
 
     def on_first_turn(self, waited_s: float) -> None:
-        """The server counts it."""
+        """Nothing: the server counts it."""
 
     def on_step(self, seconds: float) -> None:
         """Keep the step's seconds."""
         self.step_s = seconds
 
     def on_piece(self) -> None:
-        """The server counts it."""
+        """Nothing: the server counts it."""

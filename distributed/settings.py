@@ -1,4 +1,4 @@
-"""How many replicas a bundle has, and what each of them reserves. Knows nothing of Ray and of models."""
+"""The number of a bundle's replicas, and the resources that each reserves. Knows nothing of Ray and of models."""
 
 from __future__ import annotations
 

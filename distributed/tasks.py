@@ -1,4 +1,4 @@
-"""What a server and a replica send each other: a job's task one way, messages of its progress and outcome the other."""
+"""Tasks that the server sends to replicas, and the messages of progress and outcome that come back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a replica needs of a job. Its seed is chosen already, so that every replica makes the same of it."""
+    """A job as a replica gets it. Its seed is chosen already, so that every replica makes the same of it."""
 
     id: str
     model: str

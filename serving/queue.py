@@ -65,7 +65,7 @@ class Queue(ABC):
         """Carry out nothing any more, and end the threads."""
 
     def facts(self) -> dict[str, Any]:
-        """What `/v1/capabilities` says of what carries out the jobs, as JSON values."""
+        """The part of `/v1/capabilities` about what carries out the jobs, as JSON values."""
         return {}
 
     @property

@@ -9,9 +9,9 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from PIL import Image
 from omnigen2_rt import Request, load
 from omnigen2_rt.distributed.dispatcher import Dispatcher
 from omnigen2_rt.distributed.front import EngineOptions, replicated_service
+from omnigen2_rt.distributed.identity import bundle_digest
 from omnigen2_rt.distributed.nodes import check_nodes, choose_engine
 from omnigen2_rt.distributed.replica import ReplicaPlan
 from omnigen2_rt.distributed.settings import ReplicaSettings
@@ -35,7 +36,8 @@ pytestmark = pytest.mark.ray
 
 PROMPT = "a large red circle on a blue background"
 APP = "tests"
-NODE = {"num_cpus": 1}
+HEAD, OTHER = {"num_cpus": 1}, {"num_cpus": 1, "num_gpus": 1}
+"""The other node says that it has a GPU: Ray counts what it is told."""
 
 
 @dataclass
@@ -69,7 +71,7 @@ class Front:
 def front() -> Iterator[Front]:
     replicas = ReplicaSettings(least=1, most=2, upscale_delay_s=0.0)
     engine = EngineOptions(backend="ort-cpu", precision="fp32", threads=1)
-    with cluster_of(NODE, NODE) as cluster:
+    with cluster_of(HEAD, OTHER) as cluster:
         opened = replicated_service(
             {"nano": "nano"}, ServerSettings(max_queue=100), replicas, address="auto", name=APP, engine=engine
         )
@@ -81,6 +83,15 @@ def front() -> Iterator[Front]:
 def nano() -> Iterator[Pipeline]:
     with load(backend="ort-cpu", precision="fp32", threads=1) as pipeline:
         yield pipeline
+
+
+def draw_until(condition: Callable[[], bool], front: Front, pool: ThreadPoolExecutor) -> list[bytes]:
+    """Draw with several clients until the condition holds."""
+    deadline, drawn = time.monotonic() + 120, list[bytes]()
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        drawn += pool.map(front.draw, [7] * 8)
+    return drawn
 
 
 def test_strict_client_draws_edits_and_chats(front: Front, nano: Pipeline) -> None:
@@ -127,9 +138,7 @@ def test_load_starts_the_second_replica_and_either_gives_the_same_bytes(front: F
     expected = nano.generate(Request(prompt=PROMPT, steps=8, seed=7)).images[0].tobytes()
     assert front.replicas["running"] == 1 and (front.replicas["min"], front.replicas["max"]) == (1, 2)
     with ThreadPoolExecutor(4) as pool:
-        drawn = list(pool.map(front.draw, [7] * 8))
-        while front.replicas["running"] < 2:
-            drawn += pool.map(front.draw, [7] * 8)
+        drawn = draw_until(lambda: front.replicas["running"] == 2, front, pool)
         before = replica_seconds(APP)
         drawn += pool.map(front.draw, [7] * 16)
     worked = [seconds - before[number] for number, seconds in replica_seconds(APP).items()]
@@ -147,15 +156,18 @@ def test_restart_replaces_the_replicas_while_requests_go_on(front: Front) -> Non
         signal.raise_signal(signal.SIGHUP)
         drawn += under_way
         wait_until(lambda: front.replicas["status"] == "deploying")
-        while front.replicas["status"] != "running" or before & set(replica_seconds(APP)):
-            drawn += pool.map(front.draw, [7] * 8)
+        drawn += draw_until(
+            lambda: front.replicas["status"] == "running" and not before & set(replica_seconds(APP)), front, pool
+        )
     assert set(drawn) == {expected} and len(replica_seconds(APP)) == 2
 
 
-def test_other_bundle_is_refused_by_the_node_that_has_it(front: Front) -> None:
-    plan = ReplicaPlan(name="nano", path="nano", digest="0" * 64, has_gpu=False)
+def test_fraction_of_a_gpu_is_found_and_another_bundle_is_refused(front: Front) -> None:
+    plan = ReplicaPlan(name="nano", path="nano", digest=bundle_digest("nano"), has_gpu=True, backend="ort-cpu")
+    assert choose_engine(plan, ReplicaSettings(cpus=0.0, gpus=0.5)) == ("ort-cpu", "fp32", "fp32")
+    check_nodes(["nano"], ReplicaSettings(gpus=1.0))
     with pytest.raises(OmniGen2Error, match="a replica can't open 'nano': 'nano' holds another bundle"):
-        choose_engine(plan, ReplicaSettings(cpus=0.0))
+        choose_engine(replace(plan, digest="0" * 64), ReplicaSettings(cpus=0.0))
     with pytest.raises(OmniGen2Error, match="no node of the cluster has 1 processors and 8 GPUs"):
         check_nodes(["nano"], ReplicaSettings(gpus=8.0))
 
