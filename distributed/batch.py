@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from math import inf, isfinite
+from math import inf
 from types import TracebackType
 from typing import Any
 
@@ -19,6 +19,7 @@ from ..batch.rows import Job
 from ..runtime.errors import OmniGen2Error, RequestError
 from .batch_worker import Worker, WorkerPlan, packed
 from .cluster import import_ray, last_line
+from .settings import check_amount
 
 MAX_WORKERS = 10_000
 MOST_DEATHS = 3
@@ -48,12 +49,8 @@ class PoolSettings:
         if self.workers is not None and not 1 <= self.workers <= MAX_WORKERS:
             raise RequestError(f"--workers={self.workers} is out of range; 1 to {MAX_WORKERS} are allowed")
         for name, amount in (("--cpus-per-worker", self.cpus), ("--gpus-per-worker", self.gpus)):
-            if amount is None:
-                continue
-            if not (isfinite(amount) and 0 <= amount <= 1024):
-                raise RequestError(f"{name}={amount:g} is out of range; 0 to 1024 are allowed")
-            if amount > 1 and amount != int(amount):
-                raise RequestError(f"{name}={amount:g} is neither a fraction below 1 nor a whole number, as Ray wants it")
+            if amount is not None:
+                check_amount(name, amount)
 
 
 @dataclass(frozen=True, kw_only=True)

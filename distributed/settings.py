@@ -33,8 +33,8 @@ class ReplicaSettings:
             raise RequestError(f"--min-replicas={self.least} is out of range; 1 to {MAX_REPLICAS} are allowed")
         if not self.least <= self.most <= MAX_REPLICAS:
             raise RequestError(f"--max-replicas={self.most} is out of range; {self.least} to {MAX_REPLICAS} are allowed here")
-        _check_amount("--cpus-per-replica", self.cpus)
-        _check_amount("--gpus-per-replica", self.gpus)
+        check_amount("--cpus-per-replica", self.cpus)
+        check_amount("--gpus-per-replica", self.gpus)
 
     @property
     def threads(self) -> int:
@@ -42,7 +42,8 @@ class ReplicaSettings:
         return max(1, int(self.cpus))
 
 
-def _check_amount(name: str, amount: float) -> None:
+def check_amount(name: str, amount: float) -> None:
+    """Raises RequestError for an amount of a resource that Ray can't reserve. name: the option's."""
     if not (math.isfinite(amount) and 0 <= amount <= 1024):
         raise RequestError(f"{name}={amount:g} is out of range; 0 to 1024 are allowed")
     if amount > 1 and amount != int(amount):
