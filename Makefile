@@ -47,7 +47,7 @@ $(INSTALLED) $(CPU_INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m pip --python $(@D)/bin/python $(PIP_INSTALL) pip --editable '.[$(EXTRAS)]'
 	touch $@
 
-$(INSTALLED): EXTRAS := cpu,export,serve,dev
+$(INSTALLED): EXTRAS := cpu,export,parquet,serve,stores,dev
 $(CPU_INSTALLED): EXTRAS := cpu
 # The tests look at all that lies in it, so nothing of an earlier installation may stay.
 $(CPU_INSTALLED): VENV_OPTIONS := --clear

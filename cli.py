@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .commands import build, chat, draw, export, inspect, measure, serve
+from .commands import batch, build, chat, draw, export, inspect, lora, measure, serve
 from .commands.streams import LastingStream, lasting_streams
 from .commands.terminal import error_message
 from .runtime.errors import one_line
@@ -29,7 +29,9 @@ for command in (
     measure.compare,
     export.quantize,
     build.build,
+    lora.lora,
     draw.generate,
+    batch.batch,
     draw.demo,
     inspect.info,
     inspect.doctor,

@@ -21,6 +21,8 @@ from .options import (
     Backend,
     BundleName,
     Height,
+    LoraFolder,
+    Loras,
     MemoryLimit,
     Precision,
     Threads,
@@ -49,6 +51,8 @@ def chat(
     precision: Precision = "auto",
     threads: Threads = None,
     memory_limit: MemoryLimit = None,
+    lora: Loras = None,
+    lora_dir: LoraFolder = None,
 ) -> None:
     """Talk with the model: ask about pictures, or for pictures."""
     from .terminal_chat import answer_as_json, check_folder, cut_note, save_pictures, step_progress
@@ -61,10 +65,14 @@ def chat(
     if prompt is None and as_json:
         raise OmniGen2Error("--json needs a prompt: it prints one answer")
     pictures = load_images("--image", image or ())
+
+    def open_bundle() -> Pipeline:
+        return open_pipeline(bundle, backend, precision, threads, memory_limit, lora, lora_dir)
+
     if prompt is None:
-        _converse(lambda: open_pipeline(bundle, backend, precision, threads, memory_limit), settings, folder, image or ())
+        _converse(open_bundle, settings, folder, image or ())
         return
-    with open_pipeline(bundle, backend, precision, threads, memory_limit) as pipeline:
+    with open_bundle() as pipeline:
         bar = ProgressLine()
         on_token = None if as_json else say
         answer = pipeline.chat(prompt, pictures, settings, on_token=on_token, on_step=step_progress(bar, request))
@@ -101,6 +109,8 @@ def reflect(
     precision: Precision = "auto",
     threads: Threads = None,
     memory_limit: MemoryLimit = None,
+    lora: Loras = None,
+    lora_dir: LoraFolder = None,
 ) -> None:
     """Draw, look at the picture, correct it, and keep the best."""
     from .terminal_chat import files_beside, rounds_as_json, save_rounds, step_progress
@@ -110,7 +120,7 @@ def reflect(
     picture_names(out, 1)
     for file in files_beside(out, rounds + 1):
         picture_names(file, 1)
-    with open_pipeline(bundle, backend, precision, threads, memory_limit) as pipeline:
+    with open_pipeline(bundle, backend, precision, threads, memory_limit, lora, lora_dir) as pipeline:
         bar = ProgressLine()
         reflection = pipeline.reflect(request, rounds, on_step=step_progress(bar, request))
         bar.end()

@@ -78,10 +78,17 @@ def _bundle(path: Path, verify: bool) -> dict[str, Any]:
             if graph.precision == bundle.precisions[0]
         },
         "files": {name: size_text(size) for name, size in weights.items()},
+        **({"LoRAs": _loras(manifest)} if manifest.loras else {}),
         "made with": manifest.tools,
         "checked": "every byte" if verify else "graph hashes, file sizes and headers",
         **({"weights": _origin(manifest)} if verify else {}),
     }
+
+
+def _loras(manifest: Manifest) -> dict[str, str]:
+    """What is known of each merged LoRA, by its place and name."""
+    entries = enumerate(manifest.loras, 1)
+    return {f"{number}. {lora.name}": f"scale {lora.scale:g}, SHA-256 {lora.sha256}" for number, lora in entries}
 
 
 def _check_source(manifest: Manifest) -> None:

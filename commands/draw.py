@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from ..runtime.parameters import drawing_parameters
 from ..runtime.request import Request
 from .option_values import cache_policy, numbers, picture_names, read_latents
-from .options import DEFAULTS, Backend, BundleName, Height, MemoryLimit, Precision, Threads, Width, open_pipeline
+from .options import (
+    DEFAULTS,
+    Backend,
+    BundleName,
+    Height,
+    LoraFolder,
+    Loras,
+    MemoryLimit,
+    Precision,
+    Threads,
+    Width,
+    open_pipeline,
+)
 from .terminal import ProgressLine
-
-if TYPE_CHECKING:
-    from ..runtime.pipeline import Pipeline
 
 
 def generate(
@@ -48,6 +57,8 @@ def generate(
     precision: Precision = "auto",
     threads: Threads = None,
     memory_limit: MemoryLimit = None,
+    lora: Loras = None,
+    lora_dir: LoraFolder = None,
 ) -> None:
     """Draw a picture from words, edit one, or combine several."""
     from .output import Picture, save_all
@@ -74,13 +85,13 @@ def generate(
         cache=cache_policy(cache, tea_threshold),
     )
     names = picture_names(out, count)
-    with open_pipeline(bundle, backend, precision, threads, memory_limit) as pipeline:
+    with open_pipeline(bundle, backend, precision, threads, memory_limit, lora, lora_dir) as pipeline:
         bar = ProgressLine()
         total = steps if request.timesteps is None else len(request.timesteps)
         result = pipeline.generate(request, on_step=lambda step: bar.show(step.index + 1, total, "drawing"))
         bar.end()
-        inputs = {"latents": None if latents is None else _name(latents), "bundle": _name(Path(bundle))}
-        parameters = {**_parameters(request), **inputs, **_engine(pipeline)}
+        noise = None if latents is None else str(latents)
+        parameters = drawing_parameters(request, latents=noise, bundle=bundle, pipeline=pipeline)
     for field, tokens in result.cut_tokens.items():
         limit = f"--max-prompt-tokens {request.max_prompt_tokens}"
         typer.echo(f"note: the last {tokens} tokens of the {field} were not read; {limit} are", err=True)
@@ -104,22 +115,3 @@ def demo(
         sheet = demonstrate(pipeline, bar.show)
         bar.end()
     save_all([(Picture(image=sheet), out)], lambda name: typer.echo(str(name)))
-
-
-def _engine(pipeline: Pipeline) -> dict[str, str]:
-    """The engine that draws, for the picture's file: another one rounds differently."""
-    return {"backend": pipeline.backend.name, "precision": pipeline.backend.precision}
-
-
-def _parameters(request: Request) -> dict[str, Any]:
-    """A request's fields for the picture's file: enough to draw it again. Of input images their names, not where they lie."""
-    fields = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
-    fields["images"] = [_name(Path(str(image))) for image in request.images]
-    if request.cache is not None:
-        fields["cache"] = repr(request.cache)
-    return fields
-
-
-def _name(path: Path) -> str:
-    """A file's name as valid text."""
-    return path.name.encode("utf-8", "backslashreplace").decode()

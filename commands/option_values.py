@@ -10,24 +10,21 @@ import os
 import re
 import stat
 import tempfile
-import warnings
 from decimal import Decimal
-from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.errors import RequestError
-from ..runtime.files.reading import open_regular
+from ..runtime.files.arrays import read_array
 from ..runtime.step_caches import CACHES, CachePolicy, TeaCache
 
-MAX_LATENTS_BYTES = 2**31
-_MAX_HEADER_BYTES = 2**16
 _PROBE_BYTES = 2**20
 SIZE = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([KMGT]?)(i?)(B?)\s*", re.IGNORECASE)
 """A number, a prefix, whether it counts in powers of 1024, and the unit, which may be left out after a prefix."""
+LORA = re.compile(r"(?P<file>.*):(?P<scale>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)", re.DOTALL)
+"""A LoRA with its scale. A colon before anything but a number, as in C:\\style, belongs to the file's name."""
 
 
 def cache_policy(name: str | None, threshold: float | None) -> CachePolicy | None:
@@ -63,37 +60,11 @@ def numbers(option: str, text: str) -> tuple[float, ...]:
 
 
 def read_latents(path: Path) -> NDArray[Any]:
-    """A .npy file's array. Raises RequestError where it can't be read, before its memory is taken where it is too large."""
-    name = f"--latents {str(path)!r}"
+    """A .npy file's array. Raises RequestError where it can't be read."""
     try:
-        with open_regular(path) as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # numpy tells the oddities of a header, which are of no use to the user
-            return _read_array(file)
-    except OSError as error:
-        raise RequestError(f"{name} can't be read as a .npy file: {error.strerror or error}") from error
+        return read_array(path)
     except RequestError as error:
-        raise RequestError(f"{name} {error}") from error
-    except Exception as error:  # numpy's reader facing damaged bytes may raise anything, and its message advises to unpickle
-        raise RequestError(f"{name} can't be read as a .npy file: it holds something else") from error
-
-
-def _read_array(file: BufferedReader) -> NDArray[Any]:
-    """The array of a .npy file. Raises RequestError, which goes after the file's name, for another length than it announces."""
-    version = np.lib.format.read_magic(file)
-    if version not in ((1, 0), (2, 0), (3, 0)):
-        raise ValueError(f"unknown version {version}")
-    if version != (1, 0) and int.from_bytes(file.peek(4)[:4], "little") > _MAX_HEADER_BYTES:  # numpy would read all of it first
-        raise RequestError(f"can't be read: its header is longer than {_MAX_HEADER_BYTES} bytes")
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, is_fortran, dtype = read_header(file)
-    begin = file.tell()
-    there, needed = os.fstat(file.fileno()).st_size - begin, math.prod(shape) * dtype.itemsize
-    if needed != there or dtype.hasobject or min(shape, default=0) < 0:
-        raise RequestError(f"can't be read: an array {shape} of {dtype} is announced, and {there} bytes follow")
-    if needed > MAX_LATENTS_BYTES:
-        raise RequestError(f"can't be read: it holds {needed} bytes; noise has at most {MAX_LATENTS_BYTES}")
-    array: NDArray[Any] = np.frombuffer(file.read(needed), dtype).reshape(shape, order="F" if is_fortran else "C")
-    return array
+        raise RequestError(f"--latents {str(path)!r} {error}") from error
 
 
 def memory_bytes(text: str | None) -> int | None:
@@ -110,6 +81,15 @@ def memory_bytes(text: str | None) -> int | None:
     if size < 1:
         raise RequestError(f"--memory-limit {text!r} is below the smallest size, 1 byte")
     return size
+
+
+def lora_option(text: str) -> tuple[Path, float]:
+    """File and scale of FILE or FILE:SCALE. Raises RequestError for a scale that isn't finite."""
+    match = LORA.fullmatch(text)
+    file, scale = (text, 1.0) if match is None else (match["file"], float(match["scale"]))
+    if not file.strip() or not math.isfinite(scale):
+        raise RequestError(f"--lora {text!r} is not FILE or FILE:SCALE, such as style.safetensors:0.8")
+    return Path(file), scale
 
 
 def _check_name(name: Path) -> None:

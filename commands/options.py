@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 
 from ..runtime.errors import OmniGen2Error, RequestError
 from ..runtime.request import Request
+from .merging import with_loras
 from .option_values import memory_bytes
 
 if TYPE_CHECKING:
@@ -25,6 +27,10 @@ Height = Annotated[int | None, typer.Option(help="Pixels of a picture; by defaul
 Width = Annotated[int | None, typer.Option(help="Likewise.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; by default the backend decides.")]
 MemoryLimit = Annotated[str | None, typer.Option(help="Keep open weights below this, e.g. 4GB; slower.")]
+Loras = Annotated[list[str] | None, typer.Option("--lora", help="A LoRA to merge, FILE or FILE:SCALE; may be repeated.")]
+LoraFolder = Annotated[
+    Path | None, typer.Option("--lora-dir", help="The folder of merged bundles; by default beside the bundle.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")]
 
@@ -36,13 +42,21 @@ def check_range(name: str, value: int, least: int, most: int) -> None:
 
 
 def open_pipeline(
-    bundle: str | Path, backend: str, precision: str, threads: int | None, memory_limit: str | None
+    bundle: str | Path,
+    backend: str,
+    precision: str,
+    threads: int | None,
+    memory_limit: str | None,
+    loras: Sequence[str] | None = None,
+    lora_dir: Path | None = None,
+    shares: Pipeline | None = None,
 ) -> Pipeline:
-    """Open the pipeline that a command works with. Raises as `load` does."""
+    """Open the pipeline that a command works with. Raises as `load` and `with_loras` do."""
     from ..runtime.pipeline import load
 
     limit = memory_bytes(memory_limit)
-    return load(bundle, backend=backend, precision=precision, threads=threads, memory_limit_bytes=limit)
+    merged = with_loras(bundle, loras or (), lora_dir)
+    return load(merged, backend=backend, precision=precision, threads=threads, memory_limit_bytes=limit, shares=shares)
 
 
 def needs_extra(extra: str, *modules: str) -> None:

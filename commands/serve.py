@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..runtime.errors import OmniGen2Error, RequestError
+from .merging import with_loras
 from .option_values import memory_bytes
-from .options import Backend, MemoryLimit, Precision, Threads, check_range, needs_extra, open_pipeline
+from .options import Backend, LoraFolder, MemoryLimit, Precision, Threads, check_range, needs_extra, open_pipeline
 
 if TYPE_CHECKING:
+    from ..runtime.pipeline import Pipeline
     from ..serving.service import Service
     from ..serving.settings import ServerSettings
 
@@ -35,6 +38,14 @@ def serve(
     drain_seconds: Annotated[float, typer.Option(help="How long requests may go on after SIGTERM or Ctrl-C.")] = 30.0,
     allow_image_host: Annotated[list[str] | None, typer.Option(help="A host to fetch pictures from; may be repeated.")] = None,
     state: Annotated[Path | None, typer.Option(help="The folder where jobs outlive the server; without it they don't.")] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A LoRA as a model of its own, NAME=FILE or NAME=FILE:SCALE, of the first bundle; NAME@BUNDLE=FILE for another. "
+            "May be repeated; LoRAs of one name are merged together."
+        ),
+    ] = None,
+    lora_dir: LoraFolder = None,
     backend: Backend = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
@@ -51,7 +62,7 @@ def serve(
     """Serve bundles over HTTP: OpenAI's endpoints, jobs and a web page."""
     needs_extra("serve", *MODULES)
     from ..serving.guard import LOOPBACK
-    from ..serving.server import run
+    from ..serving.server import bound_socket, log_requests, run
     from ..serving.service import Service
     from ..serving.settings import ServerSettings
 
@@ -71,21 +82,41 @@ def serve(
     )
     if not settings.keys and host not in LOOPBACK:
         raise OmniGen2Error(f"--host {host!r} lets other machines in: give --api-key-file, or leave --host out")
-    names = [_named(text) for text in bundle or ["nano=nano"]]
-    if len({name for name, _ in names}) < len(names):
+    named = [_named(text) for text in bundle or ["nano=nano"]]
+    paths = dict(named)
+    if len(paths) < len(named):
         raise RequestError("--bundle: each bundle needs a name of its own")
+    styles = _styles(lora or (), list(paths))
+    if lora_dir is not None and not styles:
+        raise RequestError("--lora-dir belongs to --lora")
     replicas = {"least": min_replicas, "most": max_replicas, "cpus": cpus_per_replica, "gpus": gpus_per_replica}
-    engine = backend, precision, threads, memory_limit
-    opened: AbstractContextManager[Service]
-    if ray is not None:
-        opened = _on_ray(ray, dict(names), settings, {k: v for k, v in replicas.items() if v is not None}, engine, port)
-    elif any(value is not None for value in replicas.values()):
+    if ray is None and any(value is not None for value in replicas.values()):
         raise RequestError("the number of replicas and what each reserves belong to --ray ADDRESS")
-    else:
-        opened = nullcontext(Service({name: open_pipeline(path, *engine) for name, path in names}, settings))
-    with opened as service:
-        _announce(settings, list(service.bundles), host, port)
-        run(service, host, port)
+    engine = backend, precision, threads, memory_limit
+    chosen = {name: value for name, value in replicas.items() if value is not None}
+    with bound_socket(host, port) as listener:
+        merged = {name: str(with_loras(paths[style.bundle], style.loras, lora_dir)) for name, style in styles.items()}
+        opened: AbstractContextManager[Service]
+        if ray is None:
+            opened = nullcontext(Service(_pipelines(paths, styles, merged, engine), settings))
+        else:
+            opened = _on_ray(ray, {**paths, **merged}, settings, chosen, engine, port)
+        with opened as service:
+            _announce(settings, list(service.bundles), host, port)
+            log_requests()
+            run(service, listener)
+
+
+def _pipelines(
+    paths: Mapping[str, str],
+    styles: Mapping[str, _Style],
+    merged: Mapping[str, str],
+    engine: tuple[str, str, int | None, str | None],
+) -> dict[str, Pipeline]:
+    """The bundles' pipelines, and those of the merged ones, which share what is alike."""
+    pipelines = {name: open_pipeline(path, *engine) for name, path in paths.items()}
+    shared = {name: open_pipeline(merged[name], *engine, shares=pipelines[style.bundle]) for name, style in styles.items()}
+    return {**pipelines, **shared}
 
 
 @contextmanager
@@ -137,6 +168,31 @@ def _named(text: str) -> tuple[str, str]:
     if not name or not path or len(name) > 100 or not name.isprintable():
         raise RequestError(f"--bundle {text!r} is not NAME=PATH")
     return name, path
+
+
+@dataclass(frozen=True)
+class _Style:
+    """The LoRAs of a model, FILE or FILE:SCALE, and the name of the bundle that they are merged into."""
+
+    bundle: str
+    loras: list[str]
+
+
+def _styles(texts: Sequence[str], bundles: Sequence[str]) -> dict[str, _Style]:
+    """The models that --lora makes, by name. bundles: the names of the bundles. Raises RequestError."""
+    styles: dict[str, _Style] = {}
+    for text in texts:
+        left, found, lora = text.partition("=")
+        name, at, bundle = left.rpartition("@")
+        name, bundle = (name, bundle) if at else (left, bundles[0])
+        if not (found and name and lora) or len(name) > 100 or not name.isprintable():
+            raise RequestError(f"--lora {text!r} is not NAME=FILE, NAME=FILE:SCALE or NAME@BUNDLE=FILE")
+        if bundle not in bundles:
+            raise RequestError(f"--lora {text!r} is for the bundle {bundle!r}; there are: {', '.join(bundles)}")
+        if name in bundles or styles.setdefault(name, _Style(bundle, [])).bundle != bundle:
+            raise RequestError(f"--lora {text!r}: the name {name!r} is another model's")
+        styles[name].loras.append(lora)
+    return styles
 
 
 def _announce(settings: ServerSettings, names: list[str], host: str, port: int) -> None:

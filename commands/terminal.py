@@ -142,12 +142,15 @@ class ProgressLine:
     """Progress on stderr: one line that is rewritten on a terminal, a few plain lines elsewhere.
 
     The time left is shown where it is known: the first piece, which also opens files and components, doesn't count, and a few
-    stages of different kinds say nothing of each other.
+    stages of different kinds say nothing of each other. estimates: whether it is shown; a caller may know better.
     """
 
-    def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic, *, estimates: bool = True
+    ) -> None:
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
+        self._estimates = estimates
         self._begin()
         self._done = -1
         self._is_shown = False
@@ -163,7 +166,7 @@ class ProgressLine:
         if done < self._done:
             self._begin()
         self._done = done
-        text = f"{done}/{total} {_in_a_line(what)}{self._time_left(done, total)}"
+        text = f"{done}/{total} {_in_a_line(what)}{self._time_left(done, total) if self._estimates else ''}"
         tenth = 10 * done // max(total, 1)
         if self._live:
             filled = 24 * done // max(total, 1)

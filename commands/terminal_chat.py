@@ -5,6 +5,7 @@ Talks to people through a `say` function and reads through `ask_line`, so that t
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 import sys
@@ -194,7 +195,8 @@ def save_rounds(reflection: Reflection, out: Path) -> list[Path]:
         return []
     sheet, *names = files_beside(out, len(pictures))
     row = captioned_row(pictures, [_caption(number, done) for number, done in enumerate(reflection.rounds)])
-    best = Picture(image=pictures[reflection.best], parameters={"rounds": rounds_as_json(reflection)})
+    loras = [dataclasses.asdict(lora) for lora in reflection.rounds[0].result.loras]
+    best = Picture(image=pictures[reflection.best], parameters={"rounds": rounds_as_json(reflection), "loras": loras})
     rounds = zip(map(_picture, pictures), names, strict=True)
     save_all([*rounds, (best, out), (_picture(row), sheet)])
     return [out, *names, sheet]

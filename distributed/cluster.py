@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..runtime.errors import OmniGen2Error
+from .address import check_address
 
 LOCAL_STORE_BYTES = 2**29
 """Ray's object store on a cluster of this machine alone: room for the largest requests of many replicas."""
@@ -28,6 +29,7 @@ def connected(address: str) -> Iterator[None]:
 
     A process that is connected already stays so. Raises OmniGen2Error where no cluster answers.
     """
+    check_address(address)
     ray = import_ray()
     if ray.is_initialized():
         yield

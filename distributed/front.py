@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from ..batch.digests import bundle_digest
 from ..runtime.backends import DeviceArray, Session
 from ..runtime.bundle import Bundle
 from ..runtime.errors import BackendError
@@ -25,11 +26,9 @@ from ..serving.metrics import EngineMetrics, Metrics
 from ..serving.queue import Queue
 from ..serving.service import Schedule, Service, default_active
 from ..serving.settings import ServerSettings
-from .address import check_address
 from .cluster import connected
 from .deployment import Deployment, deployed, open_serve
 from .dispatcher import Dispatcher
-from .identity import bundle_digest
 from .nodes import Engine, check_nodes, choose_engine, with_engine
 from .remote import RemoteWorker
 from .replica import ReplicaPlan
@@ -64,7 +63,6 @@ def replicated_service(
     bundles: paths by the names that clients use. address: see `connected`. name: tells this server from others of the cluster.
     Raises OmniGen2Error where nodes differ or replicas don't start.
     """
-    check_address(address)
     paths = {bundle: path if path == "nano" else os.path.abspath(path) for bundle, path in bundles.items()}
     plans = {bundle: _plan(bundle, path, replicas, engine) for bundle, path in paths.items()}
     apps = {bundle: f"{name}-{quote(bundle, safe='')}" for bundle in bundles}

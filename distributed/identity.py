@@ -8,14 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 
 from .. import __version__
-from ..runtime.bundle import MAX_MANIFEST_BYTES, Bundle
+from ..batch.digests import bundle_digest
 from ..runtime.errors import BundleError, OmniGen2Error
-from ..runtime.files.reading import read_bytes
-from ..runtime.manifest import MANIFEST
-from ..runtime.pipeline import bundle_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +25,6 @@ class Report:
     version: str
     digests: Mapping[str, str]
     problem: str | None = None
-
-
-def bundle_digest(path: str) -> str:
-    """The digest of a bundle's content. Raises BundleError where it can't be opened."""
-    bundle = Bundle.open(bundle_path(path))
-    return sha256(read_bytes(bundle.path / MANIFEST, MAX_MANIFEST_BYTES)).hexdigest()
 
 
 def check_digest(path: str, expected: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -29,8 +29,7 @@ from .manifest import TOKENIZER
 from .preview_map import fit_latent_rgb
 from .staging import Staging, Work, open_staging, prepare_target
 from .target import check_replaceable
-from .weights.lora import Lora, LoraReport, merge_loras, report_lora
-from .weights.lora_file import PEFT_CONFIG, lora_file
+from .weights.lora import MERGED_WEIGHTS, Lora, LoraReport, identify_lora, merge_loras, report_lora
 from .weights.materialize import materialize
 from .weights.placement import place
 from .weights.tensor_file import Locations
@@ -122,7 +121,7 @@ class _Job:
             "weights": {str(path.resolve()): _identity(path) for path in self.checkpoint.weight_files()},
             "configs": {part: repr(getattr(self.checkpoint, part)) for part in (*PARTS, "vision")},
             "precisions": list(self.precisions),
-            "loras": [[str(lora.path), lora.scale, *_lora_hashes(lora_file(lora.path))] for lora in self.loras],
+            "loras": [[str(lora.path), asdict(identify_lora(lora))] for lora in self.loras],
             "materialized": self.materialized,
             "tools": _tool_versions(),
         }
@@ -131,11 +130,6 @@ class _Job:
 def _identity(weights: Path) -> list[object]:
     status = weights.stat()
     return [status.st_size, status.st_mtime_ns, header_hash(weights)]
-
-
-def _lora_hashes(file: Path) -> list[str]:
-    """The hashes of a LoRA's file, and of PEFT's settings where they lie beside it."""
-    return [file_hash(path) for path in (file, file.with_name(PEFT_CONFIG)) if path.is_file()]
 
 
 def _tool_versions() -> dict[str, str]:
@@ -174,6 +168,7 @@ def _write_bundle(
         files=files,
         tools=_tool_versions(),
         source_weights=_source_weights(job, staging.bundle, files),
+        loras=tuple(map(identify_lora, job.loras)),
     )
     _check_unchanged(job, staging.work)
     write_manifest(staging.bundle, manifest)
@@ -208,7 +203,7 @@ def _place_weights(job: _Job, folder: Path) -> tuple[list[str], Locations]:
         for part, tensors in job.checkpoint.locations.items()
     }
     if job.loras:
-        target = folder / "transformer" / "merged_lora.safetensors"
+        target = folder / MERGED_WEIGHTS
         locations["transformer"] = merge_loras(job.loras, locations["transformer"], target, job.precisions)
     return copied, locations
 

@@ -12,8 +12,8 @@ import torch
 from ..runtime.dtypes import PRECISIONS
 from ..runtime.files.safetensors_header import TensorLocation
 from ..runtime.manifest import GraphSpec, TensorSpec
-from .bundle_writer import complete_graph_spec, write_graph, write_inlined_graph
 from .components import Component, Tensor
+from .graph_writer import complete_graph_spec, write_graph, write_inlined_graph
 from .trace import trace
 from .weights.zero_copy import attach_weights
 

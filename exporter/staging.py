@@ -6,6 +6,7 @@ process is at work in, is taken over (where the job is the same too) or removed.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,6 +33,7 @@ from ..runtime.files.unfinished import (
     PROGRESS,
     REPLACING,
     has_our_name,
+    marked_folders,
     unfinished_folders,
 )
 from ..runtime.files.writing import PARTIAL, temporary_name, write_whole
@@ -39,11 +41,15 @@ from ..runtime.manifest import MANIFEST
 from .target import check_not_read, check_target, check_writable, resolve_target
 
 
+class BusyError(ExportError):
+    """Another process is writing the same bundle."""
+
+
 @dataclass(frozen=True)
 class Work:
     """A piece of work that makes a bundle.
 
-    kind: "export" or "quantize".
+    kind: "export", "quantize" or "merge".
     target: the folder to make, from `prepare_target`.
     source: the name of what it is made from, for messages.
     reads: the files and folders that are read.
@@ -135,7 +141,7 @@ def open_staging(work: Work) -> Iterator[Staging]:
     """The staging of the work: a new one, or that of a process that ended before the same job was done.
 
     After an error it is removed, unless it holds saved progress or a whole bundle.
-    Raises ExportError where another process is at work on the target, or the target exists and isn't to be replaced.
+    Raises BusyError where another process is at work on the target, ExportError where it exists and isn't to be replaced.
     """
     parent = work.target.parent
     parent.mkdir(parents=True, exist_ok=True)
@@ -156,6 +162,30 @@ def open_staging(work: Work) -> Iterator[Staging]:
                 with folder_lock(parent):
                     _remove(staging.folder, staging.lock)
             raise
+
+
+def remove_bundle(folder: Path) -> None:
+    """Remove a bundle and all that its folder holds. Raises OSError.
+
+    It first moves into a marked folder: where that is stopped midway, `remove_unfinished` goes on with it.
+    """
+    with folder_lock(folder.parent):
+        staging = _new_staging(Work("removal", folder, str(folder), (), {}))
+    with staging.lock or nullcontext():
+        staging.bundle.rmdir()
+        os.rename(folder, staging.bundle)
+        _remove(staging.folder, staging.lock)
+    if staging.folder.exists():
+        raise OSError(errno.EACCES, "can't be removed whole", str(staging.folder))
+
+
+def remove_unfinished(parent: Path, kinds: Sequence[str]) -> None:
+    """Remove the folders of work of these kinds that processes left unfinished in `parent`."""
+    with suppress(OSError), folder_lock(parent):
+        for folder, mark in marked_folders(parent):
+            with suppress(OSError):  # gone, or no locks here: a process may be at work in it
+                if mark["kind"] in kinds and (lock := _lock(folder)) is not None:
+                    _remove(folder, lock)
 
 
 def _recover(target: Path) -> None:
@@ -204,7 +234,7 @@ def _take_over(work: Work) -> Staging | None:
         except OSError:  # gone, or no locks here: a process may be at work in it
             continue
         if lock is None:
-            raise ExportError(_busy(work.target, folder, mark))
+            raise BusyError(_busy(work.target, folder, mark))
         if found is None and mark == work.mark() and _can_go_on(folder) and (folder / PROGRESS).exists():
             found = Staging(folder, work, lock)
         elif _holds_the_only_copy(folder):

@@ -62,7 +62,7 @@ def check_target(target: Path, force: bool | None) -> None:
         raise ExportError(f"{str(target)!r} exists and is not a bundle, so --force won't replace it{reason}") from error
     if not os.access(target, os.W_OK):
         raise ExportError(f"{str(target)!r} is write-protected, so --force won't replace it")
-    for name in _other_files(target, manifest):
+    for name in other_files(target, manifest):
         raise ExportError(f"{str(target)!r} holds {name!r}, which is not part of that bundle: move it away, then use --force")
 
 
@@ -94,7 +94,7 @@ def check_writable(target: Path) -> None:
         raise ExportError(f"can't write to {str(folder)!r}: {error.strerror or error}: choose another folder") from error
 
 
-def _other_files(folder: Path, manifest: Manifest) -> Iterator[str]:
+def other_files(folder: Path, manifest: Manifest) -> Iterator[str]:
     """The files in a bundle's folder that neither its manifest lists nor this package puts there."""
     graphs = {name for graph in manifest.graphs for name in (graph.file, graph.inlined)}
     listed = {MANIFEST, manifest.tokenizer, *graphs, *(spec.file for spec in manifest.files)}

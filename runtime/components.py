@@ -39,11 +39,13 @@ class Components:
     Every verb raises BundleError where the bundle lacks the component, and BackendError where the engine fails.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend, memory_limit_bytes: int | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, backend: Backend, memory_limit_bytes: int | None = None, lender: Sessions | None = None
+    ) -> None:
         self.bundle = bundle
         self.backend = backend
         self.memory_limit_bytes = memory_limit_bytes
-        self.sessions = Sessions(bundle, backend, memory_limit_bytes)
+        self.sessions = Sessions(bundle, backend, memory_limit_bytes, lender)
 
     def embed_tokens(self, input_ids: NDArray[np.int64]) -> DeviceArray:
         """input_ids: (B, T). Returns inputs_embeds (B, T, Dt) float32."""

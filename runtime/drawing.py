@@ -142,6 +142,7 @@ class Drawing:
                 timings=dict(self._clock.seconds),
                 request=self._request,
                 cut_tokens=dict(self._cut_tokens),
+                loras=self._components.bundle.manifest.loras,
             )
         return self._result
 

@@ -4,7 +4,7 @@
      ├─ BundleError            a bundle, or a file in it, is missing, damaged, or of another version
      ├─ RequestError           what the caller asked for cannot be done: a value, an image, a file to write
      ├─ BackendError           an engine is missing, cannot open a graph, or failed while running one
-     ├─ ExportError            a checkpoint cannot be exported, or an engine cannot be built
+     ├─ ExportError            a checkpoint cannot be exported, a LoRA merged, or an engine built
      └─ Cancelled              a callback (`on_step`, `on_token`) returned False
 
 A message is one line of at most 300 characters: what was given, what is allowed, what to do next.
@@ -62,7 +62,7 @@ class BackendError(OmniGen2Error):
 
 
 class ExportError(OmniGen2Error):
-    """A checkpoint cannot be exported, or an engine cannot be built."""
+    """A checkpoint cannot be exported, a LoRA cannot be merged, or an engine cannot be built."""
 
 
 class Cancelled(OmniGen2Error):

@@ -255,6 +255,22 @@ class ChatParameters:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MergedLora:
+    """A LoRA that is merged into the transformer's weights.
+
+    name: of its file or folder.
+    sha256: of its safetensors file.
+    scale: multiplies its change.
+    settings_sha256: of PEFT's settings beside that file, where there are any.
+    """
+
+    name: Annotated[str, Length(1, 1000)]
+    sha256: Sha256
+    scale: float
+    settings_sha256: Sha256 | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """All of `bundle.json`.
 
@@ -264,6 +280,8 @@ class Manifest:
     chat: None where the bundle can only draw.
     vision: None where it can't read pictures.
     source_weights: SHA-256 of the checkpoint's own weight files by their names in the bundle; empty in bundles of before.
+    loras: the LoRAs that are merged into the weights, in their order.
+    merged_from: SHA-256 of the `bundle.json` of the bundle that LoRAs were merged into; None for one that was exported.
     """
 
     format_version: int
@@ -280,6 +298,8 @@ class Manifest:
     chat: ChatParameters | None = None
     vision: VisionParameters | None = None
     source_weights: dict[File, Sha256] = field(default_factory=dict)
+    loras: Annotated[tuple[MergedLora, ...], Length(0, 1000)] = ()
+    merged_from: Sha256 | None = None
 
     @property
     def token_px(self) -> int:

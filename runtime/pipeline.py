@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from .backends import Backend, check_limits, open_backend
+from .backends import Backend, Sessions, check_limits, exchange_arrays, open_backend
 from .bundle import Bundle
 from .chat.conversation import Conversation, OnToken
 from .chat.exchange import ChatResult, Exchange, answer_together, first_question
@@ -43,6 +43,7 @@ def load(
     threads: int | None = None,
     trust_engines: bool = False,
     specialization: str = "lazy",
+    shares: Pipeline | None = None,
 ) -> Pipeline:
     """Open a bundle: its folder, or "nano" for the small model that ships. Components are loaded when they are first needed.
 
@@ -53,15 +54,20 @@ def load(
     trust_engines: run TensorRT engines that this user neither built nor trusts; an engine is a program.
     specialization: TensorRT for RTX only. "lazy": a new shape runs on general kernels until its own are compiled; "eager": it
     waits for its own; "none": general kernels only.
+    shares: a pipeline that runs the components which both bundles have alike, such as that of the bundle which LoRAs were merged
+    into; each is then loaded once. It must stay open. TensorRT's pipelines share none.
     Raises BundleError or BackendError.
     """
     check_limits(memory_limit_bytes=memory_limit_bytes, threads=threads)  # before a bundle is read
     for name, value in (("backend", backend), ("precision", precision), ("specialization", specialization)):
         if not isinstance(value, str):
             raise BackendError(f"{name} must be text (str), not {type(value).__name__}")
+    if shares is not None and not isinstance(shares, Pipeline):
+        raise BackendError(f"shares must be a Pipeline, as load gives it, not {type(shares).__name__}")
     opened = Bundle.open(bundle_path(bundle))
     engine = open_backend(opened, backend, precision, threads, memory_limit_bytes, trust_engines, specialization)
-    return Pipeline(opened, engine, memory_limit_bytes)
+    lender = None if shares is None or not exchange_arrays(engine, shares.backend) else shares.components.sessions
+    return Pipeline(opened, engine, memory_limit_bytes, lender)
 
 
 def bundle_path(bundle: str | os.PathLike[str]) -> Path:
@@ -95,10 +101,12 @@ class Pipeline:
     language_model, prompt_encoder: the MLLM, for callers that work with hidden states.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend, memory_limit_bytes: int | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, backend: Backend, memory_limit_bytes: int | None = None, lender: Sessions | None = None
+    ) -> None:
         self.bundle = bundle
         self.backend = backend
-        self.components = Components(bundle, backend, memory_limit_bytes)
+        self.components = Components(bundle, backend, memory_limit_bytes, lender)
         self.language_model = LanguageModel(self.components)
         self.prompt_encoder = PromptEncoder(self.language_model)
 

@@ -18,6 +18,7 @@ from PIL import Image
 from .checks import check_integer, check_number, check_numbers, check_text, reporting
 from .errors import RequestError, shown
 from .images.loading import ImageSource, image_sources
+from .manifest import MergedLora
 from .schedulers import SCHEDULERS
 from .step_caches import CACHES, CachePolicy
 
@@ -142,6 +143,7 @@ class Result:
     request: the drawing's parameters.
     cut_tokens: by field, "prompt" or "negative_prompt", how many tokens lay beyond `max_prompt_tokens` and were not read;
         empty if all were.
+    loras: the LoRAs that are merged into the bundle that drew it.
     """
 
     images: list[Image.Image]
@@ -150,6 +152,7 @@ class Result:
     timings: dict[str, float]
     request: Request
     cut_tokens: dict[str, int] = dataclasses.field(default_factory=dict)
+    loras: tuple[MergedLora, ...] = ()
 
 
 def check_delivered(width_px: int, height_px: int, count: int) -> None:

@@ -27,6 +27,7 @@ from .guard import Guard
 from .service import Service
 
 UI = Path(__file__).parent / "ui"
+_GROUPS = (images, chat, jobs, models, operations)
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorAnswer, "description": text}
     for status, text in {
@@ -65,7 +66,7 @@ def create_app(service: Service) -> FastAPI:
 
     app = FastAPI(title="omnigen2-rt", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, responses=_ERRORS)
     app.state.service = service
-    for group in (images, chat, jobs, models, operations):
+    for group in _GROUPS:
         app.include_router(group.router)
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -76,6 +77,9 @@ def create_app(service: Service) -> FastAPI:
     app.mount("/ui", StaticFiles(directory=UI), name="ui")
     app.add_middleware(Guard, keys=service.settings.keys, metrics=service.metrics)
     app.openapi_schema = _description(app)
+    if service.settings.keys:
+        app.openapi_schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        app.openapi_schema["security"] = [{"key": []}]
     return app
 
 
@@ -92,8 +96,10 @@ async def _api_error(request: Request, error: Exception) -> Response:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    path = request.url.path[:80]
+    messages = {404: f"there is no {path!r}; /docs lists what there is", 405: f"{path!r} doesn't take {request.method}"}
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_value")
-    response = error_response(ApiError(code, str(error.detail)))
+    response = error_response(ApiError(code, messages.get(error.status_code, str(error.detail))))
     if error.status_code == 405:
         response.headers["allow"] = ", ".join(_methods(request))
     return response
@@ -102,7 +108,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 def _methods(request: Request) -> list[str]:
     """The methods that the request's path has."""
     found: set[str] = set()
-    for route in request.app.routes:
+    for route in (*request.app.routes, *(route for group in _GROUPS for route in group.router.routes)):
         if route.matches(request.scope)[0] is not Match.NONE:
             found |= getattr(route, "methods", None) or set()
     return sorted(found)

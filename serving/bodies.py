@@ -22,7 +22,8 @@ from ..runtime.step_caches import CACHES
 from .errors import ApiError
 from .settings import MAX_IMAGES, MAX_MESSAGES, MAX_PROMPT_CHARACTERS, MAX_ROUNDS, MAX_STEPS
 
-QUALITY_STEPS = {"auto": 50, "low": 20, "medium": 35, "high": 50}
+QUALITY_STEPS = {"auto": 50, "low": 20, "medium": 35, "high": 50, "standard": 35, "hd": 50}
+"""Steps by quality; the last two are names of older models."""
 MAX_SEED = 2**63 - 1
 """The largest seed: what a JSON reader of 64 bits takes. The noise depends on the low 32 bits."""
 _SIZE = re.compile(r"([0-9]{2,5})x([0-9]{2,5})")
@@ -38,8 +39,20 @@ def _pair(value: Any) -> Any:
         return value
 
 
+def _address(value: Any) -> Any:
+    """A picture's address where it is wrapped in an object, as in OpenAI's JSON edits."""
+    return value["image_url"] if isinstance(value, dict) and value.keys() == {"image_url"} else value
+
+
+def _wrapped(value: Any) -> Any:
+    """The object of a picture's address that stands alone."""
+    return {"url": value} if isinstance(value, str) else value
+
+
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)]
-PictureURL = Annotated[str, Field(description="A data URL, or the address of a picture on an allowed host.")]
+PictureURL = Annotated[
+    str, BeforeValidator(_address), Field(description="A data URL, or the address of a picture on an allowed host.")
+]
 
 
 class Body(BaseModel):
@@ -57,7 +70,9 @@ class DrawingBody(Body):
 
     negative_prompt: Prompt = ""
     size: str = Field("auto", pattern=r"^(auto|[0-9]{2,5}x[0-9]{2,5})$", description="`auto`, or width x height in pixels.")
-    quality: Literal["auto", "low", "medium", "high"] = Field("auto", description="20, 35 or 50 steps; auto is 50.")
+    quality: Literal["auto", "low", "medium", "high", "standard", "hd"] = Field(
+        "auto", description="20 steps (low), 35 (medium, standard) or 50 (high, hd, auto)."
+    )
     num_inference_steps: int | None = Field(None, ge=1, le=MAX_STEPS)
     guidance_scale: float = Field(4.0, ge=0, le=1000)
     image_guidance_scale: float = Field(
@@ -66,7 +81,9 @@ class DrawingBody(Body):
     cfg_range: Annotated[tuple[float, float], BeforeValidator(_pair)] = (0.0, 1.0)
     scheduler: Literal["euler", "dpmsolver++"] = "euler"
     cache: Literal["none", "teacache", "taylorseer"] = "none"
-    max_pixels: int = Field(1024 * 1024, ge=256, le=4 * 1024 * 1024, description="The largest area that is drawn.")
+    max_pixels: int | None = Field(
+        None, ge=256, le=4 * 1024 * 1024, description="The largest area that is drawn, then resized; by default the model's own."
+    )
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Random by default; the answer says which.")
 
     @property
@@ -95,7 +112,7 @@ class DrawingBody(Body):
             cfg_range=self.cfg_range,
             scheduler=self.scheduler,
             cache=None if self.cache == "none" else CACHES[self.cache](),
-            max_pixels=self.max_pixels,
+            max_pixels=self.max_pixels or Request.max_pixels,
             seed=self.seed or 0,
         )
 
@@ -156,7 +173,7 @@ class ImagePart(_Part):
     """A picture of a message."""
 
     type: Literal["image_url"]
-    image_url: ImageURL
+    image_url: Annotated[ImageURL, BeforeValidator(_wrapped)]
 
 
 Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
@@ -175,7 +192,7 @@ class Message(BaseModel):
     annotations: list[Any] | None = Field(None, max_length=0)
     audio: None = None
     function_call: None = None
-    tool_calls: None = None
+    tool_calls: list[Any] | None = Field(None, max_length=0)
 
 
 class StreamOptions(BaseModel):
@@ -217,7 +234,16 @@ class ChatBody(DrawingBody):
     logprobs: Literal[False] = False
     response_format: ResponseFormat | None = None
     store: Literal[False] | None = None
+    tools: list[Any] | None = Field(None, max_length=0)
+    tool_choice: Literal["none", "auto"] | None = Field(None, description="Without effect: there are no tools.")
+    parallel_tool_calls: bool | None = Field(None, description="Without effect.")
+    logit_bias: dict[str, float] | None = Field(None, max_length=0)
+    top_logprobs: Literal[0] | None = None
     metadata: dict[str, str] | None = Field(None, description="Without effect.")
+    service_tier: str | None = Field(None, description="Without effect.")
+    reasoning_effort: str | None = Field(None, description="Without effect.")
+    verbosity: str | None = Field(None, description="Without effect.")
+    prompt_cache_key: str | None = Field(None, description="Without effect.")
 
     @property
     def may_draw(self) -> bool:
@@ -260,9 +286,16 @@ def random_seed() -> int:
 
 
 def refusal(error: ValidationError) -> ApiError:
-    """The interface's error for a body that is not allowed: its first problem."""
-    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    """The interface's error for a body that is not allowed: the first of its problems that lie deepest.
+
+    A value that may be of several kinds has a problem for each; the deepest is that of the kind which was meant.
+    """
+    problem = max(error.errors(include_url=False, include_context=False, include_input=False), key=lambda each: len(each["loc"]))
     kind, where = problem["type"], _place(problem["loc"])
+    if kind in ("union_tag_not_found", "union_tag_invalid") and where is None:
+        return ApiError("invalid_value", "kind is required: draw, chat or reflect", "kind")
+    if kind == "string_pattern_mismatch":
+        return ApiError("invalid_value", f"{where} must be auto or WIDTHxHEIGHT in pixels, such as 512x512", where)
     if kind == "extra_forbidden":
         return ApiError("unsupported_value", f"{where} is not supported here", where)
     if kind == "missing":
@@ -275,9 +308,9 @@ def _place(location: tuple[int | str, ...]) -> str | None:
     """The parameter's name: messages[0].content. The kinds of a union's members are left out."""
     parts = location[1:] if location[:1] and location[0] in ("draw", "reflect", "chat") else location
     place = ""
-    for part in parts:
+    for part, following in zip(parts, (*parts, None)[1:], strict=True):
         if isinstance(part, int):
             place += f"[{part}]"
-        elif re.fullmatch(r"[a-z_0-9\[\]]+", part) or len(parts) == 1:
+        elif part not in ("str", following) and (re.fullmatch(r"[a-z_0-9\[\]]+", part) or len(parts) == 1):
             place += f".{part}" if place else part[:80]
     return place or None

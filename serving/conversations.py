@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from PIL import Image
 
@@ -26,24 +27,23 @@ class Dialogue:
 def dialogue(body: ChatBody) -> Dialogue:
     """The conversation of a body whose pictures are data URLs. Raises ApiError for messages in another order, and bad pictures.
 
-    A system message's text is put before the first question: the model's templates have no place for it.
+    A system message's text is put before the first question: the model's templates have no place for it. Messages of one role in
+    a row are read as one.
     """
     system = "".join(f"{_text(message)}\n\n" for message in body.messages if _is_system(message))
     places = [(f"messages[{i}]", message) for i, message in enumerate(body.messages) if not _is_system(message)]
-    for index, (place, message) in enumerate(places):
-        expected = "assistant" if index % 2 else "user"
-        if message.role != expected:
-            place = f"{place}.role"
-            raise ApiError("invalid_value", f"{place} must be {expected!r}: questions and answers alternate", place)
-    if len(places) % 2 == 0:
+    runs = [list(run) for _, run in groupby(places, key=lambda place: place[1].role)]
+    if not runs or runs[0][0][1].role != "user":
+        raise ApiError("invalid_value", "messages must begin with a question of the user", "messages")
+    if runs[-1][0][1].role != "user":
         raise ApiError("invalid_value", "messages must end with a question of the user", "messages")
-    questions = [(system * (not i) + _text(message), _images(message, place)) for i, (place, message) in enumerate(places[::2])]
-    turns = []
-    for (prompt, images), (place, message) in zip(questions, places[1::2], strict=False):
-        drawn = _images(message, place)
-        turns.append(Turn(prompt=prompt, images=images, answer="" if drawn else _text(message), answer_images=drawn))
-    prompt, images = questions[-1]
-    return Dialogue(turns=tuple(turns), prompt=prompt, images=images)
+    read = [("\n\n".join(_text(message) for _, message in run), _images(run)) for run in runs]
+    turns = [
+        Turn(prompt=system * (not i) + prompt, images=images, answer="" if drawn else answer, answer_images=drawn)
+        for i, ((prompt, images), (answer, drawn)) in enumerate(zip(read[::2], read[1::2], strict=False))
+    ]
+    prompt, images = read[-1]
+    return Dialogue(turns=tuple(turns), prompt=system * (not turns) + prompt, images=images)
 
 
 def picture_parts(message: Message, place: str) -> list[tuple[ImagePart, str]]:
@@ -63,9 +63,10 @@ def _text(message: Message) -> str:
     return "\n".join(part.text for part in message.content if isinstance(part, TextPart))
 
 
-def _images(message: Message, place: str) -> list[Image.Image]:
-    parts = picture_parts(message, place)
+def _images(run: Sequence[tuple[str, Message]]) -> list[Image.Image]:
+    """The pictures of messages that are read as one."""
+    parts = [part for place, message in run for part in picture_parts(message, place)]
     if len(parts) > MAX_IMAGES:
-        message_text = f"{place} holds {len(parts)} pictures; at most {MAX_IMAGES} are taken"
-        raise ApiError("invalid_value", message_text, f"{place}.content")
+        place = f"{run[-1][0]}.content"
+        raise ApiError("invalid_value", f"{place} has {len(parts)} pictures; at most {MAX_IMAGES} are taken", place)
     return [read_picture(data_url_bytes(part.image_url.url, param), param) for part, param in parts]

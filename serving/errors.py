@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from traceback import format_tb
 from typing import Any
 
-from ..runtime.errors import BackendError, OmniGen2Error, RequestError, one_line
+from ..runtime.errors import OmniGen2Error, RequestError, one_line
 
+LOG = logging.getLogger("omnigen2_rt.serving")
 CODES: dict[str, int] = {
     "invalid_value": 400,
     "unsupported_value": 400,
@@ -34,6 +37,7 @@ PARAMETERS = {
     "height_px": "size",
     "width_px": "size",
     "max_new_tokens": "max_completion_tokens",
+    "input": "image",  # "input image of 8×8 px is too narrow"
 }
 """Fields of the runtime that have another name in the interface."""
 _SAME_NAMES = {"prompt", "negative_prompt", "cfg_range", "scheduler", "cache", "max_pixels", "seed", "temperature", "top_p"}
@@ -80,8 +84,8 @@ def as_api_error(error: BaseException) -> ApiError:
         return ApiError("out_of_memory", "the engine ran out of memory: ask for a smaller picture, or for fewer at once")
     if isinstance(error, RequestError):
         return ApiError("invalid_value", message, _parameter(message))
-    if isinstance(error, BackendError):
-        return ApiError("engine_error", message)
+    if not isinstance(error, OmniGen2Error):  # its own text may hold a prompt
+        LOG.error("%s\n%s", message, "".join(format_tb(error.__traceback__)))
     return ApiError("engine_error", message)
 
 

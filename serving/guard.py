@@ -1,13 +1,15 @@
-"""What every request passes first: its key, the page that it comes from, headers of every answer, and the count of answers.
+"""What every request passes first: its key, the page that it comes from, headers of every answer, the count and the log.
 
-Knows nothing of the endpoints.
+The log has no bodies and no queries. Knows nothing of the endpoints.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import secrets
+import time
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
@@ -19,6 +21,8 @@ from .endpoints.streams import error_response
 from .errors import ApiError
 from .metrics import Metrics
 
+LOG = logging.getLogger("omnigen2_rt.serving")
+LOGGED_CHARACTERS = 80
 ANYBODY = "anybody"
 """The owner of jobs where there are no keys."""
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -51,28 +55,38 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        request_id = f"req_{secrets.token_hex(12)}"
+        request_id, started = f"req_{secrets.token_hex(12)}", time.monotonic()
+        status = 0
 
         async def send_marked(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
+                status = message["status"]
                 marked = MutableHeaders(scope=message)
                 marked["x-request-id"] = request_id
                 for name, value in _SECURITY_HEADERS.items():
                     marked[name] = value
                 route = scope.get("route")
                 path = getattr(route, "path", "other")
-                self._metrics.requests.labels(path, str(message["status"])).inc()
+                self._metrics.requests.labels(path, str(status)).inc()
             await send(message)
 
+        try:
+            await self._answer(scope, headers, receive, send_marked)
+        finally:
+            words = scope["method"], ascii(scope["path"][:LOGGED_CHARACTERS])[1:-1], status or "-"
+            LOG.info("%s %s %s %.3f s %s", *words, time.monotonic() - started, request_id)
+
+    async def _answer(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
         try:
             self._check_origin(headers)
             owner = self._owner(scope["path"], headers)
         except ApiError as error:
             response: Response = error_response(error)
-            await response(scope, receive, send_marked)
+            await response(scope, receive, send)
             return
         scope.setdefault("state", {})["owner"] = owner
-        await self._app(scope, receive, send_marked)
+        await self._app(scope, receive, send)
 
     def _check_origin(self, headers: Headers) -> None:
         """Raises ApiError for requests that a page of another origin sends, and for foreign names of a server without keys."""

@@ -131,7 +131,7 @@ class Job:
         if self.state == "queued":
             return [{"type": "queued", "position": self.position}]
         step = [{"type": "step", **self.progress}] if self.progress else [{"type": "running"}]
-        return [*self.rounds, *([{"type": "text", "text": self.text}] if self.text else []), *step]
+        return [*step, *self.rounds, *([{"type": "text", "text": self.text}] if self.text else [])]
 
     def _last(self) -> Event:
         return {"type": self.state, **({"error": self.error.facts()} if self.error else {})}

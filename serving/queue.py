@@ -37,7 +37,8 @@ class Queue(ABC):
         """Queue a job. Raises ApiError where the queue is full. is_accepted: it was, by an earlier run of the server."""
         with self._changed:
             if len(self._queued) >= self._max_queue and not is_accepted:
-                raise ApiError("queue_full", f"{len(self._queued)} requests wait already: try again later", None, self._retry_s())
+                message = f"the queue is full ({len(self._queued)} requests): try again later"
+                raise ApiError("queue_full", message, None, self._retry_s())
             self._queued.append(job)
             self._number()
             self._changed.notify_all()

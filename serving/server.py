@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import socket
 import sys
 from types import FrameType
 from typing import Any
@@ -12,18 +14,40 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from ..runtime.errors import OmniGen2Error
 from .app import create_app
+from .guard import LOG
 from .scheduler import SWITCH_INTERVAL_S
 from .service import Service
 
 
-def run(service: Service, host: str, port: int) -> None:
+def bound_socket(host: str, port: int) -> socket.socket:
+    """A socket on which a server can listen. Raises OmniGen2Error where the address is taken, or isn't this machine's."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        if os.name == "posix":  # elsewhere it would let two servers take one port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        reason = error.strerror or error
+        raise OmniGen2Error(f"can't listen at --host {host!r}, --port {port}: {reason}; choose another --port") from error
+    return listener
+
+
+def log_requests() -> None:
+    """Log a line for each request to standard error, without bodies and queries."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
+
+
+def run(service: Service, listener: socket.socket) -> None:
     """Serve until a signal. The first lets requests under way end, a second ends the process at once."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     config = uvicorn.Config(
         create_app(service),
-        host=host,
-        port=port,
         http=protocol(service.settings.header_timeout_s),
         ws="none",
         lifespan="on",
@@ -31,7 +55,7 @@ def run(service: Service, host: str, port: int) -> None:
         server_header=False,
         timeout_graceful_shutdown=2,
     )
-    _Server(config, service).run()
+    _Server(config, service).run([listener])
 
 
 class _Server(uvicorn.Server):

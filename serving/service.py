@@ -192,6 +192,8 @@ class Service:
         changes: dict[str, Any] = {"model": served.name}
         if body.seed is None:
             changes["seed"] = random_seed()
+        if body.max_pixels is None:
+            changes["max_pixels"] = served.pipeline.bundle.manifest.vae.sample_px ** 2
         body = self._with_pictures(body).model_copy(update=changes)
         try:
             if isinstance(body, ChatBody):

@@ -87,8 +87,8 @@ class Worker:
             watch.pictures_before = len(pictures)
         turn.leave()  # encoding the files needs no engine
         encoded = [
-            encode_picture(image, body.output_format, body.output_compression, self._parameters(request, seed, index))
-            for index, (seed, image) in enumerate(pictures)
+            encode_picture(image, body.output_format, body.output_compression, self._parameters(request, seed))
+            for seed, image in pictures
         ]
         facts = {
             "seeds": body.seeds,
@@ -109,7 +109,7 @@ class Worker:
         pictures: list[bytes] = []
 
         def on_round(judged: Round) -> None:
-            parameters = self._parameters(judged.result.request, judged.result.request.seed, 0)
+            parameters = self._parameters(judged.result.request, judged.result.request.seed)
             pictures.append(encode_picture(judged.result.images[0], "png", 100, parameters))
             facts = {"grade": judged.grade, "critique": judged.critique, "edit": judged.edit}
             rounds.append(facts)
@@ -141,7 +141,7 @@ class Worker:
         result, read = answer.finish(), len(conversation.token_ids)
         turn.leave()
         request = settings.request or Request(prompt="")
-        parameters = self._parameters(dataclasses.replace(request, prompt=asked.prompt), request.seed, 0)
+        parameters = self._parameters(dataclasses.replace(request, prompt=asked.prompt), request.seed)
         written = len(result.token_ids)
         prompt_tokens = read - max(0, written - 1)  # the answer's last token was not read
         facts = {
@@ -152,7 +152,7 @@ class Worker:
         }
         return Outcome(facts=facts, pictures=tuple(encode_picture(image, "png", 100, parameters) for image in result.images))
 
-    def _parameters(self, request: Request, seed: int, index: int) -> dict[str, Any]:
+    def _parameters(self, request: Request, seed: int) -> dict[str, Any]:
         """What a picture was drawn with, as `omnigen2 generate` writes it; input images are counted."""
         values = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
         for name in ("latents", "images_per_prompt"):
@@ -160,8 +160,9 @@ class Worker:
         values["images"] = [f"image {number}" for number in range(1, len(request.images) + 1)]
         values["cache"] = None if request.cache is None else repr(request.cache)
         backend = self.pipeline.backend
-        engine = {"bundle": self.name, "backend": backend.name, "precision": backend.precision}
-        return {**values, "seed": seed, **engine, "index": index}
+        loras = [dataclasses.asdict(lora) for lora in self.pipeline.bundle.manifest.loras]
+        engine = {"bundle": self.name, "loras": loras, "backend": backend.name, "precision": backend.precision}
+        return {**values, "seed": seed, **engine, "index": 0}
 
 
 class _Watch:

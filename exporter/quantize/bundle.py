@@ -20,14 +20,8 @@ from ...runtime.files.safetensors_header import TensorLocation
 from ...runtime.files.writing import write_whole
 from ...runtime.manifest import GraphSpec, Manifest
 from ...runtime.progress import Progress, no_progress
-from ..bundle_writer import (
-    complete_graph_spec,
-    disk_errors,
-    file_spec,
-    write_graph,
-    write_inlined_graph,
-    write_manifest,
-)
+from ..bundle_writer import disk_errors, file_spec, write_manifest
+from ..graph_writer import complete_graph_spec, write_graph, write_inlined_graph
 from ..staging import Work, open_staging, prepare_target
 from ..weights.placement import place
 from ..weights.tensor_file import NewTensor, write_tensors

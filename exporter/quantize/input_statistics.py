@@ -18,7 +18,7 @@ from ...runtime.files.hashes import file_hash
 from ...runtime.manifest import GraphSpec, TensorSpec
 from ...runtime.pipeline import Pipeline
 from ...runtime.progress import Progress, no_progress
-from ..bundle_writer import write_graph
+from ..graph_writer import write_graph
 from .calibration import PRECISION, Calibration
 from .linears import find_linears
 from .observer import Arrays, ObservedBackend

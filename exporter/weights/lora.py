@@ -8,6 +8,7 @@ Float32, because a small change added to a bfloat16 weight would mostly be round
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,17 @@ import numpy as np
 
 from ...runtime.dtypes import PRECISIONS
 from ...runtime.errors import ExportError
+from ...runtime.files.hashes import file_hash
 from ...runtime.files.safetensors_header import TensorLocation
-from .lora_file import LoraFile, lora_file, read_lora
+from ...runtime.manifest import MergedLora
+from ...runtime.progress import Progress, no_progress
+from .lora_file import PEFT_CONFIG, LoraFile, lora_file, read_lora
 from .tensor_file import NewTensor, read_tensor, write_tensors
 
-__all__ = ["Lora", "LoraReport", "lora_file", "merge_lora", "merge_loras", "report_lora"]
+__all__ = ["MERGED_WEIGHTS", "Lora", "LoraReport", "identify_lora", "lora_file", "merge_lora", "merge_loras", "report_lora"]
+
+MERGED_WEIGHTS = "transformer/merged_lora.safetensors"
+"""The file of merged weights in a bundle."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,19 +74,38 @@ def merge_lora(
     return merge_loras([Lora(path=file, scale=scale)], locations, target)
 
 
+def identify_lora(lora: Lora) -> MergedLora:
+    """The manifest's entry for a LoRA: its name, the hashes of what it is read from, and its scale. Raises ExportError."""
+    file = lora_file(lora.path)
+    settings = file.with_name(PEFT_CONFIG)
+    try:
+        return MergedLora(
+            name=Path(os.path.abspath(lora.path)).name.encode("utf-8", "backslashreplace").decode(),
+            sha256=file_hash(file),
+            scale=float(lora.scale),
+            settings_sha256=file_hash(settings) if settings.is_file() else None,
+        )
+    except OSError as error:
+        raise ExportError(f"LoRA {str(file)!r} can't be read: {error.strerror or error}") from error
+
+
 def merge_loras(
-    loras: Sequence[Lora], locations: Mapping[str, TensorLocation], target: Path, precisions: Iterable[str] = ("fp32",)
+    loras: Sequence[Lora],
+    locations: Mapping[str, TensorLocation],
+    target: Path,
+    precisions: Iterable[str] = ("fp32",),
+    progress: Progress = no_progress,
 ) -> dict[str, TensorLocation]:
     """Merge LoRAs into the transformer's weights, one after another, and write the changed ones to `target`.
 
-    precisions: those that the weights will be converted to.
+    precisions: those that the weights will be converted to. progress: called for each weight.
     Returns `locations` with the places of the changed weights. Raises ExportError where a file isn't a LoRA for this transformer,
     and where a merged weight leaves the range of a precision.
     """
     files = [(lora.scale, read_lora(lora.path, locations)) for lora in loras]
     modules = dict.fromkeys(module for _, file in files for module in file.pairs)
     merged = {f"{module}.weight": _merged(module, files, locations, tuple(precisions)) for module in modules}
-    return {**locations, **write_tensors(target, merged)}
+    return {**locations, **write_tensors(target, merged, lambda done: progress(done, len(merged), "merging LoRAs"))}
 
 
 def report_lora(lora: Lora, locations: Mapping[str, TensorLocation]) -> LoraReport:
@@ -111,7 +137,9 @@ def _merged(
 
 
 def _check_range(module: str, values: np.ndarray, precision: str) -> None:
+    """Raises ExportError where a rounded value isn't finite. Rounding keeps their order: the smallest and largest are enough."""
+    extremes = np.array([values.min(), values.max()])  # NaN where any value is
     with np.errstate(over="ignore"):
-        rounded = values.astype(PRECISIONS[precision].numpy).astype(np.float32)
+        rounded = extremes.astype(PRECISIONS[precision].numpy).astype(np.float32)
     if not np.isfinite(rounded).all():
-        raise ExportError(f"merged into {module!r}, the LoRA gives numbers beyond {precision}: use a smaller --lora-scale")
+        raise ExportError(f"merged into {module!r}, the LoRA gives numbers beyond {precision}: use a smaller scale")

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from ...runtime.errors import ExportError
-from ...runtime.files.safetensors_header import TensorLocation, read_header
+from ...runtime.files.safetensors_header import TensorLocation, read_annotated_header
 from ..json_files import read_json
 from .lora_names import LoraNames, lora_names
 from .lora_strength import Statement, metadata_statements, module_factors, peft_statement, unread_mentions
@@ -85,10 +84,8 @@ def read_lora(path: Path, locations: Mapping[str, TensorLocation]) -> LoraFile:
 
 def _read_tensors(lora: str, file: Path) -> tuple[dict[str, TensorLocation], dict[str, str]]:
     try:
-        tensors = read_header(file)
-        with safe_open(file, framework="np") as opened:
-            metadata = opened.metadata() or {}
-    except (ValueError, SafetensorError) as error:
+        tensors, metadata = read_annotated_header(file)
+    except ValueError as error:
         raise ExportError(f"LoRA {lora} can't be read: {error}") from error
     unknown = sorted({tensor.dtype for name, tensor in tensors.items() if not _is_alpha(name, tensor)} - {*WEIGHT_DTYPES})
     if unknown:

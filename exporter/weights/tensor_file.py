@@ -38,14 +38,21 @@ def read_tensor(place: TensorLocation) -> np.ndarray:
     return np.memmap(place.path, BY_SAFETENSORS[place.dtype].numpy, "r", place.offset, place.shape)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, NewTensor]) -> dict[str, TensorLocation]:
-    """Write the file whole or not at all; returns where each tensor lies in it. Raises OSError."""
+def write_tensors(
+    path: Path, tensors: Mapping[str, NewTensor], written: Callable[[int], object] = lambda count: None
+) -> dict[str, TensorLocation]:
+    """Write the file whole or not at all; returns where each tensor lies in it. Raises OSError.
+
+    written: called with the number of tensors that were written, before each and at the end.
+    """
     header, locations = _layout(path, tensors)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as file:
         file.write(header)
-        for new in tensors.values():
+        for count, new in enumerate(tensors.values()):
+            written(count)
             file.write(np.ascontiguousarray(new.values()).astype(BY_SAFETENSORS[new.dtype].numpy, copy=False).tobytes())
+        written(len(tensors))
     return locations
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "choose_backend",
     "choose_graphs",
     "choose_precision",
+    "exchange_arrays",
     "needs_streaming",
     "open_backend",
     "resident_bytes",
@@ -68,6 +69,7 @@ class BackendEntry:
     graphs: for a precision, which of a bundle's graphs it may be computed from, best first; by default its own.
     quantized: the precisions of the quantized graphs that it runs; None: every precision's.
     can_stream_weights: whether it runs a component whose weights are larger than the memory limit.
+    exchanges_arrays: whether sessions of one such backend take arrays of another's.
     least_weight_bytes: "auto" prefers other backends for a bundle whose largest component is smaller.
     """
 
@@ -77,6 +79,7 @@ class BackendEntry:
     graphs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     quantized: tuple[str, ...] | None = None
     can_stream_weights: bool = True
+    exchanges_arrays: bool = True
     least_weight_bytes: int = 0
 
 
@@ -119,7 +122,12 @@ def _tensorrt(library: Library) -> BackendEntry:
             choice.specialization,
         )
 
-    return BackendEntry(precisions=lambda threads: library.precisions, problem=library.problem, create=create)
+    return BackendEntry(
+        precisions=lambda threads: library.precisions,
+        problem=library.problem,
+        create=create,
+        exchanges_arrays=False,  # they are in the order of a backend's own stream
+    )
 
 
 BACKENDS: dict[str, BackendEntry] = {
@@ -154,6 +162,12 @@ def open_backend(
         except BackendError as error:
             problems.append(str(error))
     raise BackendError("; ".join(problems))
+
+
+def exchange_arrays(first: Backend, second: Backend) -> bool:
+    """Whether sessions of two backends take each other's arrays."""
+    names = {(each.name, each.precision, each.graph_precision) for each in (first, second)}
+    return len(names) == 1 and BACKENDS[first.name].exchanges_arrays
 
 
 def _choose(bundle: Bundle, name: str, precision: str, threads: int | None, memory_limit_bytes: int | None) -> Choice:

@@ -37,14 +37,19 @@ class Sessions:
 
     memory_limit_bytes: keep the weights of open components below this; the least recently used are closed. A component that is
     larger than that alone is opened all the same: the backend then streams its weights.
+    lender: the sessions of another bundle, which run the components that both bundles have alike.
     openings: every opening so far, in order. More than one of a component is what a memory limit costs.
     most_bytes: the most weights that were open at once.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend, memory_limit_bytes: int | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, backend: Backend, memory_limit_bytes: int | None = None, lender: Sessions | None = None
+    ) -> None:
         self._bundle = bundle
         self._backend = backend
         self._limit = memory_limit_bytes
+        self._lender = lender
+        self._lent = frozenset() if lender is None else _common_components(bundle, lender._bundle, backend.graph_precision)
         self._open: dict[str, Session] = {}
         self._is_closed = False
         self._lock = threading.Lock()
@@ -55,6 +60,8 @@ class Sessions:
         """Run a component, opening it if need be. Raises BundleError or BackendError where that can't be done."""
         if self._is_closed:
             raise RequestError("this pipeline was closed at the end of its `with` block: load the bundle again")
+        if self._lender is not None and component in self._lent:
+            return self._lender.run(component, feeds)
         with self._lock:
             session = self._open.pop(component, None)
             if session is None:
@@ -63,9 +70,13 @@ class Sessions:
             return session.run(feeds)
 
     def close(self, for_good: bool = False) -> None:
-        """Close every session. The next run opens it again, or raises RequestError after closing for good."""
+        """Close every session, also the lender's unless it is for good. The next run opens it again, or raises RequestError
+        after closing for good.
+        """
         self._is_closed = self._is_closed or for_good
         self._open.clear()
+        if self._lender is not None and not for_good:
+            self._lender.close()
 
     @property
     def open_components(self) -> tuple[str, ...]:
@@ -95,3 +106,13 @@ class Sessions:
     def _size(self, component: str) -> int:
         graph = self._bundle.graph(component, self._backend.graph_precision)
         return resident_bytes(graph, self._backend.precision)
+
+
+def _common_components(bundle: Bundle, other: Bundle, precision: str) -> frozenset[str]:
+    """The components whose graphs and weights are the same in both bundles."""
+    files = {(spec.file, spec.sha256) for spec in bundle.manifest.files}
+    if not files >= {(spec.file, spec.sha256) for spec in other.manifest.files}:
+        return frozenset()
+    graphs = {(graph.file, graph.sha256, graph.inlined_sha256) for graph in other.manifest.graphs}
+    own = [graph for graph in bundle.manifest.graphs if graph.precision == precision]
+    return frozenset(graph.component for graph in own if (graph.file, graph.sha256, graph.inlined_sha256) in graphs)

@@ -22,6 +22,7 @@ DTYPE_BYTES: Mapping[str, int] = {
     "F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "U8": 1, "BOOL": 1,
 }  # fmt: skip
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+METADATA = "__metadata__"
 STEMS = ("diffusion_pytorch_model", "model")  # the names that diffusers and transformers give a network's weights
 
 
@@ -71,6 +72,11 @@ def weight_file(folder: Path) -> Path:
 
 def read_header(path: Path) -> dict[str, TensorLocation]:
     """The tensors of one file, in the header's order. Raises ValueError, naming the file, where it is malformed."""
+    return read_annotated_header(path)[0]
+
+
+def read_annotated_header(path: Path) -> tuple[dict[str, TensorLocation], dict[str, str]]:
+    """The tensors of one file, and its metadata: texts by key. Raises ValueError as `read_header`."""
     try:
         with open_regular(path) as file:
             size = file.seek(0, 2)
@@ -85,11 +91,13 @@ def read_header(path: Path) -> dict[str, TensorLocation]:
     except OSError as error:
         raise HeaderError(f"{path} cannot be read: {error.strerror or error}") from error
     header = _parse(text, path)
-    header.pop("__metadata__", None)
+    metadata = header.pop(METADATA, None) or {}
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        raise HeaderError(f"{path} has {METADATA} {shown(metadata)}; an object of texts is allowed")
     data_start = 8 + length
     locations = {name: _location(name, entry, path, data_start, size) for name, entry in header.items()}
     _check_overlaps(locations, path)
-    return locations
+    return locations, metadata
 
 
 def _parse(text: bytes, path: Path) -> dict[str, Any]:

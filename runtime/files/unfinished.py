@@ -50,14 +50,19 @@ def _holds_link(folder: Path) -> bool:
     return any(os.path.islink(os.path.join(*entry)) for entry in entries)
 
 
-def unfinished_folders(target: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """The folders of this kind with the mark of work for `target`, an absolute path without links. Raises OSError.
+def marked_folders(parent: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """The folders of this kind in `parent`, with their marks. Raises OSError.
 
     A folder that holds a link isn't one of them: no link is ever made in it, and one could lead anywhere.
     """
-    folders = [target.parent / name for name in sorted(os.listdir(target.parent)) if name.startswith(PREFIX)]
+    folders = [parent / name for name in sorted(os.listdir(parent)) if name.startswith(PREFIX)]
     marks = [(folder, mark) for folder in folders if (mark := read_mark(folder)) is not None]
-    return [(folder, mark) for folder, mark in marks if mark["target"] == target.as_uri() and not _holds_link(folder)]
+    return [(folder, mark) for folder, mark in marks if not _holds_link(folder)]
+
+
+def unfinished_folders(target: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Those of `marked_folders` whose work is for `target`, an absolute path without links. Raises OSError."""
+    return [(folder, mark) for folder, mark in marked_folders(target.parent) if mark["target"] == target.as_uri()]
 
 
 def unfinished_hint(path: Path) -> str:

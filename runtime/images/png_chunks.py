@@ -62,6 +62,20 @@ def read_text(file: BufferedReader, key: str) -> str | None:
     return text
 
 
+def is_whole(content: bytes) -> bool:
+    """Whether it is a PNG file in which no byte was lost or changed: every checksum is right, and the last chunk is there."""
+    try:
+        chunks = list(read_chunks(io.BufferedReader(io.BytesIO(content))))
+    except RequestError:
+        return False
+    return bool(chunks) and chunks[-1].kind == b"IEND" and all(_is_right(content, chunk) for chunk in chunks)
+
+
+def _is_right(content: bytes, chunk: Chunk) -> bool:
+    end = chunk.start + chunk.length
+    return content[end : end + 4] == zlib.crc32(memoryview(content)[chunk.start - 4 : end]).to_bytes(4, "big")
+
+
 def only_picture(file: BufferedReader) -> BufferedReader:
     """A view of a PNG file without animation, colour profile and texts, save for small ones that may tell the orientation."""
     ranges = [(0, 8)]

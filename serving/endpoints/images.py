@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from ..answers import ImagesAnswer
-from ..bodies import DrawBody
+from ..bodies import QUALITY_STEPS, DrawBody
 from ..errors import ApiError
 from ..jobs import Job
 from ..pictures import base64_text
@@ -76,8 +76,8 @@ def _picture_facts(job: Job) -> dict[str, Any]:
 
 
 def quality(body: DrawBody) -> str:
-    """The quality by OpenAI's name; auto is high."""
-    return "high" if body.quality == "auto" else body.quality
+    """The quality by OpenAI's name: that of as many steps."""
+    return "low" if body.steps <= QUALITY_STEPS["low"] else "medium" if body.steps <= QUALITY_STEPS["medium"] else "high"
 
 
 def images_answer(job: Job) -> dict[str, Any]:

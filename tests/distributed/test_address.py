@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from omnigen2_rt.distributed.address import check_address
+from omnigen2_rt.distributed.cluster import connected
 from omnigen2_rt.runtime.errors import OmniGen2Error, RequestError
 
 
@@ -22,6 +23,11 @@ def test_address_where_nothing_listens_is_refused_at_once() -> None:
         taken.bind(("127.0.0.1", 0))
         with pytest.raises(OmniGen2Error, match=r"no cluster answers there \(Connection refused\)"):
             check_address(f"127.0.0.1:{taken.getsockname()[1]}")
+
+
+def test_connection_to_such_an_address_is_refused_before_ray_tries() -> None:
+    with pytest.raises(RequestError, match="HOST:PORT"), connected("nonsense"):
+        pass
 
 
 def test_address_that_answers_is_taken() -> None:

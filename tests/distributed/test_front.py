@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from omnigen2_rt import Request, load
+from omnigen2_rt.batch.digests import bundle_digest
 from omnigen2_rt.distributed.dispatcher import Dispatcher
 from omnigen2_rt.distributed.front import RemoteBackend, stand_in
-from omnigen2_rt.distributed.identity import bundle_digest
 from omnigen2_rt.distributed.nodes import Engine
 from omnigen2_rt.distributed.remote import RemoteWorker
 from omnigen2_rt.distributed.replica import Replica, ReplicaPlan

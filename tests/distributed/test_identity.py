@@ -1,4 +1,4 @@
-"""What is checked before anything is served: nodes' bundles, and what a replica reserves."""
+"""What is checked before anything is served: nodes' bundles, what a replica reserves, the cluster's address."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from omnigen2_rt.distributed.identity import Report, bundle_digest, check_reports, report
+from omnigen2_rt.batch.digests import bundle_digest
+from omnigen2_rt.distributed.identity import Report, check_reports, report
 from omnigen2_rt.distributed.settings import ReplicaSettings
 from omnigen2_rt.runtime.errors import OmniGen2Error, RequestError
 from omnigen2_rt.runtime.pipeline import NANO

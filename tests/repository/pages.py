@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.repository.sources import ROOT, tracked_files
+from tests.repository.sources import NODE_FOLDER, ROOT, tracked_files
 
 README = Path("README.md")
-PAGES = (README, *(path for path in tracked_files() if path.parts[0] == "docs" and path.suffix == ".md"))
+NODES_README = Path(NODE_FOLDER, "README.md")
+PAGES = (README, NODES_README, *(path for path in tracked_files() if path.parts[0] == "docs" and path.suffix == ".md"))
 
 RUN, RUN_IN_CLONE = "run", "run in the clone"
 MARK = re.compile(rf"<!-- ({RUN}|{RUN_IN_CLONE}|not run: .+) -->")

@@ -18,10 +18,13 @@ PACKAGE = "omnigen2_rt"
 ROOT_MODULES = ("__init__.py", "__main__.py", "cli.py")
 """The only Python files that may lie at the top level: each one there becomes a module of the package."""
 
-FOLDERS = ("commands", "distributed", "exporter", "nano", "plugins", "reference", "runtime", "serving")
+FOLDERS = ("batch", "commands", "distributed", "exporter", "nano", "plugins", "reference", "runtime", "serving")
 """The top-level folders that are parts of the package. All others are not in the wheel."""
 
-OTHER_FOLDERS = (".ci", ".typing", "benchmarks", "docs", "tests")
+NODE_FOLDER = "comfyui"
+"""A folder for ComfyUI's `custom_nodes`. It is imported from there, beside an installed package."""
+
+OTHER_FOLDERS = (".ci", ".typing", "benchmarks", NODE_FOLDER, "docs", "tests")
 
 EXPORTER_LIBRARIES = frozenset(
     {"diffusers", "huggingface_hub", "onnx", "onnx_ir", "onnxscript", "safetensors", "torch", "transformers"}
@@ -63,6 +66,12 @@ def package_files() -> tuple[Path, ...]:
     """The tracked files that belong in the wheel."""
     top = {*ROOT_MODULES, "py.typed"}
     return tuple(path for path in tracked_files() if path.parts[0] in FOLDERS or str(path) in top)
+
+
+@cache
+def node_files() -> tuple[Path, ...]:
+    """The Python files of the folder for ComfyUI."""
+    return tuple(path for path in tracked_files() if path.parts[0] == NODE_FOLDER and path.suffix == ".py")
 
 
 @cache

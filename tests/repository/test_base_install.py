@@ -7,6 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from omnigen2_rt.runtime.images.png import read_parameters
+from tests.exporting import GOLDENS
 from tests.repository.environments import CPU_ENVIRONMENT, packages_of, run
 from tests.repository.sources import PACKAGE
 
@@ -59,3 +61,13 @@ def test_base_install_generates_a_picture(readme_programs: Path, bundles: dict[s
     assert finished.returncode == 0, finished.stderr
     with Image.open(picture) as opened:
         assert opened.size == (96, 64)
+
+
+def test_base_install_draws_with_a_lora(readme_programs: Path, bundles: dict[str, Path], tmp_path: Path) -> None:
+    """Merging needs neither PyTorch nor onnx."""
+    lora, picture = GOLDENS / "A" / "golden" / "inputs" / "lora", tmp_path / "picture.png"
+    request = ("a red square", "--height", "64", "--width", "96", "--steps", "2", "--out", picture)
+    merging = ("--bundle", bundles["A"], "--lora", f"{lora}:0.5", "--lora-dir", tmp_path / "store")
+    finished = run(readme_programs / "omnigen2", "generate", *request, *merging, cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    assert [(merged["name"], merged["scale"]) for merged in read_parameters(picture)["loras"]] == [("lora", 0.5)]

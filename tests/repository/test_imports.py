@@ -13,20 +13,23 @@ import pytest
 from tests.repository.sources import (
     EXPORTER_LIBRARIES,
     FOLDERS,
+    NODE_FOLDER,
     PACKAGE,
     ROOT,
     Import,
     imports_of,
     module_name,
     modules,
+    node_files,
 )
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "": ("runtime",),
     "__main__": ("cli",),
     "cli": ("commands", "runtime.errors"),
-    "commands": ("commands", "distributed", "exporter", "nano", "runtime", "serving"),
-    "distributed": ("distributed", "runtime", "serving"),
+    "batch": ("batch", "runtime"),
+    "commands": ("batch", "commands", "distributed", "exporter", "nano", "runtime", "serving"),
+    "distributed": ("batch", "distributed", "runtime", "serving"),
     "exporter": (
         "exporter", "plugins", "reference", "runtime.backends", "runtime.bundle", "runtime.dtypes", "runtime.errors",
         "runtime.files", "runtime.manifest", "runtime.progress",
@@ -47,6 +50,11 @@ LIGHT_IN_COMMANDS = ("commands", "exporter.engines.options", "runtime")
 
 RUNTIME_NEEDS = {"PIL", "ml_dtypes", "numpy", "tokenizers"}
 BACKEND_NEEDS = {"cuda", "onnxruntime", "openvino"}
+
+NODES_MAY_IMPORT = ("runtime",)
+"""What the nodes for ComfyUI may import beside the public API."""
+NODES_NEED = {"PIL", "comfy", "comfy_api", "comfy_execution", "folder_paths", "numpy", "torch"}
+"""All of it is there where ComfyUI is."""
 
 PATHS = sorted(modules().values())
 
@@ -137,6 +145,27 @@ def test_import_in_runtime_or_nano_is_of_the_base_or_of_an_engine_in_its_backend
         if not is_ours(statement) and statement.module.partition(".")[0] not in allowed
     ]
     assert not foreign, f"{foreign}; besides the standard library: {sorted(allowed - sys.stdlib_module_names)}"
+
+
+@pytest.mark.parametrize("path", node_files(), ids=str)
+def test_import_in_a_node_reaches_the_package_by_its_name_and_its_own_folder_by_a_dot(path: Path) -> None:
+    """ComfyUI imports the folder under a name of its own: it lies in no package, and the package may lie anywhere."""
+    own = f"{PACKAGE}.{NODE_FOLDER}"
+    allowed = {*sys.stdlib_module_names, *NODES_NEED}
+    wrong = []
+    for statement in imports_of(path):
+        if covers(own, statement.module):
+            is_right = statement.is_relative and any(statement.module == module_name(file) for file in node_files())
+        elif is_ours(statement):
+            target = target_of(statement)
+            is_right = not statement.is_relative and (
+                target == PACKAGE or any(covers(part, part_of(target)) for part in NODES_MAY_IMPORT)
+            )
+        else:
+            is_right = statement.module.partition(".")[0] in allowed
+        if not is_right:
+            wrong.append(f"{path}:{statement.line} imports {statement.module}")
+    assert not wrong
 
 
 @pytest.mark.parametrize(("engine", "files"), [("onnxruntime", "ort"), ("openvino", "openvino"), ("cuda", "tensorrt")])

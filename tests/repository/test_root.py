@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from tests.repository.sources import FOLDERS, OTHER_FOLDERS, PACKAGE, ROOT, ROOT_MODULES, modules, tracked_files
+from tests.repository.sources import (
+    FOLDERS,
+    OTHER_FOLDERS,
+    PACKAGE,
+    ROOT,
+    ROOT_MODULES,
+    modules,
+    node_files,
+    tracked_files,
+)
 
 
 def test_root_python_files_are_the_package_modules_and_no_others() -> None:
@@ -30,5 +39,6 @@ def test_typing_link_points_at_the_root() -> None:
 def test_modules_all_have_a_docstring() -> None:
     import ast
 
-    bare = [str(path) for path in modules().values() if not ast.get_docstring(ast.parse((ROOT / path).read_text()))]
+    paths = (*modules().values(), *node_files())
+    bare = [str(path) for path in paths if not ast.get_docstring(ast.parse((ROOT / path).read_text()))]
     assert not bare, f"{bare}: say what the module is and what it does not know"

@@ -52,6 +52,12 @@ def test_public_api_import_loads_no_engine() -> None:
     assert "typer" not in loaded
 
 
+def test_blocked_exporter_libraries_leave_merging_loras_importable() -> None:
+    """A LoRA is merged where only the runtime's libraries are installed, when a picture is drawn with it."""
+    names = [f"{PACKAGE}.exporter.{module}" for module in ("lora_bundle", "lora_store")]
+    loaded_after_importing(names, blocked=EXPORTER_LIBRARIES | ENGINES)
+
+
 def test_blocked_pytorch_leaves_quantizing_importable() -> None:
     """It works on bundles: graphs, numpy and an engine."""
     names = sorted(name for name, path in modules().items() if path.parts[:2] == ("exporter", "quantize"))

@@ -11,6 +11,7 @@ import pytest
 
 from omnigen2_rt import Request, TaylorSeer, TeaCache, load
 from omnigen2_rt.exporter.export import export_bundle
+from omnigen2_rt.exporter.lora_bundle import merged_bundle
 from omnigen2_rt.exporter.weights.lora import Lora
 from omnigen2_rt.runtime.noise import gaussian_noise
 from omnigen2_rt.runtime.pipeline import Pipeline
@@ -162,6 +163,17 @@ def test_drawing_with_a_merged_lora_equals_the_original(config: str, tmp_path: P
     bundle = tmp_path / "bundle"
     export_bundle(GOLDENS / config / "checkpoint", bundle, precisions=("fp32",), lora=lora)
     with load(bundle, precision="fp32", threads=1) as pipeline:
+        assert_latents_match(pipeline.generate(request_of(config, "pipe_lora")), config, "pipe_lora")
+
+
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+@pytest.mark.parametrize("config", [config for config, name in recordings("pipe_lora")])
+def test_drawing_with_a_lora_merged_into_the_bundle_equals_the_original(
+    bundles: dict[str, Path], config: str, backend: str, tmp_path: Path
+) -> None:
+    lora = Lora(path=GOLDENS / config / "golden" / "inputs" / "lora")
+    merged = merged_bundle(bundles[config], [lora], folder=tmp_path).path
+    with load(merged, backend=backend, precision="fp32", threads=1) as pipeline:
         assert_latents_match(pipeline.generate(request_of(config, "pipe_lora")), config, "pipe_lora")
 
 

@@ -16,6 +16,7 @@ from tests.serving.running import Running, picture_of, url_of
 DRAW = "a small blue star on a white background"
 QUICK: dict[str, Any] = {"num_inference_steps": 4, "seed": 3}
 LOOK = "what colour is the background?"
+TOOL = {"type": "function", "function": {"name": "x", "parameters": {}}}
 
 
 @pytest.fixture(scope="module")
@@ -96,15 +97,31 @@ def test_system_message_stands_before_the_first_question(server: Running, nano: 
     assert message.content == nano.chat("what\n\nshape is it?", [picture], seed=3).text
 
 
+def test_fields_that_chat_programs_send_empty_are_accepted(server: Running) -> None:
+    empty = {"tools": [], "tool_choice": "none", "parallel_tool_calls": True, "logit_bias": {}, "service_tier": "auto"}
+    plain = ask(server, [{"role": "user", "content": "hello"}]).choices[0].message.content
+    history = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": plain, "tool_calls": []}]
+    assert ask(server, [{"role": "user", "content": "hello"}], **empty).choices[0].message.content == plain
+    assert ask(server, [*history, {"role": "user", "content": "hello"}], tools=[]).choices[0].message.role == "assistant"
+
+
+def test_messages_of_one_role_in_a_row_are_one_question(server: Running) -> None:
+    apart = ask(server, [{"role": "user", "content": "what"}, {"role": "user", "content": "are you?"}])
+    together = ask(server, [{"role": "user", "content": "what\n\nare you?"}])
+    assert apart.choices[0].message.content == together.choices[0].message.content
+
+
 @pytest.mark.parametrize(
     ("messages", "options", "code", "param"),
     [
         ([], {}, "invalid_value", "messages"),
         ([{"role": "tool", "content": "x", "tool_call_id": "1"}], {}, "unsupported_value", "messages[0].role"),
-        ([{"role": "user", "content": "x"}] * 2, {}, "invalid_value", "messages[1].role"),
-        ([{"role": "assistant", "content": "x"}], {}, "invalid_value", "messages[0].role"),
+        ([{"role": "assistant", "content": "x"}, {"role": "user", "content": "x"}], {}, "invalid_value", "messages"),
+        ([{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}], {}, "invalid_value", "messages"),
+        ([{"role": "user", "content": [{"type": "file", "file": {}}]}], {}, "unsupported_value", "messages[0].content[0]"),
+        ([{"role": "user", "content": [{"type": "text"}]}], {}, "invalid_value", "messages[0].content[0].text"),
         ([{"role": "system", "content": "x"}], {}, "invalid_value", "messages"),
-        ([{"role": "user", "content": "x"}], {"tools": []}, "unsupported_value", "tools"),
+        ([{"role": "user", "content": "x"}], {"tools": [TOOL]}, "invalid_value", "tools"),
         ([{"role": "user", "content": "x"}], {"n": 2}, "unsupported_value", "n"),
         ([{"role": "user", "content": "x"}], {"logprobs": True}, "unsupported_value", "logprobs"),
         ([{"role": "user", "content": "x"}], {"frequency_penalty": 0.5}, "unsupported_value", "frequency_penalty"),

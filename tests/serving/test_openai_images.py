@@ -58,7 +58,7 @@ def test_generate_takes_the_models_own_parameters(server: Running, nano: Pipelin
         )
     ).images[0]  # fmt: skip
     assert answer.data and picture_of(answer.data[0].b64_json).tobytes() == expected.tobytes()
-    assert (answer.size, answer.quality, answer.background) == ("96x64", "high", "opaque")
+    assert (answer.size, answer.quality, answer.background) == ("96x64", "low", "opaque")
     usage = answer.usage
     assert usage is not None and usage.total_tokens == usage.input_tokens + usage.output_tokens
     assert usage.input_tokens == len(nano.prompt_encoder.token_ids(PROMPT)) and usage.input_tokens_details.image_tokens == 0
@@ -175,3 +175,27 @@ def test_edit_in_json_takes_data_urls(server: Running) -> None:
     answer = http.post("/v1/images/edits", json={"prompt": "make it blue", "images": [url_of(RED)], "seed": 5, **QUICK})
     assert answer.status_code == 200, answer.text
     assert http.post("/v1/images/edits", json={"prompt": "x"}).json()["error"]["param"] == "image"
+
+
+def test_size_beyond_the_models_own_is_drawn_in_its_own_area_and_resized(server: Running, nano: Pipeline) -> None:
+    extra = {"num_inference_steps": 4, "seed": 1}
+    answer = server.client().images.generate(prompt=PROMPT, size="1024x1024", extra_body=extra)
+    expected = nano.generate(Request(prompt=PROMPT, width_px=1024, height_px=1024, steps=4, seed=1, max_pixels=128 * 128))
+    assert answer.data and picture_of(answer.data[0].b64_json).tobytes() == expected.images[0].tobytes()
+
+
+def test_json_edit_takes_pictures_in_either_form(server: Running, nano: Pipeline) -> None:
+    address = url_of(nano.generate(Request(prompt=PROMPT, steps=4)).images[0])
+    answers = [
+        server.http().post("/v1/images/edits", json={"prompt": "x", "seed": 1, "num_inference_steps": 2, "images": [image]})
+        for image in (address, {"image_url": address})
+    ]
+    assert answers[0].status_code == 200 and answers[0].json()["data"] == answers[1].json()["data"]
+
+
+def test_pictures_of_one_request_have_the_bytes_of_single_ones(server: Running) -> None:
+    def draw(**fields: Any) -> list[Any]:
+        body = {"prompt": PROMPT, "num_inference_steps": 3, **fields}
+        return [each["b64_json"] for each in server.http().post("/v1/images/generations", json=body).json()["data"]]
+
+    assert draw(seed=5, n=2) == [*draw(seed=5), *draw(seed=6)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from tests.commands.command import Command
 from tests.serving.processes import server_process
+from tests.serving.running import Running
 
 
 @pytest.fixture
@@ -94,3 +96,24 @@ def test_serve_offers_bundles_by_name_to_those_with_a_key(tmp_path: Path) -> Non
         assert server.http.get("/v1/models").status_code == 401
         models = server.http.get("/v1/models", headers={"authorization": "Bearer a-key-of-the-first-caller"}).json()
     assert [model["id"] for model in models["data"]] == ["small", "other"]
+
+
+def test_serve_on_a_port_that_is_taken_says_so_before_it_announces(command: Command) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = command.fails("serve", "--port", port)
+    assert f"can't listen at --host '127.0.0.1', --port {port}: Address already in use" in said and "serving" not in said
+
+
+def test_serve_logs_requests_without_bodies_and_queries() -> None:
+    with server_process() as server:
+        server.http.post("/v1/images/generations?secret=1", json={"prompt": "a secret", "num_inference_steps": 1})
+        server.http.get("/nowhere/%0Aelse")
+        said = server.end()
+    assert "POST /v1/images/generations 200" in said and "GET /nowhere/\\nelse 404" in said and "secret" not in said
+
+
+def test_method_that_a_path_has_not_is_answered_with_those_it_has(server: Running) -> None:
+    answer = server.http().put("/v1/jobs/job_1")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "DELETE, GET")
+    assert "doesn't take PUT" in answer.json()["error"]["message"]

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from omnigen2_rt.runtime.errors import RequestError
-from omnigen2_rt.runtime.images.png import read_parameters, save_png
+from omnigen2_rt.runtime.images.png import encode_png, read_parameters, save_png
+from omnigen2_rt.runtime.images.png_chunks import is_whole
 
 PARAMETERS = {"prompt": "a café 水彩 😀\n“quoted”", "steps": 50, "cfg_range": [0.0, 0.6], "cache": None}
 PICTURE = Image.new("RGB", (4, 3), (1, 2, 3))
@@ -101,3 +102,11 @@ def test_read_parameters_of_a_bad_file_says_what_is_wrong(tmp_path: Path) -> Non
     for path, message in cases:
         with pytest.raises(RequestError, match=f"^{re.escape(f'{str(path)!r} {message}')}"):
             read_parameters(path)
+
+
+def test_is_whole_tells_every_lost_or_changed_byte() -> None:
+    content = encode_png(Image.new("RGB", (3, 2), "tan"), {"seed": 7})
+    assert is_whole(content) and is_whole(content + b"behind the end")
+    assert not any(is_whole(content[:end]) for end in range(len(content)))
+    changed = (content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :] for at in range(len(content)))
+    assert not any(map(is_whole, changed))

@@ -1,0 +1,112 @@
+"""Draws a row's pictures into the bytes of their files, and recognises them in an output."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from io import BufferedReader, BytesIO
+from typing import Any
+
+from ..runtime.errors import OmniGen2Error, RequestError, one_line
+from ..runtime.files.json_text import parse_object
+from ..runtime.images.png import JSON_CHUNK, encode_png
+from ..runtime.images.png_chunks import is_whole, read_text
+from ..runtime.parameters import drawing_parameters
+from ..runtime.pipeline import Pipeline
+from .manifest import Known
+from .outputs import Output
+from .rows import Job
+
+DIGEST = "row_digest"
+"""The parameter of a picture's file that tells the row it was drawn from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """The outcome of drawing a row.
+
+    pictures: the content of each file; empty after an error.
+    parameters: the drawing's parameters, as each file keeps them.
+    seconds: the time it took.
+    cut_tokens: see `Result.cut_tokens`.
+    error: the reason why there are no pictures, or None.
+    """
+
+    pictures: tuple[bytes, ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float
+    cut_tokens: Mapping[str, int] = field(default_factory=dict)
+    error: str | None = None
+
+
+def draw(pipeline: Pipeline, bundle: str, job: Job) -> Drawn:
+    """Draw a row. An error is returned, not raised; after one of the engine, the engine is opened anew for the next row.
+
+    bundle: its name, for the pictures' files.
+    """
+    started = time.perf_counter()
+    try:
+        result = pipeline.generate(job.request)
+        named = drawing_parameters(job.request, latents=job.latents, bundle=bundle, pipeline=pipeline)
+        parameters = {**named, DIGEST: job.digest}
+        pictures = tuple(encode_png(image, {**parameters, "index": k}) for k, image in enumerate(result.images))
+    except Exception as error:  # whatever is wrong with one row doesn't stop the others
+        if not isinstance(error, RequestError):
+            pipeline.close()
+        return Drawn(seconds=time.perf_counter() - started, error=_message(error))
+    seconds = time.perf_counter() - started
+    return Drawn(pictures=pictures, parameters=parameters, seconds=seconds, cut_tokens=result.cut_tokens)
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, OmniGen2Error):
+        return str(error)
+    return one_line(f"{type(error).__name__}: {error}")
+
+
+class State(Enum):
+    """The state of a file that belongs to a row.
+
+    MISSING: there is none.
+    DRAWN: it is the row's picture, and whole.
+    OLD: it is a picture of a batch, drawn from another row, or damaged.
+    FOREIGN: it is something else.
+    """
+
+    MISSING = "missing"
+    DRAWN = "drawn"
+    OLD = "old"
+    FOREIGN = "foreign"
+
+
+def state_of(output: Output, name: str, digest: str, known: Known | None) -> State:
+    """The state of a file. digest, known: of the row that it belongs to. Raises RequestError."""
+    size = output.size(name)
+    if size is None:
+        return State.MISSING
+    is_listed = known is not None and name in known.sizes_bytes
+    if output.keeps_whole and known is not None and known.digest == digest and known.sizes_bytes.get(name) == size:
+        return State.DRAWN
+    content = output.read(name) or b""
+    found = stored_digest(content)
+    if found == digest and is_whole(content):
+        return State.DRAWN
+    is_ours = is_listed or found is not None or not content
+    return State.OLD if is_ours else State.FOREIGN
+
+
+def stored_digest(content: bytes) -> str | None:
+    """The digest of the row that a picture's file was drawn from; None for any other file."""
+    found = stored_parameters(content).get(DIGEST)
+    return found if isinstance(found, str) else None
+
+
+def stored_parameters(content: bytes) -> dict[str, Any]:
+    """The parameters that a picture's file keeps; empty for any other file."""
+    try:
+        text = read_text(BufferedReader(BytesIO(content)), JSON_CHUNK)
+        return {} if text is None else parse_object(text)
+    except (RequestError, ValueError):
+        return {}

@@ -1,0 +1,148 @@
+"""`omnigen2 batch`: a file of requests, drawn to a folder or an object store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..runtime.errors import OmniGen2Error, RequestError
+from .option_values import memory_bytes
+from .options import Backend, BundleName, MemoryLimit, Precision, Threads, needs_extra, open_pipeline
+from .terminal import ProgressLine, printable
+
+if TYPE_CHECKING:
+    from ..batch.driver import Drawer
+    from ..batch.manifest import Record
+    from ..batch.progress import Progress
+
+SHOWN_PROBLEMS = 20
+"""Rows without pictures that are shown; the manifest lists all."""
+
+
+def batch(
+    rows: Annotated[Path, typer.Argument(metavar="IN", help="The file of requests: .jsonl, .csv or .parquet.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="A folder, or s3://…, gs://… or az://…")],
+    bundle: BundleName = "nano",
+    default: Annotated[
+        list[str] | None, typer.Option(help="A value for rows without their own, such as steps=20; may be repeated.")
+    ] = None,
+    ray: Annotated[str | None, typer.Option(help="Draw on a Ray cluster: HOST:PORT, auto, or local for this machine.")] = None,
+    workers: Annotated[int | None, typer.Option(help="With --ray: how many draw; by default as many as fit.")] = None,
+    cpus_per_worker: Annotated[
+        float | None, typer.Option(help="With --ray: CPUs that each reserves; by default a whole machine's, 1 with a GPU.")
+    ] = None,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(help="With --ray: GPUs that each reserves; by default 1 where there are any.")
+    ] = None,
+    backend: Backend = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+    memory_limit: MemoryLimit = None,
+) -> None:
+    """Draw a file of requests. Run it again to go on after a stop: what is there isn't drawn again."""
+    from ..batch.digests import bundle_digest
+    from ..batch.driver import draw_here, run_batch
+    from ..batch.rows import RowFile
+    from ..batch.store import open_output
+
+    digest, file = bundle_digest(bundle), RowFile.open(rows, named_values("--default", default or []))
+    pool = {"workers": workers, "cpus": cpus_per_worker, "gpus": gpus_per_worker}
+    shown = ShownRows(ProgressLine(estimates=False))
+    with ExitStack() as opened:
+        if ray is not None:
+            limit = memory_bytes(memory_limit)
+            drawer = opened.enter_context(_on_ray(ray, bundle, digest, pool, (backend, precision, threads, limit), shown.note))
+        elif any(value is not None for value in pool.values()):
+            raise RequestError("the number of workers and what each reserves belong to --ray ADDRESS")
+        else:
+            pipeline = opened.enter_context(open_pipeline(bundle, backend, precision, threads, memory_limit))
+            drawer = draw_here(pipeline, bundle)
+        output = opened.enter_context(closing(open_output(out)))
+        with shown:
+            progress = run_batch(file, digest, output, drawer, shown.row)
+    typer.echo(f"{progress.total} rows: {progress.drawn} drawn, {progress.kept} were there, {progress.failed} failed")
+    if progress.failed:
+        raise OmniGen2Error(f"{progress.failed} of {progress.total} rows have no picture; {output.manifest!r} says why")
+
+
+def duration(seconds: float) -> str:
+    """Seconds in a readable unit: 40 s, 12 min, 5.5 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def named_values(option: str, texts: Sequence[str]) -> dict[str, str]:
+    """The values of NAME=VALUE by name. Raises RequestError for anything else, or a name that comes twice."""
+    pairs = [text.partition("=") for text in texts]
+    for text, (name, found, _) in zip(texts, pairs, strict=True):
+        if not (name and found):
+            raise RequestError(f"{option} {text!r} is not NAME=VALUE")
+    values = {name.strip(): value for name, _, value in pairs}
+    if len(values) < len(pairs):
+        raise RequestError(f"{option} names a column twice")
+    return values
+
+
+@contextmanager
+def _on_ray(
+    address: str,
+    bundle: str,
+    digest: str,
+    pool: dict[str, Any],
+    engine: tuple[str, str, int | None, int | None],
+    note: Callable[[str], object],
+) -> Iterator[Drawer]:
+    """A drawer on a Ray cluster. pool: fields of `PoolSettings`. engine: backend, precision, threads, bytes of memory."""
+    needs_extra("ray", "ray")
+    from ..distributed.batch import PoolSettings, draw_on_cluster
+    from ..distributed.batch_worker import WorkerPlan
+    from ..distributed.cluster import connected
+
+    settings = PoolSettings(**pool)
+    backend, precision, threads, limit = engine
+    plan = WorkerPlan(
+        bundle=bundle, digest=digest, backend=backend, precision=precision, threads=threads, memory_limit_bytes=limit
+    )
+    with connected(address):
+        yield draw_on_cluster(plan, settings, note)
+
+
+class ShownRows:
+    """Shows a batch on standard error: a line of progress, and a note for each of the first rows that fail."""
+
+    def __init__(self, line: ProgressLine) -> None:
+        self._line = line
+        self._problems = 0
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> ShownRows:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._line.end()
+        if error is not None and self._progress is not None:
+            self.note(f"{self._progress.done} of {self._progress.total} rows are done; the same command goes on from there")
+
+    def row(self, record: Record, place: str, progress: Progress) -> None:
+        """See `driver.OnRow`."""
+        self._progress = progress
+        if record.error is not None:
+            self._problems += 1
+            if self._problems <= SHOWN_PROBLEMS:
+                self.note(f"{place}: {record.error}")
+            elif self._problems == SHOWN_PROBLEMS + 1:
+                self.note("more rows fail; the manifest lists them all")
+        failed = f", {progress.failed} failed" if progress.failed else ""
+        left = "" if progress.seconds_left is None or not progress.left else f", {duration(progress.seconds_left)} left"
+        self._line.show(progress.done, progress.total, f"rows{failed}{left}")
+
+    def note(self, text: str) -> None:
+        """Print a line of its own."""
+        self._line.end()
+        typer.echo(printable(f"note: {text}"), err=True)

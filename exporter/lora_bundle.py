@@ -1,0 +1,232 @@
+"""Merges LoRAs into a bundle: the result is a bundle of its own that shares every byte that the LoRAs don't change.
+
+Only the changed tensors are written, in float32, as an export with these LoRAs writes them. The graphs that read them are
+rewritten, and all other files are hard links. A merged bundle is made once: its folder's name is a hash of its content.
+Works on a bundle; needs no checkpoint, no PyTorch and no onnx.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+from ..runtime.backends.tensorrt.records import FOLDER as ENGINES
+from ..runtime.bundle import Bundle
+from ..runtime.dtypes import PRECISIONS
+from ..runtime.errors import BundleError, ExportError
+from ..runtime.files.hashes import file_hash
+from ..runtime.files.onnx_weights import MAX_GRAPH_BYTES, external_tensors
+from ..runtime.files.reading import read_bytes
+from ..runtime.files.safetensors_header import TensorLocation, read_header
+from ..runtime.files.writing import write_whole
+from ..runtime.manifest import MANIFEST, GraphSpec, Manifest, MergedLora
+from ..runtime.progress import Progress, no_progress
+from .bundle_writer import disk_errors, file_spec, write_manifest
+from .lora_store import WORK, merge_key, store_folder, tidy
+from .staging import BusyError, Work, open_staging
+from .weights.graph_weights import replace_weights
+from .weights.lora import MERGED_WEIGHTS, Lora, LoraReport, identify_lora, merge_loras, report_lora
+from .weights.placement import place
+
+__all__ = ["Lora", "MergedBundle", "merged_bundle"]
+
+PART = "transformer/"
+"""The folder of the weights that a LoRA changes."""
+MERGED = re.compile(rf"{re.escape(MERGED_WEIGHTS.removesuffix('.safetensors'))}(_[0-9]+)?\.safetensors")
+WAIT_S = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergedBundle:
+    """A bundle with merged LoRAs.
+
+    path: its folder.
+    loras: the LoRAs that this call merged or found merged.
+    is_new: whether this call made it. The other fields say how, and are empty where it was there.
+    reports: what each LoRA changes.
+    written_bytes: the merged weights.
+    copied: files that had to be copied because no link was possible.
+    engines: the engines in the original bundle, which don't fit the merged one.
+    """
+
+    path: Path
+    loras: tuple[MergedLora, ...]
+    is_new: bool = False
+    reports: tuple[LoraReport, ...] = ()
+    written_bytes: int = 0
+    copied: tuple[str, ...] = ()
+    engines: int = 0
+    seconds: float = 0.0
+
+
+def merged_bundle(
+    bundle: str | Path | Bundle,
+    loras: Sequence[Lora],
+    *,
+    folder: str | Path | None = None,
+    progress: Progress = no_progress,
+) -> MergedBundle:
+    """The bundle with LoRAs merged, one after another; it is made where it isn't there yet.
+
+    bundle: a bundle that isn't quantized: its folder, or opened.
+    folder: where merged bundles are kept; by default beside the bundle, see `lora_store.store_folder`.
+    Several processes may ask for the same one: the others wait for the first.
+    Raises BundleError, and ExportError where a LoRA can't be merged or the disk is full; then nothing is left.
+    """
+    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    _check(opened, loras)
+    job = _Job(opened, tuple(loras), tuple(map(identify_lora, loras)), file_hash(opened.path / MANIFEST))
+    target = store_folder(opened.path, folder) / merge_key(job.base, job.all_loras)
+    with disk_errors(target):
+        while True:
+            if (target / MANIFEST).is_file():
+                return _existing(target, job)
+            try:
+                return _make(job, target, progress)
+            except BusyError:
+                progress(0, 1, "waiting for another process, which merges the same")
+                time.sleep(WAIT_S)
+            except ExportError:
+                if not (target / MANIFEST).is_file():  # else another process was quicker
+                    raise
+
+
+@dataclass(frozen=True)
+class _Job:
+    """base: the hash of the bundle's manifest."""
+
+    bundle: Bundle
+    loras: tuple[Lora, ...]
+    identities: tuple[MergedLora, ...]
+    base: str
+
+    @property
+    def all_loras(self) -> tuple[MergedLora, ...]:
+        return (*self.bundle.manifest.loras, *self.identities)
+
+    def check_unchanged(self) -> None:
+        """Raises ExportError where a LoRA or the bundle isn't what it was when the work began."""
+        if tuple(map(identify_lora, self.loras)) != self.identities or file_hash(self.bundle.path / MANIFEST) != self.base:
+            raise ExportError(f"{str(self.bundle.path)!r} or a LoRA has changed while they were merged: try again")
+
+
+def _check(bundle: Bundle, loras: Sequence[Lora]) -> None:
+    if not loras:
+        raise ExportError("no LoRA is given to merge: give one or more")
+    if any(graph.rounded_bytes for graph in bundle.manifest.graphs):
+        raise ExportError(
+            f"{str(bundle.path)!r} is quantized, and no LoRA can be merged into rounded weights: merge it into the bundle that "
+            "it was made from (`omnigen2 lora BUNDLE --lora FILE`), and quantize the result"
+        )
+
+
+def _existing(target: Path, job: _Job) -> MergedBundle:
+    """The merged bundle that is there. Its LoRAs get the names that their files have now."""
+    try:
+        found = Bundle.open(target)
+    except BundleError as error:
+        raise ExportError(f"a merged bundle is damaged, delete its folder to have it made again: {error}") from error
+    if found.manifest.loras != job.all_loras:
+        write_manifest(target, replace(found.manifest, loras=job.all_loras))
+    return MergedBundle(path=target, loras=job.identities)
+
+
+def _make(job: _Job, target: Path, progress: Progress) -> MergedBundle:
+    started = time.monotonic()
+    locations = _locations(job.bundle)
+    reports = tuple(report_lora(lora, locations) for lora in job.loras)
+    tidy(target.parent)
+    reads = [job.bundle.path, *(lora.path for lora in job.loras)]
+    with open_staging(Work(WORK, target, str(job.bundle.path), reads, {"key": target.name})) as staging:
+        name = _new_name(job.bundle.manifest)
+        merged = merge_loras(job.loras, locations, staging.bundle / name, job.bundle.precisions, progress)
+        weights = {tensor: place for tensor, place in merged.items() if place != locations[tensor]}
+        progress(len(weights), len(weights), "placing files")
+        graphs = _write_graphs(job.bundle, weights, staging.bundle)
+        copied = _place_files(job.bundle, staging.bundle)
+        job.check_unchanged()
+        written = file_spec(staging.bundle, name)
+        own = job.bundle.manifest
+        files = (*own.files, written)
+        manifest = replace(own, graphs=graphs, files=files, loras=job.all_loras, merged_from=job.base)
+        write_manifest(staging.bundle, manifest)
+        staging.publish()
+    return MergedBundle(
+        path=target,
+        loras=job.identities,
+        is_new=True,
+        reports=reports,
+        written_bytes=written.size_bytes,
+        copied=copied,
+        engines=len(list((job.bundle.path / ENGINES).glob("*.plan"))),
+        seconds=time.monotonic() - started,
+    )
+
+
+def _locations(bundle: Bundle) -> dict[str, TensorLocation]:
+    """The transformer's tensors by parameter name, as they are stored, with the LoRAs that are merged already.
+
+    Converted copies of weights (`export --materialize`) are left out.
+    """
+    own = bundle.manifest.source_weights
+    copies = {f"{PART}{precision}.safetensors" for precision in PRECISIONS} - own.keys()
+    names = [spec.file for spec in bundle.manifest.files if spec.file.startswith(PART) and spec.file.endswith(".safetensors")]
+    locations: dict[str, TensorLocation] = {}
+    for name in sorted(names, key=lambda name: MERGED.fullmatch(name) is not None):  # merged ones, in their order, come last
+        if name not in copies:
+            try:
+                locations |= read_header(bundle.path / name)
+            except ValueError as error:
+                raise ExportError(f"{error}: export the bundle again") from error
+    return locations
+
+
+def _new_name(manifest: Manifest) -> str:
+    """The name of the file of merged weights. A bundle that has LoRAs already keeps theirs."""
+    before = sum(MERGED.fullmatch(spec.file) is not None for spec in manifest.files)
+    return MERGED_WEIGHTS if before == 0 else MERGED_WEIGHTS.replace(".", f"_{before + 1}.")
+
+
+def _write_graphs(bundle: Bundle, weights: Mapping[str, TensorLocation], folder: Path) -> tuple[GraphSpec, ...]:
+    """Write the graphs that read merged weights, and their twins without functions; returns the entries of all graphs."""
+    unread, specs = {*weights}, []
+    for spec in bundle.manifest.graphs:
+        read = _tensors_read(bundle.path / spec.file, weights)
+        unread -= read.keys()
+        specs.append(_write_graph(bundle, spec, {name: weights[name] for name in read}, folder, read) if read else spec)
+    if unread:
+        raise ExportError(f"no graph reads the weight {min(unread)!r}, which a LoRA changes: export the bundle again")
+    return tuple(specs)
+
+
+def _tensors_read(graph: Path, weights: Mapping[str, TensorLocation]) -> dict[str, int]:
+    """The merged weights that a graph reads, with the bytes that they took before."""
+    tensors = external_tensors(read_bytes(graph, MAX_GRAPH_BYTES))
+    return {tensor.name: tensor.nbytes for tensor in tensors if tensor.name in weights and tensor.location.startswith(PART)}
+
+
+def _write_graph(
+    bundle: Bundle, spec: GraphSpec, weights: Mapping[str, TensorLocation], folder: Path, before: Mapping[str, int]
+) -> GraphSpec:
+    hashes = {}
+    for name in (spec.file, spec.inlined):
+        if name is not None:
+            content = replace_weights(read_bytes(bundle.path / name, MAX_GRAPH_BYTES), weights, folder, spec.precision)
+            write_whole(folder / name, content)
+            hashes[name] = sha256(content).hexdigest()
+    grown = sum(place.nbytes - before[name] for name, place in weights.items())
+    return replace(
+        spec,
+        sha256=hashes[spec.file],
+        inlined_sha256=None if spec.inlined is None else hashes[spec.inlined],
+        weight_bytes=spec.weight_bytes + grown,
+    )
+
+
+def _place_files(bundle: Bundle, folder: Path) -> tuple[str, ...]:
+    """Put the files that don't change into the new bundle. Returns those that were copied."""
+    return tuple(name for name in bundle.hashes if not (folder / name).exists() and place(bundle.path / name, folder / name))

@@ -1,0 +1,1 @@
+"""ComfyUI's engine, of which the nodes use the progress bar and the interrupt."""

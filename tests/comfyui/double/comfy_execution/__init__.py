@@ -1,0 +1,1 @@
+"""The part of ComfyUI's execution that nodes use."""

@@ -1,0 +1,47 @@
+"""The worker of a node, in this process: rows with images come as bytes and give the pictures that they give here."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from omnigen2_rt import __version__, load
+from omnigen2_rt.batch.digests import bundle_digest
+from omnigen2_rt.batch.pictures import draw
+from omnigen2_rt.batch.rows import Job, RowFile
+from omnigen2_rt.distributed.batch_worker import Worker, WorkerPlan, packed
+from tests.batch.doubles import write_jsonl
+
+PLAN = WorkerPlan(bundle="nano", digest=bundle_digest("nano"), backend="ort-cpu", precision="fp32", threads=1)
+
+
+def test_worker_draws_the_bytes_that_are_drawn_here(tmp_path: Path) -> None:
+    Image.new("RGB", (32, 32), "tan").save(tmp_path / "in.png")
+    row = {"prompt": "make it blue", "images": ["in.png", "in.png"], "steps": 1, "width_px": 32}
+    path = write_jsonl(tmp_path / "rows.jsonl", row)
+    (job,) = RowFile.open(path).rows(PLAN.digest)
+    assert isinstance(job, Job)
+    worker = Worker(PLAN)
+    assert worker.open() is None
+    alone, images = packed(job)
+    there = worker.draw(alone, images)
+    with load(backend="ort-cpu", precision="fp32", threads=1) as pipeline:
+        here = draw(pipeline, "nano", job)
+    assert there.error is None and there.pictures == here.pictures and there.parameters == here.parameters
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"digest": "0" * 64}, "a node has another bundle at 'nano' than this machine: copy it there"),
+        ({"version": "0.0.1"}, f"a node has omnigen2-rt {__version__}, this machine 0.0.1: install the same"),
+        ({"bundle": "nowhere"}, "'nowhere' is not a bundle (no bundle.json): there is no such folder"),
+        ({"backend": "none"}, "backend='none' is not one of auto, "),
+    ],
+)
+def test_worker_that_cannot_open_its_pipeline_says_why(change: dict[str, str], problem: str) -> None:
+    found = Worker(dataclasses.replace(PLAN, **change)).open()
+    assert found is not None and found.startswith(problem)

@@ -1,0 +1,157 @@
+"""Where merged bundles lie, and their removal: nothing goes but what was made here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from omnigen2_rt.exporter import lora_store, staging
+from omnigen2_rt.exporter.lora_bundle import Lora, merged_bundle
+from omnigen2_rt.exporter.lora_store import merge_key, remove_stored, store_folder, stored_bundles
+from omnigen2_rt.runtime.bundle import Bundle
+from omnigen2_rt.runtime.errors import ExportError
+from omnigen2_rt.runtime.files.unfinished import NAME
+from omnigen2_rt.runtime.files.user_cache import UserCache, user_cache
+from omnigen2_rt.runtime.manifest import MANIFEST, Manifest, MergedLora
+from omnigen2_rt.runtime.pipeline import NANO
+from tests.exporter.checkpoints import in_hub_layout
+from tests.exporter.merged_loras import files_below, killed_merge, nano_lora
+
+SHA = "0123456789abcdef" * 4
+
+
+def merged(tmp_path: Path, seed: int = 0) -> Path:
+    """A merged bundle in `tmp_path`/store."""
+    file = nano_lora(tmp_path / f"{seed}.safetensors", seed)
+    return merged_bundle(NANO, [Lora(path=file)], folder=tmp_path / "store").path
+
+
+def test_store_of_a_bundle_lies_beside_it(tmp_path: Path) -> None:
+    bundle = shutil.copytree(NANO, tmp_path / "bundle")
+    (tmp_path / "link").symlink_to(bundle)
+    assert store_folder(bundle) == store_folder(tmp_path / "link") == tmp_path.resolve() / "bundle.loras"
+    assert store_folder(bundle, tmp_path / "there") == tmp_path.resolve() / "there"
+
+
+def test_store_of_the_model_that_ships_and_of_a_hub_lies_in_the_users_cache(tmp_path: Path) -> None:
+    """Neither an installed package nor a hub's cache is a place for other files."""
+    snapshot = in_hub_layout(NANO, tmp_path, "owner", "name")
+    folders = {store_folder(NANO), store_folder(snapshot)}
+    assert len(folders) == 2 and {folder.parent for folder in folders} == {user_cache().folder / "loras"}
+
+
+def test_store_of_a_bundle_in_a_folder_that_can_not_be_written_lies_in_the_users_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = shutil.copytree(NANO, tmp_path / "bundle")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert store_folder(bundle).parent == user_cache().folder / "loras"
+    monkeypatch.setattr(lora_store, "user_cache", lambda: UserCache(tmp_path, b"", "there is no home"))
+    with pytest.raises(ExportError, match="can't lie beside '.*bundle', and there is no home: name a folder with --lora-dir"):
+        store_folder(bundle)
+    (tmp_path / "bundle.loras").mkdir()
+    assert store_folder(bundle) == tmp_path.resolve() / "bundle.loras"
+
+
+def test_bundle_of_a_hub_is_merged_from_the_files_behind_its_links(tmp_path: Path) -> None:
+    snapshot = in_hub_layout(NANO, tmp_path, "owner", "name")
+    file = nano_lora(tmp_path / "a.safetensors")
+    found = merged_bundle(snapshot, [Lora(path=file)], folder=tmp_path / "store")
+    weights = "mllm/model.safetensors"
+    assert (found.path / weights).samefile(snapshot / weights) and not (found.path / weights).is_symlink()
+    Bundle.open(found.path).verify()
+
+
+def test_key_depends_on_contents_and_not_on_names() -> None:
+    lora = MergedLora(name="a", sha256=SHA, scale=1.0)
+    assert merge_key(SHA, [lora]) == merge_key(SHA, [replace(lora, name="b")])
+    others = [[], [lora, lora], [replace(lora, scale=0.5)], [replace(lora, settings_sha256=SHA)]]
+    keys = {merge_key(SHA, [lora]), merge_key(SHA[::-1], [lora]), *(merge_key(SHA, other) for other in others)}
+    assert len(keys) == 6
+
+
+def test_list_says_what_a_removal_frees(tmp_path: Path) -> None:
+    bundle = shutil.copytree(NANO, tmp_path / "bundle")
+    path = merged_bundle(bundle, [Lora(path=nano_lora(tmp_path / "0.safetensors"))]).path
+    (found,) = stored_bundles(store_folder(bundle))
+    own = sum(state.st_size for state in files_below(path).values() if state.st_nlink == 1)
+    assert (found.path, found.size_bytes) == (path, own) and own < 2_000_000
+    assert [lora.name for lora in found.loras] == ["0.safetensors"]
+
+
+def test_removal_takes_merged_bundles_and_leaves_the_original(tmp_path: Path) -> None:
+    before = {name: (state.st_ino, state.st_mtime_ns, state.st_nlink) for name, state in files_below(NANO).items()}
+    paths = {merged(tmp_path, 0), merged(tmp_path, 1)}
+    removal = remove_stored(tmp_path / "store")
+    assert {bundle.path for bundle in removal.removed} == paths and not removal.kept
+    assert not (tmp_path / "store").exists()
+    assert {name: (state.st_ino, state.st_mtime_ns, state.st_nlink) for name, state in files_below(NANO).items()} == before
+    Bundle.open(NANO).verify()
+    assert not remove_stored(tmp_path / "store").removed
+
+
+def test_removal_leaves_everything_that_is_no_merged_bundle(tmp_path: Path) -> None:
+    store, key = tmp_path / "store", "0" * 32
+    path = merged(tmp_path)
+    outside = shutil.copytree(path, tmp_path / "outside" / path.name)
+    shutil.copytree(path, store / key)  # not named by its key
+    shutil.copytree(NANO, store / ("1" * 32))  # no merged bundle
+    (store / ("2" * 32)).mkdir()
+    (store / ("3" * 32)).symlink_to(outside)
+    (store / "notes.txt").touch()
+    shutil.copytree(path, store / "mine")
+    before = files_below(tmp_path)
+    removal = remove_stored(store)
+    assert [bundle.path for bundle in removal.removed] == [path]
+    left = {name for name in before if not name.startswith(f"store/{path.name}/")}
+    assert {*files_below(tmp_path)} == left
+
+
+@pytest.mark.parametrize("what", ["file", "linked file", "linked folder", "linked manifest"])
+def test_removal_leaves_a_merged_bundle_that_holds_something_else(what: str, tmp_path: Path) -> None:
+    """A link could lead out of it."""
+    path = merged(tmp_path)
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "picture.png").touch()
+    if what == "file":
+        (path / "picture.png").touch()
+    elif what == "linked file":
+        (path / "picture.png").symlink_to(tmp_path / "outside" / "picture.png")
+    elif what == "linked folder":
+        (path / "engines").symlink_to(tmp_path / "outside")
+    else:
+        (path / MANIFEST).rename(tmp_path / "outside" / MANIFEST)
+        (path / MANIFEST).symlink_to(tmp_path / "outside" / MANIFEST)
+    before = {*files_below(tmp_path)}
+    removal = remove_stored(tmp_path / "store")
+    assert not removal.removed and [*removal.kept] == ([] if what == "linked manifest" else [path])
+    assert {*files_below(tmp_path)} == before
+
+
+def test_removal_that_is_stopped_midway_is_finished_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, store = merged(tmp_path), tmp_path / "store"
+
+    def stop(*words: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(staging, "_remove", stop)
+        remove_stored(store)
+    assert not path.exists() and [NAME.fullmatch(entry.name) is not None for entry in store.iterdir()] == [True]
+    assert not remove_stored(store).removed and not store.exists()
+
+
+def test_removal_takes_what_a_killed_merge_left(tmp_path: Path) -> None:
+    killed_merge(nano_lora(tmp_path / "a.safetensors"), tmp_path / "store", "merging LoRAs")
+    remove_stored(tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_manifest_names_the_merged_loras(tmp_path: Path) -> None:
+    manifest = Bundle.open(merged(tmp_path)).manifest
+    assert Manifest.from_json(manifest.to_json(), MANIFEST) == manifest and manifest.merged_from is not None
+    assert (manifest.loras[0].name, manifest.loras[0].scale) == ("0.safetensors", 1.0)
