@@ -19,9 +19,9 @@ import pytest
 from PIL import Image
 
 from omnigen2_rt import Request, load
+from omnigen2_rt.batch.digests import bundle_digest
 from omnigen2_rt.distributed.dispatcher import Dispatcher
 from omnigen2_rt.distributed.front import EngineOptions, replicated_service
-from omnigen2_rt.distributed.identity import bundle_digest
 from omnigen2_rt.distributed.nodes import check_nodes, choose_engine
 from omnigen2_rt.distributed.replica import ReplicaPlan
 from omnigen2_rt.distributed.settings import ReplicaSettings
