@@ -1,14 +1,14 @@
 // Chat: words and pictures, streamed.
 
-import { Job, statusText } from "./api.js";
-import { Well, make } from "./pictures.js";
-
-const $ = (id) => document.getElementById(id);
+import { $, make, pictureActions, showBusy, warningItems } from "./elements.js";
+import { Job, statusText } from "./jobs.js";
+import { Well } from "./pictures.js";
 
 export class ChatView {
-  constructor({ fail, model }) {
+  constructor({ fail, model, edit }) {
     this.fail = fail;
     this.model = model;
+    this.edit = edit;
     this.messages = [];
     this.well = new Well($("chat-pictures"), { label: "Pictures of your message", fail });
     $("chat-form").addEventListener("submit", (event) => {
@@ -20,12 +20,17 @@ export class ChatView {
       event.preventDefault();
       $("chat-form").requestSubmit();
     });
-    $("chat-cancel").addEventListener("click", () => this.job?.cancel().catch((error) => fail(error.message)));
+    $("chat-cancel").addEventListener("click", () => this.cancel());
     $("chat-new").addEventListener("click", () => this.restart());
+    addEventListener("pagehide", () => this.cancel()); // the page does not keep conversations
+  }
+
+  cancel() {
+    this.job?.cancel().catch(this.fail);
   }
 
   restart() {
-    this.job?.cancel().catch(() => {});
+    this.cancel();
     this.messages = [];
     $("chat-log").replaceChildren($("chat-hint"));
     $("chat-hint").hidden = false;
@@ -44,37 +49,53 @@ export class ChatView {
     const theirs = this.#bubble("theirs", "The model", "", []);
     $("question").value = "";
     this.well.clear();
-    this.#busy(true);
     this.job = new Job({ kind: "chat", model: this.model(), messages: [...history, asked] }, (event) => this.#show(event, theirs));
+    this.#busy(true);
     try {
       const job = await this.job.finished;
-      if (job === null) throw new Error("");
-      const { message } = job.result.choices[0];
-      theirs.text.textContent = message.content ?? "";
-      theirs.preview?.remove();
-      for (const picture of message.images) theirs.bubble.append(make("img", { src: picture.image_url.url, alt: `Picture of: ${text}` }));
-      if (this.messages === history) this.messages = [...history, asked, message];
+      if (job) {
+        this.#answer(job.result, theirs, text);
+        if (this.messages === history) this.messages = [...history, asked, job.result.choices[0].message];
+      } else this.#takeBack(mine, theirs, history, text, urls);
     } catch (error) {
-      this.fail(error.message);
-      mine.bubble.remove();
-      theirs.bubble.remove();
-      $("question").value = text;
-      for (const url of urls) this.well.add(url);
-    } finally {
-      this.job = null;
-      this.#busy(false);
-      $("chat-status").textContent = "";
-      $("question").focus();
+      this.fail(error);
+      this.#takeBack(mine, theirs, history, text, urls);
     }
+    this.job = null;
+    this.#busy(false);
   }
 
   #show(event, theirs) {
-    if (event.type === "text") theirs.text.textContent += event.text;
+    const isAtEnd = this.#isAtEnd();
+    if (event.type === "following") theirs.text.textContent = "";
+    else if (event.type === "text") theirs.text.textContent += event.text;
     else if (event.type === "preview") {
       theirs.preview ??= theirs.bubble.appendChild(make("img", { alt: "Preview of the picture under way" }));
       theirs.preview.src = `data:image/png;base64,${event.b64_json}`;
-    } else $("chat-status").textContent = statusText(event);
-    $("chat-log").scrollTop = $("chat-log").scrollHeight;
+    } else if (statusText(event)) $("chat-status").textContent = statusText(event);
+    if (isAtEnd) this.#toEnd();
+  }
+
+  #answer({ choices: [{ message }], warnings }, theirs, text) {
+    theirs.text.textContent = message.content ?? "";
+    theirs.preview?.remove();
+    for (const { image_url: { url } } of message.images) {
+      theirs.bubble.append(make("img", { src: url, alt: `Picture of: ${text}` }), pictureActions(url, "omnigen2-chat", this.edit));
+    }
+    const list = make("ul", { className: "warnings" });
+    list.append(...warningItems(warnings));
+    if (list.children.length) theirs.bubble.append(list);
+    this.#toEnd();
+  }
+
+  /** Removes a message without an answer from the log, and puts it back into the form unless the conversation is another. */
+  #takeBack(mine, theirs, history, text, urls) {
+    mine.bubble.remove();
+    theirs.bubble.remove();
+    if (this.messages !== history) return;
+    $("chat-hint").hidden = history.length > 0;
+    $("question").value = text;
+    for (const url of urls) this.well.add(url);
   }
 
   #bubble(kind, who, text, urls) {
@@ -85,12 +106,23 @@ export class ChatView {
     for (const url of urls) bubble.append(make("img", { src: url, alt: "Picture of the message" }));
     bubble.append(words);
     $("chat-log").append(bubble);
-    $("chat-log").scrollTop = $("chat-log").scrollHeight;
+    this.#toEnd();
     return { bubble, text: words };
   }
 
+  #isAtEnd() {
+    const { scrollTop, scrollHeight, clientHeight } = $("chat-log");
+    return scrollHeight - scrollTop - clientHeight < 80;
+  }
+
+  /** Scrolls to the log's end, once its pictures have their sizes. */
+  async #toEnd() {
+    await Promise.allSettled([...$("chat-log").querySelectorAll("img")].map((image) => image.decode()));
+    $("chat-log").scrollTop = $("chat-log").scrollHeight;
+  }
+
   #busy(isBusy) {
-    $("chat-send").disabled = isBusy;
-    $("chat-cancel").hidden = !isBusy;
+    showBusy(isBusy, { start: $("chat-send"), cancel: $("chat-cancel"), next: $("question") });
+    $("chat-status").textContent = isBusy ? "Sending…" : "";
   }
 }

@@ -1,9 +1,15 @@
-// Input pictures: dropped, pasted or chosen. And the parameters that a PNG file carries.
+// Input pictures: dropped, pasted or chosen.
+
+import { make } from "./elements.js";
+import { parametersOf } from "./png.js";
 
 const MOST = 5;
 const MOST_BYTES = 20 * 2 ** 20;
 
-/** A well for up to five pictures in `element`. `urls` holds them as data URLs. */
+/**
+ * A well for up to five pictures in `element`. `urls` holds them as data URLs.
+ * `onSettings(parameters)`, if there is one, gets the parameters of a picture's file; the picture leaves the well then.
+ */
 export class Well {
   constructor(element, { label, fail, onSettings }) {
     this.urls = [];
@@ -17,6 +23,7 @@ export class Well {
       await this.addFiles(input.files);
       input.value = "";
     });
+    this.choose = choose;
     this.list = make("ul", { className: "thumbs" });
     this.list.setAttribute("aria-label", label);
     this.count = make("span", {});
@@ -30,7 +37,7 @@ export class Well {
     for (const file of files) {
       if (!file.type.startsWith("image/")) this.fail(`${file.name} is not a picture.`);
       else if (file.size > MOST_BYTES) this.fail(`${file.name} is larger than 20 MB.`);
-      else this.add(await dataUrl(file), await readParameters(file));
+      else this.add(await dataUrl(file), parametersOf(await file.arrayBuffer()));
     }
   }
 
@@ -41,15 +48,19 @@ export class Well {
     const item = make("li", {});
     const remove = make("button", { type: "button", className: "remove", textContent: "×", ariaLabel: `Remove picture ${number}` });
     remove.addEventListener("click", () => {
+      if (item.contains(document.activeElement)) this.choose.focus();
       this.urls.splice([...this.list.children].indexOf(item), 1);
       item.remove();
       this.#show();
     });
     item.append(make("img", { src: url, alt: `Input picture ${number}` }), remove);
     if (parameters && this.onSettings) {
-      const settings = make("button", { type: "button", className: "settings", textContent: "settings" });
-      settings.ariaLabel = `Use the settings that picture ${number} was drawn with`;
-      settings.addEventListener("click", () => this.onSettings(parameters));
+      const settings = make("button", { type: "button", className: "settings", textContent: "Use its settings" });
+      settings.title = "Takes over what this picture was drawn with, and takes the picture out";
+      settings.addEventListener("click", () => {
+        remove.click();
+        this.onSettings(parameters);
+      });
       item.append(settings);
     }
     this.list.append(item);
@@ -93,29 +104,4 @@ function dataUrl(file) {
     reader.onerror = () => reject(reader.error);
     reader.readAsDataURL(file);
   });
-}
-
-/** The parameters in a PNG's text chunk "omnigen2", or null. */
-export async function readParameters(file) {
-  const bytes = new Uint8Array(await file.arrayBuffer());
-  const view = new DataView(bytes.buffer);
-  const latin = (from, to) => String.fromCharCode(...bytes.subarray(from, to));
-  if (bytes.length < 8 || latin(1, 4) !== "PNG") return null;
-  for (let place = 8; place + 12 <= bytes.length; place += view.getUint32(place) + 12) {
-    const length = view.getUint32(place);
-    if (latin(place + 4, place + 8) !== "tEXt" || length > 2 ** 20) continue;
-    const text = new TextDecoder("latin1").decode(bytes.subarray(place + 8, place + 8 + length));
-    if (!text.startsWith("omnigen2\0")) continue;
-    try {
-      return JSON.parse(text.slice(9));
-    } catch {
-      return null;
-    }
-  }
-  return null;
-}
-
-/** An element with properties. */
-export function make(tag, properties) {
-  return Object.assign(document.createElement(tag), properties);
 }

@@ -1,85 +1,126 @@
-// Reflection: each round's picture, what the model said of it, and the picture that came of that.
+// Reflection: the pictures of a job, each beside what the model said of it.
 
-import { Job, statusText } from "./api.js";
-import { make } from "./pictures.js";
-
-const $ = (id) => document.getElementById(id);
+import { LostConnection } from "./api.js";
+import { $, make, pictureActions, reveal, showBusy, warningItems } from "./elements.js";
+import { Job, forget, lookUp, remember, remembered, statusText } from "./jobs.js";
 
 export class ReflectView {
-  constructor({ fail, model }) {
+  constructor({ fail, model, edit }) {
     this.fail = fail;
-    this.model = model;
+    this.edit = edit;
     $("reflect-form").addEventListener("submit", (event) => {
       event.preventDefault();
-      this.start();
+      this.start(model());
     });
-    $("reflect-cancel").addEventListener("click", () => this.job?.cancel().catch((error) => fail(error.message)));
+    $("reflect-cancel").addEventListener("click", () => this.cancel());
   }
 
-  async start() {
+  cancel() {
+    this.job?.cancel().catch(this.fail);
+  }
+
+  /** Shows this session's last reflection again, or follows it. */
+  async restore() {
+    const [id] = remembered("reflect");
+    if (id === undefined || this.job) return;
+    const job = await lookUp(id);
+    if (job?.state === "done") this.#finish(job);
+    else if (["queued", "running"].includes(job?.state)) this.#follow(id);
+    else forget("reflect", id);
+  }
+
+  start(model) {
     if (this.job) return;
     this.fail("");
-    this.rounds = [];
-    $("rounds-list").replaceChildren();
-    this.#busy(true);
     const seed = $("reflect-seed").value;
-    const body = {
-      kind: "reflect", model: this.model(), prompt: $("reflect-prompt").value, rounds: Number($("rounds").value),
+    this.#follow({
+      kind: "reflect", model, prompt: $("reflect-prompt").value, rounds: Number($("rounds").value),
       num_inference_steps: Number($("reflect-steps").value), seed: seed === "" ? undefined : Number(seed),
-    };
-    this.job = new Job(body, (event) => this.#show(event));
+    });
+    reveal($("reflect-stage"));
+  }
+
+  /** Follows a new job, of a body, or one that was accepted before, by its id. */
+  async #follow(what) {
+    this.#clear();
+    this.job = new Job(what, (event) => this.#on(event));
+    this.#busy(true);
     try {
       const job = await this.job.finished;
-      if (job === null) return this.#status("Cancelled.");
-      const { best } = job.result;
-      for (const figure of $("rounds-list").querySelectorAll(`[data-round="${best}"]`)) {
-        figure.classList.add("best");
-        figure.querySelector("figcaption").append(" · kept");
-      }
-      this.#status(`Picture ${best + 1} of ${this.rounds.length} was kept, with seed ${job.seed}.`);
+      if (job) this.#finish(job);
+      else this.#status("Cancelled.");
     } catch (error) {
-      this.fail(error.message);
-      this.#status("");
-    } finally {
-      this.job = null;
-      this.#busy(false);
+      this.fail(error);
+      this.#status(error instanceof LostConnection ? "Not sent." : "");
     }
+    this.preview?.item.remove();
+    this.job = null;
+    this.#busy(false);
   }
 
-  #show(event) {
-    if (event.type === "step") Object.assign($("reflect-progress"), { max: event.steps, value: event.step });
-    if (event.type === "round") this.#round(event);
-    else if (event.type !== "preview") this.#status(`Picture ${this.rounds.length + 1}. ${statusText(event)}`);
+  #on(event) {
+    if (event.type === "accepted") remember("reflect", event.id);
+    else if (event.type === "following") this.#clear();
+    else if (event.type === "round") this.#round(event);
+    else if (event.type === "preview") this.#preview(event);
+    else if (event.type === "step") Object.assign($("reflect-progress"), { max: event.steps, value: event.step });
+    if (statusText(event)) this.#status(`Picture ${this.rounds.length + 1}. ${statusText(event)}`);
   }
 
-  /** A card holds a picture, what was said of it, and the next picture once that is drawn. */
-  #round(event) {
-    const index = this.rounds.push(event) - 1;
-    if (index > 0) this.open.append(this.#figure(event, index));
-    if (index > 0 && !event.edit) return;
-    const card = make("li", { className: "round" });
-    card.append(make("h2", { textContent: event.edit ? `Correction ${index + 1}` : "Nothing to correct" }));
-    const said = make("dl", { className: "critique" });
-    for (const [name, text] of [["Critique", event.critique], ["Instruction", event.edit]]) {
-      if (text) said.append(make("dt", { textContent: name }), make("dd", { textContent: text }));
+  #clear() {
+    this.rounds = [];
+    this.preview = null;
+    $("rounds-list").replaceChildren();
+    this.#status("");
+  }
+
+  #preview(event) {
+    this.preview ??= this.#item(`Picture ${this.rounds.length + 1}, under way`);
+    this.preview.image.className = "preview";
+    this.preview.image.src = `data:image/png;base64,${event.b64_json}`;
+  }
+
+  #round({ b64_json: data, grade, critique, edit }) {
+    const { item, image, text } = this.preview ?? this.#item("");
+    this.preview = null;
+    const number = this.rounds.push(item);
+    const url = `data:image/png;base64,${data}`;
+    Object.assign(image, { src: url, className: "", alt: `Picture ${number}` });
+    const list = make("dl", { className: "critique" });
+    const facts = { Grade: grade, "What the model said of it": critique, "The correction that it asked for": critique && (edit || "none") };
+    for (const [name, value] of Object.entries(facts)) {
+      if (value !== "" && value !== null) list.append(make("dt", { textContent: name }), make("dd", { textContent: value }));
     }
-    card.append(said, this.#figure(event, index));
-    $("rounds-list").append(card);
-    this.open = card;
+    text.replaceChildren(make("h2", { textContent: `Picture ${number}` }), list, pictureActions(url, `omnigen2-reflect-${number}`, this.edit));
   }
 
-  #figure(event, index) {
+  #item(title) {
+    const item = make("li", { className: "round" });
+    const image = make("img", { alt: "Preview of the picture under way" });
     const figure = make("figure", {});
-    figure.dataset.round = index;
-    const grade = event.grade === null ? "" : ` · graded ${event.grade}`;
-    figure.append(make("img", { src: `data:image/png;base64,${event.b64_json}`, alt: `Picture ${index + 1}` }));
-    figure.append(make("figcaption", { textContent: `Picture ${index + 1}${grade}` }));
-    return figure;
+    const text = make("div", {});
+    figure.append(image);
+    text.append(make("h2", { textContent: title }));
+    item.append(figure, text);
+    $("rounds-list").append(item);
+    return { item, image, text };
+  }
+
+  #finish({ result, seed }) {
+    this.#clear();
+    for (const round of result.rounds) this.#round(round);
+    const best = this.rounds[result.best];
+    best.classList.add("best");
+    best.querySelector("h2").append(" · kept");
+    const list = make("ul", { className: "warnings" });
+    list.append(...warningItems(result.warnings));
+    if (list.children.length) best.lastChild.append(list);
+    this.#status(`Picture ${result.best + 1} of ${this.rounds.length} was kept, with seed ${seed}.`);
   }
 
   #busy(isBusy) {
-    $("reflect-start").disabled = isBusy;
-    $("reflect-cancel").hidden = $("reflect-progress").hidden = !isBusy;
+    showBusy(isBusy, { start: $("reflect-start"), cancel: $("reflect-cancel") });
+    $("reflect-progress").hidden = !isBusy;
     $("reflect-progress").value = 0;
   }
 
