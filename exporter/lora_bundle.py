@@ -215,7 +215,7 @@ def _write_graph(
     hashes = {}
     for name in (spec.file, spec.inlined):
         if name is not None:
-            content = replace_weights(read_bytes(bundle.path / name, MAX_GRAPH_BYTES), weights, folder, spec.precision)
+            content = _rewritten_graph(bundle.path / name, weights, folder, spec.precision)
             write_whole(folder / name, content)
             hashes[name] = sha256(content).hexdigest()
     grown = sum(place.nbytes - before[name] for name, place in weights.items())
@@ -225,6 +225,19 @@ def _write_graph(
         inlined_sha256=None if spec.inlined is None else hashes[spec.inlined],
         weight_bytes=spec.weight_bytes + grown,
     )
+
+
+def _rewritten_graph(graph: Path, weights: Mapping[str, TensorLocation], folder: Path, precision: str) -> bytes:
+    """The graph with its weights in their new places. Raises ExportError where it reads one elsewhere than in an initializer."""
+    try:
+        content = replace_weights(read_bytes(graph, MAX_GRAPH_BYTES), weights, folder, precision)
+        read = {(tensor.name, folder / tensor.location, tensor.offset) for tensor in external_tensors(content)}
+    except ValueError as error:
+        raise ExportError(f"{str(graph)!r} {error}: export the bundle again") from error
+    written = {(name, place.path, place.offset) for name, place in weights.items()}
+    if missed := [name for name, *place in read if name in weights and (name, *place) not in written]:
+        raise ExportError(f"{str(graph)!r} reads {missed[0]!r} in a form that isn't known here: merge it with `export --lora`")
+    return content
 
 
 def _place_files(bundle: Bundle, folder: Path) -> tuple[str, ...]:

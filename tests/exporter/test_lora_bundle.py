@@ -24,8 +24,9 @@ from omnigen2_rt.exporter.weights.tensor_file import NewTensor, read_tensor, wri
 from omnigen2_rt.runtime.backends import exchange_arrays
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.errors import BackendError, BundleError, ExportError
+from omnigen2_rt.runtime.files.hashes import file_hash
 from omnigen2_rt.runtime.files.safetensors_header import read_header
-from omnigen2_rt.runtime.manifest import MANIFEST
+from omnigen2_rt.runtime.manifest import MANIFEST, Manifest
 from omnigen2_rt.runtime.pipeline import NANO
 from tests.exporter.checkpoints import TRANSFORMER, A
 from tests.exporter.merged_loras import MODULES, files_below, killed_merge, merging_process, nano_lora
@@ -271,6 +272,23 @@ def test_lora_that_can_not_be_merged_is_refused_and_leaves_nothing(
     with pytest.raises(ExportError, match=message):
         merged_bundle(NANO, [Lora(path=make(tmp_path / "loras"))], folder=tmp_path / "store")
     assert not (tmp_path / "store").exists() or not list((tmp_path / "store").iterdir())
+
+
+def test_graph_that_reads_a_merged_weight_elsewhere_is_refused(tmp_path: Path) -> None:
+    """A part of the model would otherwise draw without the LoRA."""
+    bundle = shutil.copytree(NANO, tmp_path / "bundle")
+    file, name = bundle / "velocity_head.fp32.onnx", f"{MODULES[3]}.weight"
+    model = onnx.load(file, load_external_data=False)
+    (weight,) = (tensor for tensor in model.graph.initializer if tensor.name == name)
+    constant = model.graph.node.add(op_type="Constant", output=["unread"])
+    constant.attribute.add(name="value", type=onnx.AttributeProto.TENSOR, t=weight)
+    file.write_bytes(model.SerializeToString())
+    manifest = Manifest.from_json((bundle / MANIFEST).read_text(), MANIFEST)
+    graphs = [replace(graph, sha256=file_hash(file)) if graph.file == file.name else graph for graph in manifest.graphs]
+    (bundle / MANIFEST).write_text(replace(manifest, graphs=tuple(graphs)).to_json())
+    with pytest.raises(ExportError, match=f"velocity_head.fp32.onnx' reads '{name}' in a form that isn't known here"):
+        merged_bundle(bundle, [Lora(path=nano_lora(tmp_path / "a.safetensors"))])
+    assert not list((tmp_path / "bundle.loras").iterdir())
 
 
 def test_merging_without_a_lora_or_a_bundle_is_refused(tmp_path: Path) -> None:
