@@ -23,7 +23,7 @@ from ..runtime.files.onnx_weights import MAX_GRAPH_BYTES, external_tensors
 from ..runtime.files.reading import read_bytes
 from ..runtime.files.safetensors_header import TensorLocation, read_header
 from ..runtime.files.writing import write_whole
-from ..runtime.manifest import MANIFEST, GraphSpec, Manifest, MergedLora
+from ..runtime.manifest import MANIFEST, FileSpec, GraphSpec, Manifest, MergedLora
 from ..runtime.progress import Progress, no_progress
 from .bundle_writer import disk_errors, file_spec, write_manifest
 from .lora_store import WORK, merge_key, store_folder, tidy
@@ -142,18 +142,7 @@ def _make(job: _Job, target: Path, progress: Progress) -> MergedBundle:
     tidy(target.parent)
     reads = [job.bundle.path, *(lora.path for lora in job.loras)]
     with open_staging(Work(WORK, target, str(job.bundle.path), reads, {"key": target.name})) as staging:
-        name = _new_name(job.bundle.manifest)
-        merged = merge_loras(job.loras, locations, staging.bundle / name, job.bundle.precisions, progress)
-        weights = {tensor: place for tensor, place in merged.items() if place != locations[tensor]}
-        progress(len(weights), len(weights), "placing files")
-        graphs = _write_graphs(job.bundle, weights, staging.bundle)
-        copied = _place_files(job.bundle, staging.bundle)
-        job.check_unchanged()
-        written = file_spec(staging.bundle, name)
-        own = job.bundle.manifest
-        files = (*own.files, written)
-        manifest = replace(own, graphs=graphs, files=files, loras=job.all_loras, merged_from=job.base)
-        write_manifest(staging.bundle, manifest)
+        written, copied = _write_bundle(job, locations, staging.bundle, progress)
         staging.publish()
     return MergedBundle(
         path=target,
@@ -165,6 +154,24 @@ def _make(job: _Job, target: Path, progress: Progress) -> MergedBundle:
         engines=len(list((job.bundle.path / ENGINES).glob("*.plan"))),
         seconds=time.monotonic() - started,
     )
+
+
+def _write_bundle(
+    job: _Job, locations: Mapping[str, TensorLocation], folder: Path, progress: Progress
+) -> tuple[FileSpec, tuple[str, ...]]:
+    """Write the whole bundle. Returns the entry of the merged weights, and the files that were copied."""
+    own = job.bundle.manifest
+    name = _new_name(own)
+    merged = merge_loras(job.loras, locations, folder / name, job.bundle.precisions, progress)
+    weights = {tensor: place for tensor, place in merged.items() if place != locations[tensor]}
+    progress(len(weights), len(weights), "placing files")
+    graphs = _write_graphs(job.bundle, weights, folder)
+    copied = _place_files(job.bundle, folder)
+    job.check_unchanged()
+    written = file_spec(folder, name)
+    files = (*own.files, written)
+    write_manifest(folder, replace(own, graphs=graphs, files=files, loras=job.all_loras, merged_from=job.base))
+    return written, copied
 
 
 def _locations(bundle: Bundle) -> dict[str, TensorLocation]:

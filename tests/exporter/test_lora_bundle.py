@@ -30,7 +30,7 @@ from omnigen2_rt.runtime.manifest import MANIFEST, Manifest
 from omnigen2_rt.runtime.pipeline import NANO
 from tests.exporter.checkpoints import TRANSFORMER, A
 from tests.exporter.merged_loras import MODULES, files_below, killed_merge, merging_process, nano_lora
-from tests.runtime.goldens import GOLDENS
+from tests.runtime.goldens import CPU_BACKENDS, GOLDENS
 
 GOLDEN_LORA = GOLDENS / "A" / "golden" / "inputs" / "lora"
 MERGED = "transformer/merged_lora.safetensors"
@@ -319,14 +319,15 @@ def test_pipelines_share_components_only_where_one_takes_the_others_arrays(tmp_p
         load(merged, shares="nano")  # type: ignore[arg-type]
 
 
-def test_pipeline_of_a_merged_bundle_runs_what_it_shares_in_the_original_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_pipeline_of_a_merged_bundle_runs_what_it_shares_in_the_original_one(backend: str, tmp_path: Path) -> None:
     """Most of a model is its language model, which LoRAs leave as it is: it is loaded once for all styles."""
     merged = merged_bundle(NANO, [Lora(path=nano_lora(tmp_path / "a.safetensors"))], folder=tmp_path / "store").path
     request = Request(prompt="a large red circle on a blue background", steps=2)
-    with load(merged, backend="ort-cpu", threads=1) as alone:
+    with load(merged, backend=backend, precision="fp32", threads=1) as alone:
         expected = alone.generate(request).latents
-    with load(NANO, backend="ort-cpu", threads=1) as original:
-        style = load(merged, backend="ort-cpu", threads=1, shares=original)
+    with load(NANO, backend=backend, precision="fp32", threads=1) as original:
+        style = load(merged, backend=backend, precision="fp32", threads=1, shares=original)
         assert style.generate(request).latents.tobytes() == expected.tobytes()
         own = {opening.component for opening in style.components.sessions.openings}
         lent = {opening.component for opening in original.components.sessions.openings}
