@@ -82,17 +82,7 @@ def merged_bundle(
     job = _Job(opened, tuple(loras), tuple(map(identify_lora, loras)), file_hash(opened.path / MANIFEST))
     target = store_folder(opened.path, folder) / merge_key(job.base, job.all_loras)
     with disk_errors(target):
-        while True:
-            if (target / MANIFEST).is_file():
-                return _existing(target, job)
-            try:
-                return _make(job, target, progress)
-            except BusyError:
-                progress(0, 1, "waiting for another process, which merges the same")
-                time.sleep(WAIT_S)
-            except ExportError:
-                if not (target / MANIFEST).is_file():  # else another process was quicker
-                    raise
+        return _existing(target, job) or _made(target, job, progress)
 
 
 @dataclass(frozen=True)
@@ -124,26 +114,40 @@ def _check(bundle: Bundle, loras: Sequence[Lora]) -> None:
         )
 
 
-def _existing(target: Path, job: _Job) -> MergedBundle:
-    """The merged bundle that is there. Its LoRAs get the names that their files have now."""
+def _existing(target: Path, job: _Job) -> MergedBundle | None:
+    """The merged bundle, if it is there. Its LoRAs get the names that their files have now."""
+    if not (target / MANIFEST).is_file():
+        return None
     try:
         found = Bundle.open(target)
     except BundleError as error:
         raise ExportError(f"a merged bundle is damaged, delete its folder to have it made again: {error}") from error
-    if found.manifest.loras != job.all_loras:
-        write_manifest(target, replace(found.manifest, loras=job.all_loras))
+    manifest = found.manifest
+    if manifest.merged_from is None or merge_key(manifest.merged_from, manifest.loras) != target.name:
+        raise ExportError(f"{str(target)!r} isn't the merged bundle of that name: move it away")
+    if manifest.loras != job.all_loras:
+        write_manifest(target, replace(manifest, loras=job.all_loras))
     return MergedBundle(path=target, loras=job.identities)
 
 
-def _make(job: _Job, target: Path, progress: Progress) -> MergedBundle:
+def _made(target: Path, job: _Job, progress: Progress) -> MergedBundle:
+    """The merged bundle, made here or by another process that was quicker."""
     started = time.monotonic()
     locations = _locations(job.bundle)
     reports = tuple(report_lora(lora, locations) for lora in job.loras)
     tidy(target.parent)
-    reads = [job.bundle.path, *(lora.path for lora in job.loras)]
-    with open_staging(Work(WORK, target, str(job.bundle.path), reads, {"key": target.name})) as staging:
-        written, copied = _write_bundle(job, locations, staging.bundle, progress)
-        staging.publish()
+    while True:
+        try:
+            written, copied = _write(target, job, locations, progress)
+            break
+        except BusyError:
+            progress(0, 1, "waiting for another process, which merges the same")
+            time.sleep(WAIT_S)
+        except ExportError:
+            if not (target / MANIFEST).is_file():
+                raise
+        if (existing := _existing(target, job)) is not None:
+            return existing
     return MergedBundle(
         path=target,
         loras=job.identities,
@@ -154,6 +158,17 @@ def _make(job: _Job, target: Path, progress: Progress) -> MergedBundle:
         engines=len(list((job.bundle.path / ENGINES).glob("*.plan"))),
         seconds=time.monotonic() - started,
     )
+
+
+def _write(
+    target: Path, job: _Job, locations: Mapping[str, TensorLocation], progress: Progress
+) -> tuple[FileSpec, tuple[str, ...]]:
+    """Write the bundle and give it its name; returns as `_write_bundle`. Raises BusyError while another process does."""
+    reads = [job.bundle.path, *(lora.path for lora in job.loras)]
+    with open_staging(Work(WORK, target, str(job.bundle.path), reads, {"key": target.name})) as staging:
+        result = _write_bundle(job, locations, staging.bundle, progress)
+        staging.publish()
+    return result
 
 
 def _write_bundle(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from queue import Queue
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +21,8 @@ from omnigen2_rt import Request, load
 from omnigen2_rt.exporter.components import COMPONENTS
 from omnigen2_rt.exporter.export import export_bundle
 from omnigen2_rt.exporter.lora_bundle import Lora, merged_bundle
-from omnigen2_rt.exporter.lora_store import KEY, stored_bundles
+from omnigen2_rt.exporter.lora_store import KEY, WORK, stored_bundles
+from omnigen2_rt.exporter.staging import Work, open_staging
 from omnigen2_rt.exporter.weights.tensor_file import NewTensor, read_tensor, write_tensors
 from omnigen2_rt.runtime.backends import exchange_arrays
 from omnigen2_rt.runtime.bundle import Bundle
@@ -202,6 +205,17 @@ def test_two_processes_at_once_make_one_bundle_and_both_get_it(tmp_path: Path) -
     Bundle.open(path).verify()
 
 
+def test_merge_waits_while_another_process_writes_the_same(tmp_path: Path) -> None:
+    loras = [Lora(path=nano_lora(tmp_path / "a.safetensors"))]
+    target = tmp_path / "store" / merged_bundle(NANO, loras, folder=tmp_path / "elsewhere").path.name
+    phases: Queue[str] = Queue()
+    with ThreadPoolExecutor(1) as thread, open_staging(Work(WORK, target, "another", [], {})):
+        waiting = thread.submit(merged_bundle, NANO, loras, folder=target.parent, progress=lambda *words: phases.put(words[2]))
+        assert [phases.get(timeout=60) for _ in range(2)] == ["waiting for another process, which merges the same"] * 2
+        assert not target.exists()
+    assert waiting.result().path == target and waiting.result().is_new
+
+
 @pytest.mark.parametrize("phase", ["merging LoRAs", "placing files"])
 def test_killed_merge_leaves_nothing_that_is_taken_for_a_bundle(phase: str, tmp_path: Path) -> None:
     store, file = tmp_path / "store", nano_lora(tmp_path / "a.safetensors")
@@ -301,6 +315,13 @@ def test_merging_without_a_lora_or_a_bundle_is_refused(tmp_path: Path) -> None:
 def test_damaged_merged_bundle_is_refused_with_what_to_do(tmp_path: Path) -> None:
     loras = [Lora(path=nano_lora(tmp_path / "a.safetensors"))]
     merged = merged_bundle(NANO, loras, folder=tmp_path / "store").path
+    other = merged_bundle(NANO, [Lora(path=nano_lora(tmp_path / "b.safetensors", seed=1))], folder=tmp_path / "store").path
+    merged.rename(tmp_path / "moved")
+    other.rename(merged)
+    with pytest.raises(ExportError, match=f"{merged.name}' isn't the merged bundle of that name: move it away"):
+        merged_bundle(NANO, loras, folder=tmp_path / "store")
+    merged.rename(other)
+    (tmp_path / "moved").rename(merged)
     (merged / MERGED).write_bytes(b"cut")
     with pytest.raises(ExportError, match="a merged bundle is damaged, delete its folder to have it made again: .*merged_lora"):
         merged_bundle(NANO, loras, folder=tmp_path / "store")
