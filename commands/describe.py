@@ -86,7 +86,7 @@ def _bundle(path: Path, verify: bool) -> dict[str, Any]:
 
 
 def _loras(manifest: Manifest) -> dict[str, str]:
-    """What is known of each merged LoRA, by its place and name."""
+    """The scale and the hash of each merged LoRA, by its place and name."""
     entries = enumerate(manifest.loras, 1)
     return {f"{number}. {lora.name}": f"scale {lora.scale:g}, SHA-256 {lora.sha256}" for number, lora in entries}
 

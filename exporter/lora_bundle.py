@@ -23,7 +23,7 @@ from ..runtime.files.onnx_weights import MAX_GRAPH_BYTES, external_tensors
 from ..runtime.files.reading import read_bytes
 from ..runtime.files.safetensors_header import TensorLocation, read_header
 from ..runtime.files.writing import write_whole
-from ..runtime.manifest import MANIFEST, GraphSpec, Manifest, MergedLora
+from ..runtime.manifest import MANIFEST, FileSpec, GraphSpec, Manifest, MergedLora
 from ..runtime.progress import Progress, no_progress
 from .bundle_writer import disk_errors, file_spec, write_manifest
 from .lora_store import WORK, merge_key, store_folder, tidy
@@ -82,17 +82,7 @@ def merged_bundle(
     job = _Job(opened, tuple(loras), tuple(map(identify_lora, loras)), file_hash(opened.path / MANIFEST))
     target = store_folder(opened.path, folder) / merge_key(job.base, job.all_loras)
     with disk_errors(target):
-        while True:
-            if (target / MANIFEST).is_file():
-                return _existing(target, job)
-            try:
-                return _make(job, target, progress)
-            except BusyError:
-                progress(0, 1, "waiting for another process, which merges the same")
-                time.sleep(WAIT_S)
-            except ExportError:
-                if not (target / MANIFEST).is_file():  # else another process was quicker
-                    raise
+        return _existing(target, job) or _made(target, job, progress)
 
 
 @dataclass(frozen=True)
@@ -124,37 +114,40 @@ def _check(bundle: Bundle, loras: Sequence[Lora]) -> None:
         )
 
 
-def _existing(target: Path, job: _Job) -> MergedBundle:
-    """The merged bundle that is there. Its LoRAs get the names that their files have now."""
+def _existing(target: Path, job: _Job) -> MergedBundle | None:
+    """The merged bundle, if it is there. Its LoRAs get the names that their files have now."""
+    if not (target / MANIFEST).is_file():
+        return None
     try:
         found = Bundle.open(target)
     except BundleError as error:
         raise ExportError(f"a merged bundle is damaged, delete its folder to have it made again: {error}") from error
-    if found.manifest.loras != job.all_loras:
-        write_manifest(target, replace(found.manifest, loras=job.all_loras))
+    manifest = found.manifest
+    if manifest.merged_from is None or merge_key(manifest.merged_from, manifest.loras) != target.name:
+        raise ExportError(f"{str(target)!r} isn't the merged bundle of that name: move it away")
+    if manifest.loras != job.all_loras:
+        write_manifest(target, replace(manifest, loras=job.all_loras))
     return MergedBundle(path=target, loras=job.identities)
 
 
-def _make(job: _Job, target: Path, progress: Progress) -> MergedBundle:
+def _made(target: Path, job: _Job, progress: Progress) -> MergedBundle:
+    """The merged bundle, made here or by another process that was quicker."""
     started = time.monotonic()
     locations = _locations(job.bundle)
     reports = tuple(report_lora(lora, locations) for lora in job.loras)
     tidy(target.parent)
-    reads = [job.bundle.path, *(lora.path for lora in job.loras)]
-    with open_staging(Work(WORK, target, str(job.bundle.path), reads, {"key": target.name})) as staging:
-        name = _new_name(job.bundle.manifest)
-        merged = merge_loras(job.loras, locations, staging.bundle / name, job.bundle.precisions, progress)
-        weights = {tensor: place for tensor, place in merged.items() if place != locations[tensor]}
-        progress(len(weights), len(weights), "placing files")
-        graphs = _write_graphs(job.bundle, weights, staging.bundle)
-        copied = _place_files(job.bundle, staging.bundle)
-        job.check_unchanged()
-        written = file_spec(staging.bundle, name)
-        own = job.bundle.manifest
-        files = (*own.files, written)
-        manifest = replace(own, graphs=graphs, files=files, loras=job.all_loras, merged_from=job.base)
-        write_manifest(staging.bundle, manifest)
-        staging.publish()
+    while True:
+        try:
+            written, copied = _write(target, job, locations, progress)
+            break
+        except BusyError:
+            progress(0, 1, "waiting for another process, which merges the same")
+            time.sleep(WAIT_S)
+        except ExportError:
+            if not (target / MANIFEST).is_file():
+                raise
+        if (existing := _existing(target, job)) is not None:
+            return existing
     return MergedBundle(
         path=target,
         loras=job.identities,
@@ -165,6 +158,35 @@ def _make(job: _Job, target: Path, progress: Progress) -> MergedBundle:
         engines=len(list((job.bundle.path / ENGINES).glob("*.plan"))),
         seconds=time.monotonic() - started,
     )
+
+
+def _write(
+    target: Path, job: _Job, locations: Mapping[str, TensorLocation], progress: Progress
+) -> tuple[FileSpec, tuple[str, ...]]:
+    """Write the bundle and give it its name; returns as `_write_bundle`. Raises BusyError while another process does."""
+    reads = [job.bundle.path, *(lora.path for lora in job.loras)]
+    with open_staging(Work(WORK, target, str(job.bundle.path), reads, {"key": target.name})) as staging:
+        result = _write_bundle(job, locations, staging.bundle, progress)
+        staging.publish()
+    return result
+
+
+def _write_bundle(
+    job: _Job, locations: Mapping[str, TensorLocation], folder: Path, progress: Progress
+) -> tuple[FileSpec, tuple[str, ...]]:
+    """Write the whole bundle. Returns the entry of the merged weights, and the files that were copied."""
+    own = job.bundle.manifest
+    name = _new_name(own)
+    merged = merge_loras(job.loras, locations, folder / name, job.bundle.precisions, progress)
+    weights = {tensor: place for tensor, place in merged.items() if place != locations[tensor]}
+    progress(len(weights), len(weights), "placing files")
+    graphs = _write_graphs(job.bundle, weights, folder)
+    copied = _place_files(job.bundle, folder)
+    job.check_unchanged()
+    written = file_spec(folder, name)
+    files = (*own.files, written)
+    write_manifest(folder, replace(own, graphs=graphs, files=files, loras=job.all_loras, merged_from=job.base))
+    return written, copied
 
 
 def _locations(bundle: Bundle) -> dict[str, TensorLocation]:
@@ -215,7 +237,7 @@ def _write_graph(
     hashes = {}
     for name in (spec.file, spec.inlined):
         if name is not None:
-            content = replace_weights(read_bytes(bundle.path / name, MAX_GRAPH_BYTES), weights, folder, spec.precision)
+            content = _rewritten_graph(bundle.path / name, weights, folder, spec.precision)
             write_whole(folder / name, content)
             hashes[name] = sha256(content).hexdigest()
     grown = sum(place.nbytes - before[name] for name, place in weights.items())
@@ -225,6 +247,19 @@ def _write_graph(
         inlined_sha256=None if spec.inlined is None else hashes[spec.inlined],
         weight_bytes=spec.weight_bytes + grown,
     )
+
+
+def _rewritten_graph(graph: Path, weights: Mapping[str, TensorLocation], folder: Path, precision: str) -> bytes:
+    """The graph with its weights in their new places. Raises ExportError where it reads one elsewhere than in an initializer."""
+    try:
+        content = replace_weights(read_bytes(graph, MAX_GRAPH_BYTES), weights, folder, precision)
+        read = {(tensor.name, folder / tensor.location, tensor.offset) for tensor in external_tensors(content)}
+    except ValueError as error:
+        raise ExportError(f"{str(graph)!r} {error}: export the bundle again") from error
+    written = {(name, place.path, place.offset) for name, place in weights.items()}
+    if missed := [name for name, *place in read if name in weights and (name, *place) not in written]:
+        raise ExportError(f"{str(graph)!r} reads {missed[0]!r} in a form that isn't known here: merge it with `export --lora`")
+    return content
 
 
 def _place_files(bundle: Bundle, folder: Path) -> tuple[str, ...]:

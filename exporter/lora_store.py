@@ -62,7 +62,7 @@ def store_folder(bundle: Path, folder: str | Path | None = None) -> Path:
 class StoredBundle:
     """A merged bundle.
 
-    size_bytes: of the files that are not links to another bundle's: what removing it frees.
+    size_bytes: of the files that are not links to another bundle's: the space that its removal frees.
     """
 
     path: Path
@@ -73,7 +73,7 @@ class StoredBundle:
 
 @dataclass(frozen=True, kw_only=True)
 class Removal:
-    """What `remove_stored` did.
+    """The outcome of `remove_stored`.
 
     kept: merged bundles that were left, each with a file in it that isn't part of it.
     """
@@ -91,7 +91,7 @@ def stored_bundles(store: Path) -> list[StoredBundle]:
 
 
 def remove_stored(store: Path) -> Removal:
-    """Remove the merged bundles in a store, their engines too, and what killed processes left there. Raises ExportError.
+    """Remove the merged bundles in a store, their engines too, and the remains of killed processes. Raises ExportError.
 
     A bundle that holds a file which is not its own, or a link, is left as it is.
     """
@@ -112,7 +112,7 @@ def remove_stored(store: Path) -> Removal:
 
 
 def tidy(store: Path) -> None:
-    """Remove what killed processes left in a store."""
+    """Remove the remains of killed processes from a store."""
     remove_unfinished(store, (WORK, "removal"))
 
 

@@ -55,11 +55,12 @@ def _graph(graph: bytes, weights: Mapping[str, TensorLocation], bundle: Path, co
     touched = [name for name in tensors if name in weights]
     if compute == FLOAT:
         removed = {casts[name] for name in touched if name in casts}
-        renamed = {_text(cast, 2): _text(cast, 1) for cast in removed}
+        renamed = {_text(cast, 2).encode(): _text(cast, 1).encode() for cast in removed}
         nodes = [_with_inputs(node, renamed) for node in nodes if node not in removed]
     else:
         new = {name: _cast(name, compute) for name in touched if name not in casts}
-        nodes = [*reversed(new.values()), *(_with_inputs(node, {name: f"{name}.cast" for name in new}) for node in nodes)]
+        renamed = {name.encode(): f"{name}.cast".encode() for name in new}
+        nodes = [*reversed(new.values()), *(_with_inputs(node, renamed) for node in nodes)]
     tensors |= {name: _tensor(tensors[name], weights[name], bundle) for name in touched}
     order = sorted(tensors, key=lambda name: _is_stored_otherwise(tensors[name], compute))
     replaced = {
@@ -83,10 +84,9 @@ def _is_stored_otherwise(tensor: bytes, compute: int) -> bool:
     return any(field.number == 13 for field in parts) and integer(2, compute) not in (field.whole for field in parts)
 
 
-def _with_inputs(node: bytes, renamed: Mapping[str, str]) -> bytes:
+def _with_inputs(node: bytes, renamed: Mapping[bytes, bytes]) -> bytes:
     """The node with other names of its inputs."""
-    names = {name.encode(): new.encode() for name, new in renamed.items()}
-    return _replaced(node, 1, lambda field: message(1, names.get(field.value, field.value)))
+    return _replaced(node, 1, lambda field: message(1, renamed.get(field.value, field.value)))
 
 
 def _cast(name: str, compute: int) -> bytes:

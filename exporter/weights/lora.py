@@ -128,18 +128,23 @@ def _merged(
             if module in file.pairs:
                 down, up = (read_tensor(side).astype(np.float32) for side in file.pairs[module])
                 with np.errstate(over="ignore", invalid="ignore"):  # the check below says so
-                    total = total + np.float32(scale * file.factors[module]) * (up @ down)
-        for precision in precisions:
-            _check_range(module, total, precision)
+                    change = up @ down
+                    change *= np.float32(scale * file.factors[module])
+                    total += change
+        _check_range(module, total, precisions)
         return total
 
     return NewTensor(dtype="F32", shape=place.shape, values=values)
 
 
-def _check_range(module: str, values: np.ndarray, precision: str) -> None:
-    """Raises ExportError where a rounded value isn't finite. Rounding keeps their order: the smallest and largest are enough."""
-    extremes = np.array([values.min(), values.max()])  # NaN where any value is
-    with np.errstate(over="ignore"):
-        rounded = extremes.astype(PRECISIONS[precision].numpy).astype(np.float32)
-    if not np.isfinite(rounded).all():
-        raise ExportError(f"merged into {module!r}, the LoRA gives numbers beyond {precision}: use a smaller scale")
+def _check_range(module: str, values: np.ndarray, precisions: Sequence[str]) -> None:
+    """Raises ExportError where a value, rounded to a precision, isn't finite.
+
+    Rounding keeps the order of values: the smallest and the largest are enough, which are NaN where any value is.
+    """
+    extremes = np.array([values.min(), values.max()])
+    for precision in precisions:
+        with np.errstate(over="ignore"):
+            rounded = extremes.astype(PRECISIONS[precision].numpy).astype(np.float32)
+        if not np.isfinite(rounded).all():
+            raise ExportError(f"merged into {module!r}, the LoRA gives numbers beyond {precision}: use a smaller scale")

@@ -51,7 +51,8 @@ def write_tensors(
         file.write(header)
         for count, new in enumerate(tensors.values()):
             written(count)
-            file.write(np.ascontiguousarray(new.values()).astype(BY_SAFETENSORS[new.dtype].numpy, copy=False).tobytes())
+            values = np.ascontiguousarray(new.values()).astype(BY_SAFETENSORS[new.dtype].numpy, copy=False)
+            file.write(values.reshape(-1).view(np.uint8).data)
         written(len(tensors))
     return locations
 

@@ -1,7 +1,9 @@
-"""LoRAs on the command line: how they are named, where they go, what a picture says of them, and the bundles that they make."""
+"""LoRAs on the command line: their options, the parameters in pictures, and the merged bundles."""
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import shutil
 from pathlib import Path
@@ -12,6 +14,7 @@ from PIL import Image
 
 from omnigen2_rt.commands.option_values import lora_option
 from omnigen2_rt.exporter.lora_store import store_folder
+from omnigen2_rt.exporter.weights import placement
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.errors import RequestError
 from omnigen2_rt.runtime.files.hashes import file_hash
@@ -138,6 +141,19 @@ def test_lora_command_merges_lists_and_removes(command: Command, tmp_path: Path)
     assert re.fullmatch(r"removed 1 merged bundles, 0\.[0-9] MB\n", command("lora", bundle, "--prune").out)
     assert not path.parent.exists()
     Bundle.open(bundle).verify()
+
+
+def test_merging_onto_another_filesystem_copies_and_says_so(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*words: object) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(placement, "_reflink", lambda source, target: False)
+    monkeypatch.setattr(placement.os, "link", refuse)
+    finished = command("lora", "nano", "--lora", nano_lora(tmp_path / "style.safetensors"), "--lora-dir", tmp_path / "store")
+    assert re.search(r"note: \d+ files were copied, because no link to the bundle's files is possible there", finished.err)
+    Bundle.open(finished.out.strip()).verify()
 
 
 def test_engines_of_the_original_bundle_are_not_taken_over(command: Command, tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from queue import Queue
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,17 +21,19 @@ from omnigen2_rt import Request, load
 from omnigen2_rt.exporter.components import COMPONENTS
 from omnigen2_rt.exporter.export import export_bundle
 from omnigen2_rt.exporter.lora_bundle import Lora, merged_bundle
-from omnigen2_rt.exporter.lora_store import KEY, stored_bundles
+from omnigen2_rt.exporter.lora_store import KEY, WORK, stored_bundles
+from omnigen2_rt.exporter.staging import Work, open_staging
 from omnigen2_rt.exporter.weights.tensor_file import NewTensor, read_tensor, write_tensors
 from omnigen2_rt.runtime.backends import exchange_arrays
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.errors import BackendError, BundleError, ExportError
+from omnigen2_rt.runtime.files.hashes import file_hash
 from omnigen2_rt.runtime.files.safetensors_header import read_header
-from omnigen2_rt.runtime.manifest import MANIFEST
+from omnigen2_rt.runtime.manifest import MANIFEST, Manifest
 from omnigen2_rt.runtime.pipeline import NANO
 from tests.exporter.checkpoints import TRANSFORMER, A
 from tests.exporter.merged_loras import MODULES, files_below, killed_merge, merging_process, nano_lora
-from tests.runtime.goldens import GOLDENS
+from tests.runtime.goldens import CPU_BACKENDS, GOLDENS
 
 GOLDEN_LORA = GOLDENS / "A" / "golden" / "inputs" / "lora"
 MERGED = "transformer/merged_lora.safetensors"
@@ -201,6 +205,17 @@ def test_two_processes_at_once_make_one_bundle_and_both_get_it(tmp_path: Path) -
     Bundle.open(path).verify()
 
 
+def test_merge_waits_while_another_process_writes_the_same(tmp_path: Path) -> None:
+    loras = [Lora(path=nano_lora(tmp_path / "a.safetensors"))]
+    target = tmp_path / "store" / merged_bundle(NANO, loras, folder=tmp_path / "elsewhere").path.name
+    phases: Queue[str] = Queue()
+    with ThreadPoolExecutor(1) as thread, open_staging(Work(WORK, target, "another", [], {})):
+        waiting = thread.submit(merged_bundle, NANO, loras, folder=target.parent, progress=lambda *words: phases.put(words[2]))
+        assert [phases.get(timeout=60) for _ in range(2)] == ["waiting for another process, which merges the same"] * 2
+        assert not target.exists()
+    assert waiting.result().path == target and waiting.result().is_new
+
+
 @pytest.mark.parametrize("phase", ["merging LoRAs", "placing files"])
 def test_killed_merge_leaves_nothing_that_is_taken_for_a_bundle(phase: str, tmp_path: Path) -> None:
     store, file = tmp_path / "store", nano_lora(tmp_path / "a.safetensors")
@@ -273,6 +288,23 @@ def test_lora_that_can_not_be_merged_is_refused_and_leaves_nothing(
     assert not (tmp_path / "store").exists() or not list((tmp_path / "store").iterdir())
 
 
+def test_graph_that_reads_a_merged_weight_elsewhere_is_refused(tmp_path: Path) -> None:
+    """A part of the model would otherwise draw without the LoRA."""
+    bundle = shutil.copytree(NANO, tmp_path / "bundle")
+    file, name = bundle / "velocity_head.fp32.onnx", f"{MODULES[3]}.weight"
+    model = onnx.load(file, load_external_data=False)
+    (weight,) = (tensor for tensor in model.graph.initializer if tensor.name == name)
+    constant = model.graph.node.add(op_type="Constant", output=["unread"])
+    constant.attribute.add(name="value", type=onnx.AttributeProto.TENSOR, t=weight)
+    file.write_bytes(model.SerializeToString())
+    manifest = Manifest.from_json((bundle / MANIFEST).read_text(), MANIFEST)
+    graphs = [replace(graph, sha256=file_hash(file)) if graph.file == file.name else graph for graph in manifest.graphs]
+    (bundle / MANIFEST).write_text(replace(manifest, graphs=tuple(graphs)).to_json())
+    with pytest.raises(ExportError, match=f"velocity_head.fp32.onnx' reads '{name}' in a form that isn't known here"):
+        merged_bundle(bundle, [Lora(path=nano_lora(tmp_path / "a.safetensors"))])
+    assert not list((tmp_path / "bundle.loras").iterdir())
+
+
 def test_merging_without_a_lora_or_a_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="no LoRA is given to merge"):
         merged_bundle(NANO, [])
@@ -283,6 +315,13 @@ def test_merging_without_a_lora_or_a_bundle_is_refused(tmp_path: Path) -> None:
 def test_damaged_merged_bundle_is_refused_with_what_to_do(tmp_path: Path) -> None:
     loras = [Lora(path=nano_lora(tmp_path / "a.safetensors"))]
     merged = merged_bundle(NANO, loras, folder=tmp_path / "store").path
+    other = merged_bundle(NANO, [Lora(path=nano_lora(tmp_path / "b.safetensors", seed=1))], folder=tmp_path / "store").path
+    merged.rename(tmp_path / "moved")
+    other.rename(merged)
+    with pytest.raises(ExportError, match=f"{merged.name}' isn't the merged bundle of that name: move it away"):
+        merged_bundle(NANO, loras, folder=tmp_path / "store")
+    merged.rename(other)
+    (tmp_path / "moved").rename(merged)
     (merged / MERGED).write_bytes(b"cut")
     with pytest.raises(ExportError, match="a merged bundle is damaged, delete its folder to have it made again: .*merged_lora"):
         merged_bundle(NANO, loras, folder=tmp_path / "store")
@@ -301,14 +340,15 @@ def test_pipelines_share_components_only_where_one_takes_the_others_arrays(tmp_p
         load(merged, shares="nano")  # type: ignore[arg-type]
 
 
-def test_pipeline_of_a_merged_bundle_runs_what_it_shares_in_the_original_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_pipeline_of_a_merged_bundle_runs_what_it_shares_in_the_original_one(backend: str, tmp_path: Path) -> None:
     """Most of a model is its language model, which LoRAs leave as it is: it is loaded once for all styles."""
     merged = merged_bundle(NANO, [Lora(path=nano_lora(tmp_path / "a.safetensors"))], folder=tmp_path / "store").path
     request = Request(prompt="a large red circle on a blue background", steps=2)
-    with load(merged, backend="ort-cpu", threads=1) as alone:
+    with load(merged, backend=backend, precision="fp32", threads=1) as alone:
         expected = alone.generate(request).latents
-    with load(NANO, backend="ort-cpu", threads=1) as original:
-        style = load(merged, backend="ort-cpu", threads=1, shares=original)
+    with load(NANO, backend=backend, precision="fp32", threads=1) as original:
+        style = load(merged, backend=backend, precision="fp32", threads=1, shares=original)
         assert style.generate(request).latents.tobytes() == expected.tobytes()
         own = {opening.component for opening in style.components.sessions.openings}
         lent = {opening.component for opening in original.components.sessions.openings}

@@ -1,4 +1,4 @@
-"""Where merged bundles lie, and their removal: nothing goes but what was made here."""
+"""The places of merged bundles, and their removal: nothing goes but what was made here."""
 
 from __future__ import annotations
 

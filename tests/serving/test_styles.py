@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import openai
@@ -74,6 +75,20 @@ def test_each_model_draws_its_own_picture_and_names_its_loras(client: openai.Ope
         ]
     assert len({*pictures.values()}) == 3
     assert len(list((folder / "store").iterdir())) == 2
+
+
+def test_models_that_draw_at_the_same_time_give_the_pictures_that_each_gives_alone(client: openai.OpenAI) -> None:
+    """They run in threads of their own, and share components."""
+
+    def draw(name: str) -> bytes:
+        (answer,) = client.images.generate(model=name, prompt=PROMPT, extra_body={"seed": 3, "num_inference_steps": 6}).data or []
+        return picture_of(answer.b64_json).tobytes()
+
+    names = ["nano", "warm", "nano", "warm", "warm", "nano"]
+    alone = {name: draw(name) for name in ("nano", "warm")}
+    with ThreadPoolExecutor(len(names)) as threads:
+        together = list(threads.map(draw, names))
+    assert together == [alone[name] for name in names] and alone["nano"] != alone["warm"]
 
 
 def test_a_style_chats(client: openai.OpenAI) -> None:
