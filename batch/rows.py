@@ -106,11 +106,10 @@ class RowFile:
             if raw.problem is not None:
                 raise RequestError(raw.problem)
             check_columns(raw.values)
-            values = self._values(raw, kind)
-            name = row_id(values.get("id"), raw.number)
+            name = row_id(_id_cell(raw, kind), raw.number)
             _take(taken, f"id {name_key(name)}", raw, f"the id {name!r}")
             own_id = name
-            request, latents = request_of(values, self.path.parent)
+            request, latents = request_of(self._values(raw, kind), self.path.parent)
             for file in file_names(name, request.images_per_prompt):
                 _take(taken, f"file {name_key(file)}", raw, f"the file {file!r}")
             digest = row_digest(request, bundle_digest)
@@ -123,6 +122,12 @@ class RowFile:
         own = {name: value for name, value in raw.values.items() if value is not None}
         others = {name: text for name, text in self.defaults.items() if name not in own}
         return {**fields_of_text(others), **(fields_of_text(own) if kind.is_text else own)}
+
+
+def _id_cell(raw: RawRow, kind: Format) -> Any:
+    """A row's id as its cell says it; None for an empty cell."""
+    cell = raw.values.get("id")
+    return fields_of_text({"id": cell})["id"] if kind.is_text and cell is not None else cell
 
 
 def _check_defaults(defaults: Mapping[str, str], folder: Path) -> None:

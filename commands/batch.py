@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..runtime.errors import OmniGen2Error, RequestError
+from .merging import with_loras
 from .option_values import memory_bytes
-from .options import Backend, BundleName, MemoryLimit, Precision, Threads, needs_extra, open_pipeline
+from .options import Backend, BundleName, LoraFolder, Loras, MemoryLimit, Precision, Threads, needs_extra, open_pipeline
 from .terminal import ProgressLine, printable
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def batch(
     gpus_per_worker: Annotated[
         float | None, typer.Option(help="With --ray: GPUs that each reserves; by default 1 where there are any.")
     ] = None,
+    lora: Loras = None,
+    lora_dir: LoraFolder = None,
     backend: Backend = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
@@ -50,17 +53,19 @@ def batch(
     from ..batch.rows import RowFile
     from ..batch.store import open_output
 
-    digest, file = bundle_digest(bundle), RowFile.open(rows, named_values("--default", default or []))
+    file = RowFile.open(rows, named_values("--default", default or []))
+    merged = str(with_loras(bundle, lora or (), lora_dir))
+    digest = bundle_digest(merged)
     pool = {"workers": workers, "cpus": cpus_per_worker, "gpus": gpus_per_worker}
     shown = ShownRows(ProgressLine(estimates=False))
     with ExitStack() as opened:
         if ray is not None:
             limit = memory_bytes(memory_limit)
-            drawer = opened.enter_context(_on_ray(ray, bundle, digest, pool, (backend, precision, threads, limit), shown.note))
+            drawer = opened.enter_context(_on_ray(ray, merged, digest, pool, (backend, precision, threads, limit), shown.note))
         elif any(value is not None for value in pool.values()):
             raise RequestError("the number of workers and what each reserves belong to --ray ADDRESS")
         else:
-            pipeline = opened.enter_context(open_pipeline(bundle, backend, precision, threads, memory_limit))
+            pipeline = opened.enter_context(open_pipeline(merged, backend, precision, threads, memory_limit))
             drawer = draw_here(pipeline, bundle)
         output = opened.enter_context(closing(open_output(out)))
         with shown:

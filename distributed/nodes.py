@@ -75,7 +75,8 @@ def choose_engine(plan: ReplicaPlan, settings: ReplicaSettings) -> Engine:
         engine: Engine = ray.get(reference, timeout=settings.start_s)
     except ray.exceptions.GetTimeoutError as error:
         ray.cancel(reference)
-        raise OmniGen2Error(f"no node had {_amounts(settings)} free within {settings.start_s:g} s") from error
+        wanted = f"{_amounts(settings)} free for {plan.name!r}"
+        raise OmniGen2Error(f"no node had {wanted} within {settings.start_s:g} s: add nodes, or reserve less") from error
     except ray.exceptions.RayTaskError as error:
         raise OmniGen2Error(f"a replica can't open {plan.name!r}: {error.cause}") from error
     except ray.exceptions.RayError as error:

@@ -20,6 +20,9 @@ from .guard import LOG
 from .scheduler import SWITCH_INTERVAL_S
 from .service import Service
 
+KEEP_ALIVE_S = 75
+"""How long a connection may wait for its next request: longer than clients and proxies keep one."""
+
 
 def bound_socket(host: str, port: int) -> socket.socket:
     """A socket on which a server can listen. Raises OmniGen2Error where the address is taken, or isn't this machine's."""
@@ -54,6 +57,7 @@ def run(service: Service, listener: socket.socket) -> None:
         log_level="warning",
         server_header=False,
         timeout_graceful_shutdown=2,
+        timeout_keep_alive=KEEP_ALIVE_S,
     )
     _Server(config, service).run([listener])
 

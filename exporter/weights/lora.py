@@ -42,6 +42,7 @@ class Lora:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
         if not math.isfinite(self.scale):
             raise ExportError(f"the LoRA's scale, {self.scale}, is not a finite number")
 

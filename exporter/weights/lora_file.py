@@ -38,6 +38,10 @@ class LoraFile:
     factors: dict[str, float]
 
 
+def _scale_hint(name: str) -> str:
+    return "; a scale is a number behind a colon, such as style.safetensors:0.8" if ":" in name else ""
+
+
 def lora_file(path: Path) -> Path:
     """The LoRA's safetensors file: `path`, or the one in that folder. Raises ExportError where there is none or are two."""
     if not path.is_dir():
@@ -49,7 +53,7 @@ def lora_file(path: Path) -> Path:
         raise ExportError(f"LoRA {str(path)!r} holds {DIFFUSERS_FILE} and {PEFT_FILE}: name the file that is meant")
     if not files[0].is_file():
         wanted = f" ({DIFFUSERS_FILE} or {PEFT_FILE} is expected in a folder)" if path.is_dir() else ""
-        raise ExportError(f"LoRA {str(files[0])!r} does not exist{wanted}")
+        raise ExportError(f"LoRA {str(files[0])!r} does not exist{wanted}{_scale_hint(files[0].name)}")
     return files[0]
 
 

@@ -183,3 +183,10 @@ def test_file_without_rows_is_refused(tmp_path: Path, name: str, content: str) -
     (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(RequestError, match="holds no rows"):
         RowFile.open(tmp_path / name)
+
+
+def test_row_with_another_cell_that_is_wrong_keeps_its_id(tmp_path: Path) -> None:
+    """CSV's texts were all converted before the id was looked at."""
+    (tmp_path / "rows.csv").write_text("id,prompt,steps\n q ,x,zero\n", encoding="utf-8")
+    (row,) = rows_of(tmp_path / "rows.csv")
+    assert isinstance(row, BadRow) and (row.id, row.problem) == ("q", "steps='zero' is not a number")

@@ -18,6 +18,7 @@ from omnigen2_rt.runtime.images.png import read_parameters
 from tests.batch.doubles import manifest_of, pictures_in, write_jsonl
 from tests.commands.command import Command
 from tests.commands.processes import COMMAND, run, run_on_a_small_disk, start
+from tests.exporter.merged_loras import nano_lora
 
 QUICK = ("--threads", 1, "--backend", "ort-cpu", "--default", "steps=1", "--default", "width_px=32", "--default", "height_px=32")
 
@@ -167,3 +168,14 @@ def test_batch_of_many_bad_rows_shows_the_first_ones(command: Command, tmp_path:
 )
 def test_duration_is_said_as_people_do(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+def test_batch_with_a_lora_draws_with_it_and_names_it(command: Command, tmp_path: Path) -> None:
+    rows, lora = tmp_path / "rows.jsonl", tmp_path / "style.safetensors"
+    rows.write_text('{"id": "a", "prompt": "a large red circle on a blue background", "steps": 2}\n', encoding="utf-8")
+    nano_lora(lora)
+    words = ("--lora", f"{lora}:0.5", "--lora-dir", tmp_path / "merged")
+    assert command("batch", rows, tmp_path / "plain").code == command("batch", rows, tmp_path / "styled", *words).code == 0
+    plain, styled = (read_parameters(tmp_path / name / "a.png") for name in ("plain", "styled"))
+    assert [each["scale"] for each in styled["loras"]] == [0.5] and plain["loras"] == [] and styled["bundle"] == "nano"
+    assert (tmp_path / "plain/a.png").read_bytes() != (tmp_path / "styled/a.png").read_bytes()
