@@ -201,6 +201,7 @@ def half(pipeline: Pipeline, cache: CachePolicy | None) -> float:
     return 0.5 if cache is None else 0.25
 
 
+@pytest.mark.slow
 def test_bench_all_lets_a_judge_see_every_way(bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     every = [Way(backend="ort-cpu", precision="fp32", cache=cache) for cache in (None, "taylorseer")]
     monkeypatch.setattr("omnigen2_rt.commands.bench_all.ways", lambda bundle, threads: every)

@@ -16,7 +16,7 @@ from omnigen2_rt.nano.render import render
 from omnigen2_rt.nano.world import COLOURS, RADII_PX, SHAPES, Sampler, Scene
 from tests.nano.corruptions import CORRUPTIONS, TREATMENTS, Sample, turned, upside_down, without_a_point
 
-PICTURES = 400
+PICTURES = 200
 """Of each treatment: 2,000 in all."""
 TASK_MAKERS = (
     drawing_tasks.draw_one,

@@ -10,7 +10,7 @@ from omnigen2_rt.exporter.quantize.schemes import SCHEMES
 from tests.exporter.quantize.conftest import QuantizedBundles
 from tests.rtx_library import needs_rtx
 
-pytestmark = needs_rtx
+pytestmark = [needs_rtx, pytest.mark.slow]
 
 SMALL = Limits(max_size_px=64, typical_size_px=64, max_references=1, max_prompt_tokens=64)
 
