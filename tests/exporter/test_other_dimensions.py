@@ -76,6 +76,7 @@ def report_of(
     return compare(checkpoint, tmp / "bundle", steps=2, height_px=24, width_px=40, threads=1)
 
 
+@pytest.mark.slow
 def test_checkpoint_of_other_dimensions_draws_as_the_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = {component.name for component in COMPONENTS} - {"cache_signal", "blend"}
     report = report_of(random_checkpoint(tmp_path, tied=False), names, tmp_path, monkeypatch)

@@ -35,6 +35,7 @@ from omnigen2_rt.runtime.mllm.vision_tables import vision_tables
 
 CPU = torch.device("cpu")
 EPISODES = 24
+SLOW_PARTS = ("vision_encoder", "mllm", "transformer")
 
 
 @pytest.fixture(scope="module")
@@ -261,7 +262,7 @@ def test_batches_drop_requests_and_references() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")  # bfloat16 on a CPU, where blocks aren't compiled
-@pytest.mark.parametrize("part", ["vae", "vision_encoder", "mllm", "transformer"])
+@pytest.mark.parametrize("part", ["vae", *(pytest.param(part, marks=pytest.mark.slow) for part in SLOW_PARTS)])
 def test_part_trains_from_the_checkpoint_and_resumes(
     part: str, folder: Path, counting_clock: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
