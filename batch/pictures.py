@@ -12,7 +12,7 @@ from typing import Any
 from ..runtime.errors import OmniGen2Error, RequestError, one_line
 from ..runtime.files.json_text import parse_object
 from ..runtime.images.png import JSON_CHUNK, encode_png
-from ..runtime.images.png_chunks import is_whole, read_text
+from ..runtime.images.png_chunks import SIGNATURE, is_whole, read_text
 from ..runtime.parameters import drawing_parameters
 from ..runtime.pipeline import Pipeline
 from .manifest import Known
@@ -93,8 +93,13 @@ def state_of(output: Output, name: str, digest: str, known: Known | None) -> Sta
     found = stored_digest(content)
     if found == digest and is_whole(content):
         return State.DRAWN
-    is_ours = is_listed or found is not None or not content
+    is_ours = found is not None or (is_listed and _is_damaged_png(content))
     return State.OLD if is_ours else State.FOREIGN
+
+
+def _is_damaged_png(content: bytes) -> bool:
+    """Whether the file is a PNG file that lost bytes. A whole one without a digest is somebody's own."""
+    return SIGNATURE.startswith(content[: len(SIGNATURE)]) and not is_whole(content)
 
 
 def stored_digest(content: bytes) -> str | None:

@@ -115,7 +115,7 @@ def _check(bundle: Bundle, loras: Sequence[Lora]) -> None:
 
 
 def _existing(target: Path, job: _Job) -> MergedBundle | None:
-    """The merged bundle, if it is there. Its LoRAs get the names that their files have now."""
+    """The merged bundle, if it is there. Its LoRAs keep their first names: the manifest's hash is the bundle's identity."""
     if not (target / MANIFEST).is_file():
         return None
     try:
@@ -125,8 +125,6 @@ def _existing(target: Path, job: _Job) -> MergedBundle | None:
     manifest = found.manifest
     if manifest.merged_from is None or merge_key(manifest.merged_from, manifest.loras) != target.name:
         raise ExportError(f"{str(target)!r} isn't the merged bundle of that name: move it away")
-    if manifest.loras != job.all_loras:
-        write_manifest(target, replace(manifest, loras=job.all_loras))
     return MergedBundle(path=target, loras=job.identities)
 
 

@@ -12,8 +12,19 @@ import secrets
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, Tag, TypeAdapter, ValidationError
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.types import Discriminator
+from typing_extensions import TypeAliasType
 
 from ..runtime.chat.settings import ChatSettings
 from ..runtime.images.loading import ImageSource
@@ -26,6 +37,8 @@ QUALITY_STEPS = {"auto": 50, "low": 20, "medium": 35, "high": 50, "standard": 35
 """Steps by quality; the last two are names of older models."""
 MAX_SEED = 2**63 - 1
 """The largest seed: what a JSON reader of 64 bits takes. The noise depends on the low 32 bits."""
+MAX_STOPS = MAX_METADATA = 16
+MAX_PARTS = 100
 _SIZE = re.compile(r"([0-9]{2,5})x([0-9]{2,5})")
 
 
@@ -35,7 +48,7 @@ def _pair(value: Any) -> Any:
         return value
     try:
         return json.loads(value if value.startswith("[") else f"[{value}]")
-    except ValueError:
+    except (ValueError, RecursionError):
         return value
 
 
@@ -47,6 +60,13 @@ def _address(value: Any) -> Any:
 def _wrapped(value: Any) -> Any:
     """The object of a picture's address that stands alone."""
     return {"url": value} if isinstance(value, str) else value
+
+
+def _few(value: Any) -> Any:
+    """An object of few entries. Counted before they are read, because each wrong one has an error of its own."""
+    if isinstance(value, dict) and len(value) > MAX_METADATA:
+        raise ValueError(f"it has {len(value)} entries; at most {MAX_METADATA} are taken")
+    return value
 
 
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)]
@@ -123,7 +143,7 @@ class DrawBody(DrawingBody):
     kind: Literal["draw"] = "draw"
     model: str | None = None
     prompt: Prompt
-    images: list[PictureURL] = Field(default_factory=list, max_length=MAX_IMAGES)
+    images: Annotated[list[PictureURL], FailFast()] = Field(default_factory=list, max_length=MAX_IMAGES)
     n: int = Field(1, ge=1, le=10, description="Pictures; the seed of each is one more than that of the one before.")
     output_format: Literal["png", "jpeg", "webp"] = "png"
     output_compression: int = Field(100, ge=0, le=100, description="The quality of jpeg and webp.")
@@ -147,7 +167,7 @@ class ReflectBody(DrawingBody):
     kind: Literal["reflect"]
     model: str | None = None
     prompt: Prompt
-    images: list[PictureURL] = Field(default_factory=list, max_length=MAX_IMAGES)
+    images: Annotated[list[PictureURL], FailFast()] = Field(default_factory=list, max_length=MAX_IMAGES)
     rounds: int = Field(2, ge=1, le=MAX_ROUNDS, description="Corrections at most.")
 
 
@@ -177,6 +197,9 @@ class ImagePart(_Part):
 
 
 Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+Parts = TypeAliasType("Parts", Annotated[list[Part], FailFast(), Field(max_length=MAX_PARTS)])
+Stops = TypeAliasType("Stops", Annotated[list[str], FailFast(), Field(max_length=MAX_STOPS)])
+"""Lists end at their first wrong item: an error for each would take a hundred times the body's memory."""
 
 
 class Message(BaseModel):
@@ -185,7 +208,7 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part] | None = None
+    content: str | Parts | None = None
     images: list[ImagePart] | None = Field(None, max_length=10)
     name: str | None = Field(None, description="Without effect.")
     refusal: None = None
@@ -217,7 +240,7 @@ class ChatBody(DrawingBody):
 
     kind: Literal["chat"] = "chat"
     model: str | None = None
-    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
+    messages: Annotated[list[Message], FailFast()] = Field(min_length=1, max_length=MAX_MESSAGES)
     stream: bool = False
     stream_options: StreamOptions | None = None
     max_completion_tokens: int | None = Field(None, ge=1, le=1_000_000)
@@ -226,7 +249,7 @@ class ChatBody(DrawingBody):
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=0, le=1_000_000)
     repetition_penalty: float | None = Field(None, ge=0.01, le=100)
-    stop: str | list[str] | None = Field(None)
+    stop: str | Stops | None = Field(None)
     modalities: list[Literal["text", "image"]] | None = Field(None, description="[\"text\"] lets it answer in words only.")
     n: Literal[1] = 1
     frequency_penalty: Literal[0] = 0
@@ -237,9 +260,9 @@ class ChatBody(DrawingBody):
     tools: list[Any] | None = Field(None, max_length=0)
     tool_choice: Literal["none", "auto"] | None = Field(None, description="Without effect: there are no tools.")
     parallel_tool_calls: bool | None = Field(None, description="Without effect.")
-    logit_bias: dict[str, float] | None = Field(None, max_length=0)
+    logit_bias: Annotated[dict[str, float] | None, BeforeValidator(_few)] = Field(None, max_length=0)
     top_logprobs: Literal[0] | None = None
-    metadata: dict[str, str] | None = Field(None, description="Without effect.")
+    metadata: Annotated[dict[str, str] | None, BeforeValidator(_few)] = Field(None, description="Without effect.")
     service_tier: str | None = Field(None, description="Without effect.")
     reasoning_effort: str | None = Field(None, description="Without effect.")
     verbosity: str | None = Field(None, description="Without effect.")

@@ -92,7 +92,7 @@ class Guard:
         """Raises ApiError for requests that a page of another origin sends, and for foreign names of a server without keys."""
         host = headers.get("host", "")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and _network_location(origin) != host.lower():
             raise ApiError("origin_not_allowed", "requests of other sites' pages are refused")
         if not self._keys and _host_name(host) not in LOOPBACK:
             message = f"host {host[:80]!r} is not a name of this machine; without API keys no other is answered"
@@ -114,5 +114,12 @@ class Guard:
 def _host_name(host: str) -> str:
     try:
         return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _network_location(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc.lower()
     except ValueError:
         return ""

@@ -6,6 +6,7 @@ Knows nothing of HTTP. Runs on the event loop; what takes long goes to threads.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -139,7 +140,7 @@ class Service:
     async def expire(self) -> None:
         """Forget what is too old, once a minute, for ever."""
         while True:
-            with suppress(OmniGen2Error):
+            with suppress(OmniGen2Error, sqlite3.Error):  # a full disk, for example: the next minute may do
                 await asyncio.to_thread(self.store.expire, self.settings.keep_s, self.settings.keep_bytes)
             await asyncio.sleep(60)
 

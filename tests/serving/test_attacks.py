@@ -18,9 +18,11 @@ import httpx2
 import openai
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from omnigen2_rt.runtime.pipeline import Pipeline
 from omnigen2_rt.serving import fetching
+from omnigen2_rt.serving.bodies import ChatBody, DrawBody
 from omnigen2_rt.serving.errors import ApiError
 from omnigen2_rt.serving.fetching import fetch_picture, is_public
 from omnigen2_rt.serving.guard import digest
@@ -249,3 +251,18 @@ def test_every_answer_has_its_security_headers_and_the_metrics_no_prompts(server
     counted = 'omnigen2_requests_total{path="/v1/images/generations",status="200"}'
     for name in ("omnigen2_steps_total", "omnigen2_queued", counted):
         assert name in answer.text
+
+
+@pytest.mark.parametrize("field", ["stop", "content", "images", "metadata"])
+def test_long_list_of_wrong_values_is_refused_at_its_first_one(server: Running, field: str) -> None:
+    """Each wrong value became an error of its own: 2 MB of them took seconds and a gigabyte."""
+    wrong: Any = dict.fromkeys(map(str, range(1000)), 0) if field == "metadata" else [0] * 1000
+    body = {"messages": [{"role": "user", "content": wrong if field == "content" else "x"}], "prompt": "x"}
+    del body["prompt" if field != "images" else "messages"]
+    with pytest.raises(ValidationError) as refused:
+        (DrawBody if field == "images" else ChatBody).model_validate(body if field == "content" else {**body, field: wrong})
+    assert len(refused.value.errors()) < 5
+
+
+def test_origin_that_is_no_address_is_refused(server: Running) -> None:
+    assert server.http().get("/v1/models", headers={"origin": "http://["}).status_code == 403
