@@ -38,7 +38,7 @@ class Way:
 
 
 def ways(processors: int) -> tuple[Way, ...]:
-    """What is compared: all have the same number of processors, but for a single replica with one thread."""
+    """The ways that are compared: all have the same number of processors, but for a single replica with one thread."""
     ray, each = ("--ray", "local"), ("--threads", "1", "--cpus-per-replica", "1")
     whole = ("--threads", str(processors))
     return (
@@ -97,7 +97,7 @@ def summary(rounds: list[dict[str, dict[str, Any]]], chosen: argparse.Namespace)
 
 
 async def figures(way: Way, chosen: argparse.Namespace) -> dict[str, Any]:
-    """What clients saw of a way: its throughput, and the milliseconds of a request of one step."""
+    """The figures of a way: its throughput, and the milliseconds of a request of one step."""
     words = ["serve", "--port", str(chosen.port), "--backend", "ort-cpu", *way.options]
     started = time.perf_counter()
     server = subprocess.Popen([sys.executable, "-m", "omnigen2_rt", *words], stderr=subprocess.DEVNULL)

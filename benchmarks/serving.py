@@ -123,7 +123,7 @@ class Load:
         return (len(self._statuses) - before) / (time.perf_counter() - started)
 
     def figures(self) -> dict[str, Any]:
-        """What the clients saw."""
+        """The figures that the clients measured."""
         health = sorted(self._health)
         return {
             "pictures": len(self._statuses),

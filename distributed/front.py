@@ -97,7 +97,7 @@ def dispatching_to(deployments: Mapping[str, Deployment]) -> Schedule:
 
 @contextmanager
 def restarting_on_hangup(deployments: Iterable[Deployment]) -> Iterator[None]:
-    """In the block, SIGHUP replaces all replicas one by one, where the system has that signal and this is the main thread."""
+    """Lets SIGHUP replace all replicas one by one during the block, where the system has it and this is the main thread."""
     if not hasattr(signal, "SIGHUP") or threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Error(BaseModel):
-    """What went wrong."""
+    """The reason why a request failed."""
 
     message: str
     type: str
@@ -148,7 +148,7 @@ class JobAnswer(BaseModel):
 
 
 class Status(BaseModel):
-    """How the server is."""
+    """The server's state."""
 
     status: str
 

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import logging
 import secrets
 import time
 from collections.abc import Collection
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .endpoints.streams import error_response
-from .errors import ApiError
+from .errors import LOG, ApiError
 from .metrics import Metrics
 
-LOG = logging.getLogger("omnigen2_rt.serving")
 LOGGED_CHARACTERS = 80
 ANYBODY = "anybody"
 """The owner of jobs where there are no keys."""
@@ -92,9 +90,9 @@ class Guard:
         """Raises ApiError for requests that a page of another origin sends, and for foreign names of a server without keys."""
         host = headers.get("host", "")
         origin = headers.get("origin")
-        if origin is not None and _network_location(origin) != host.lower():
+        if origin is not None and _parts(origin).netloc.lower() != host.lower():
             raise ApiError("origin_not_allowed", "requests of other sites' pages are refused")
-        if not self._keys and _host_name(host) not in LOOPBACK:
+        if not self._keys and (_parts(f"//{host}").hostname or "") not in LOOPBACK:
             message = f"host {host[:80]!r} is not a name of this machine; without API keys no other is answered"
             raise ApiError("origin_not_allowed", message)
 
@@ -111,15 +109,9 @@ class Guard:
         return given.hex()[:32]
 
 
-def _host_name(host: str) -> str:
+def _parts(address: str) -> SplitResult:
+    """The parts of an address; empty ones where it is none."""
     try:
-        return urlsplit(f"//{host}").hostname or ""
+        return urlsplit(address)
     except ValueError:
-        return ""
-
-
-def _network_location(origin: str) -> str:
-    try:
-        return urlsplit(origin).netloc.lower()
-    except ValueError:
-        return ""
+        return urlsplit("")

@@ -16,7 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..runtime.errors import OmniGen2Error
 from .app import create_app
-from .guard import LOG
+from .errors import LOG
 from .scheduler import SWITCH_INTERVAL_S
 from .service import Service
 

@@ -17,6 +17,7 @@ from ..runtime.chat.reflection import Round, reflect
 from ..runtime.drawing import input_size, picture_sizes, starting_latents
 from ..runtime.errors import BackendError
 from ..runtime.images.pixels import Size
+from ..runtime.parameters import drawing_parameters
 from ..runtime.pipeline import Pipeline
 from ..runtime.previews import preview_images
 from ..runtime.request import Request, Step
@@ -154,15 +155,11 @@ class Worker:
 
     def _parameters(self, request: Request, seed: int) -> dict[str, Any]:
         """What a picture was drawn with, as `omnigen2 generate` writes it; input images are counted."""
-        values = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
+        values = drawing_parameters(request, latents=None, bundle=self.name, pipeline=self.pipeline)
         for name in ("latents", "images_per_prompt"):
             del values[name]
-        values["images"] = [f"image {number}" for number in range(1, len(request.images) + 1)]
-        values["cache"] = None if request.cache is None else repr(request.cache)
-        backend = self.pipeline.backend
-        loras = [dataclasses.asdict(lora) for lora in self.pipeline.bundle.manifest.loras]
-        engine = {"bundle": self.name, "loras": loras, "backend": backend.name, "precision": backend.precision}
-        return {**values, "seed": seed, **engine, "index": 0}
+        images = [f"image {number}" for number in range(1, len(request.images) + 1)]
+        return {**values, "images": images, "seed": seed, "bundle": self.name, "index": 0}
 
 
 class _Watch:
