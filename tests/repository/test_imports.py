@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "__main__": ("cli",),
     "cli": ("commands", "runtime.errors"),
     "batch": ("batch", "runtime"),
-    "commands": ("batch", "commands", "distributed", "exporter", "nano", "runtime", "serving"),
+    "commands": ("batch", "commands", "distributed", "exporter", "nano", "pairs", "runtime", "serving"),
     "distributed": ("batch", "distributed", "runtime", "serving"),
     "exporter": (
         "exporter", "plugins", "reference", "runtime.backends", "runtime.bundle", "runtime.dtypes", "runtime.errors",
@@ -38,6 +38,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "exporter.verify": ("exporter", "reference", "runtime"),  # it draws with a bundle and with the reference
     "nano": ("nano", "runtime"),
     "nano.training": ("exporter", "nano", "reference", "runtime"),
+    "pairs": ("pairs", "runtime"),
     "plugins": ("plugins",),
     "reference": ("reference", "runtime.files"),
     "runtime": ("plugins", "runtime"),
