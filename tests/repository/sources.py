@@ -18,7 +18,11 @@ PACKAGE = "omnigen2_rt"
 ROOT_MODULES = ("__init__.py", "__main__.py", "cli.py")
 """The only Python files that may lie at the top level: each one there becomes a module of the package."""
 
+<<<<<<< ours
 FOLDERS = ("batch", "commands", "distributed", "exporter", "nano", "pairs", "plugins", "reference", "runtime", "serving")
+=======
+FOLDERS = ("batch", "commands", "distributed", "evaluation", "exporter", "nano", "plugins", "reference", "runtime", "serving")
+>>>>>>> theirs
 """The top-level folders that are parts of the package. All others are not in the wheel."""
 
 NODE_FOLDER = "comfyui"
