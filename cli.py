@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .commands import batch, build, chat, draw, export, inspect, lora, measure, reflect, serve
+from .commands import batch, build, chat, draw, export, inspect, lora, measure, pairs, reflect, serve
 from .commands.streams import LastingStream, lasting_streams
 from .commands.terminal import error_message
 from .runtime.errors import one_line
@@ -42,6 +42,7 @@ for command in (
 ):
     app.command()(command)
 app.command("eval")(measure.evaluate)
+app.add_typer(pairs.app, name="pairs")
 
 
 def print_version(wanted: bool) -> None:

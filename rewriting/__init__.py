@@ -1,1 +1,1 @@
-"""Short prompts made long by a language model: the bundle's own, or one behind an endpoint. Nothing that the prompt names is lost."""
+"""Short prompts made long by a language model, of the bundle or behind an endpoint, without losing what they name."""

@@ -19,7 +19,8 @@ _NUMBERS = {
     **{word: str(10 * number) for number, word in enumerate(_TENS, 2)},
     **{f"{tens}-{_UNITS[unit]}": str(10 * number + unit) for number, tens in enumerate(_TENS, 2) for unit in range(1, 10)},
     **{word: f"{number}." for number, word in enumerate(_ORDINALS, 1)},
-    **{"1st": "1.", "2nd": "2.", "3rd": "3.", **{f"{number}th": f"{number}." for number in range(4, 11)}},
+    **{f"{number}th": f"{number}." for number in range(4, 11)},
+    "1st": "1.", "2nd": "2.", "3rd": "3.",
     "hundred": "100", "thousand": "1000", "dozen": "12",
 }  # fmt: skip
 """By word: the number's digits, with a point after an ordinal."""

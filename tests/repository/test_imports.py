@@ -50,7 +50,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 }
 """For each part of the package, the parts it may import. The longest entry that fits counts. "" is the public API."""
 
-LIGHT_IN_COMMANDS = ("commands", "exporter.engines.options", "runtime")
+LIGHT_IN_COMMANDS = ("commands", "exporter.engines.options", "pairs.frame_settings", "runtime")
 """All that the command line may import before it knows which command was given."""
 
 RUNTIME_NEEDS = {"PIL", "ml_dtypes", "numpy", "tokenizers"}

@@ -1,0 +1,44 @@
+"""Plain questions to a model behind an endpoint, answered in words: by a judge of reflection, a writer or a rewriter.
+
+Knows the client of an endpoint, and not what the answers mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from PIL import Image
+
+from ..runtime.manifest import ReflectionPrompts
+from .answer_cache import Asker
+from .endpoint import Question, QuestionRefused, jpeg_bytes
+
+MAX_TOKENS = 1024
+"""Room for the thoughts of models that think before they answer."""
+
+REFLECTION_QUESTIONS = ReflectionPrompts(
+    critique=(
+        "The picture was generated for this request: {prompt}\nCompare it with the request: the things asked for, their number, "
+        "colours, shapes, sizes and places, texts, and the background. Say in one or two sentences what is wrong. "
+        "If nothing is, answer only with the word: nothing"
+    ),
+    edit=(
+        "The picture was generated for this request: {prompt}\nThis is wrong with it: {critique}\nWrite the instruction that "
+        "tells an image editor to correct it, in one sentence. Answer only with the instruction."
+    ),
+    judge=(
+        "The picture was generated for this request: {prompt}\nGrade how well it fulfils the request and how well it is drawn, "
+        "on a scale from 0 (useless) to 10 (perfect). Answer only with the number."
+    ),
+    content="nothing",
+)
+"""The questions of reflection for a model that was not trained on the bundle's own."""
+
+
+def answer_in_words(asker: Asker, text: str, pictures: Sequence[Image.Image] = (), max_tokens: int = MAX_TOKENS) -> str:
+    """The answer to a question about pictures; "" for one that was refused or cut off. Raises EndpointError without an answer."""
+    try:
+        answer = asker.ask(Question(parts=(text, *map(jpeg_bytes, pictures)), max_tokens=max_tokens))
+    except QuestionRefused:
+        return ""
+    return "" if answer.refusal or answer.is_cut_off else answer.text.strip()
