@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,7 +24,12 @@ from .options import (
     Width,
     open_pipeline,
 )
-from .terminal import ProgressLine
+from .rewriting_options import RewriterModel, RewriterURL, Rewrites, RewriteTemplate, rewrite_plan
+from .terminal import ProgressLine, printable
+
+if TYPE_CHECKING:
+    from ..rewriting.plan import RewritePlan
+    from ..runtime.pipeline import Pipeline
 
 
 def generate(
@@ -59,6 +65,10 @@ def generate(
     memory_limit: MemoryLimit = None,
     lora: Loras = None,
     lora_dir: LoraFolder = None,
+    rewrite: Rewrites = False,
+    rewriter: RewriterURL = None,
+    rewriter_model: RewriterModel = None,
+    rewrite_template: RewriteTemplate = None,
 ) -> None:
     """Draw a picture from words, edit one, or combine several."""
     from .output import Picture, save_all
@@ -85,18 +95,30 @@ def generate(
         cache=cache_policy(cache, tea_threshold),
     )
     names = picture_names(out, count)
+    plan = rewrite_plan(rewrite, rewriter, rewriter_model, rewrite_template)
     with open_pipeline(bundle, backend, precision, threads, memory_limit, lora, lora_dir) as pipeline:
+        request, rewritten = _rewritten(request, plan, pipeline)
         bar = ProgressLine()
         total = steps if request.timesteps is None else len(request.timesteps)
         result = pipeline.generate(request, on_step=lambda step: bar.show(step.index + 1, total, "drawing"))
         bar.end()
         noise = None if latents is None else str(latents)
-        parameters = drawing_parameters(request, latents=noise, bundle=bundle, pipeline=pipeline)
+        parameters = {**drawing_parameters(request, latents=noise, bundle=bundle, pipeline=pipeline), **rewritten}
     for field, tokens in result.cut_tokens.items():
         limit = f"--max-prompt-tokens {request.max_prompt_tokens}"
         typer.echo(f"note: the last {tokens} tokens of the {field} were not read; {limit} are", err=True)
     pictures = [Picture(image=image, parameters={**parameters, "index": k}) for k, image in enumerate(result.images)]
     save_all(zip(pictures, names, strict=True), lambda name: typer.echo(str(name)))
+
+
+def _rewritten(request: Request, plan: RewritePlan | None, pipeline: Pipeline) -> tuple[Request, dict[str, Any]]:
+    """The request with its prompt rewritten, if a plan is given, and what its parameters say about that."""
+    if plan is None:
+        return request, {}
+    rewriter = plan.open(pipeline, on_wait=lambda reason: typer.echo(printable(f"note: {reason}"), err=True))
+    done = rewriter.rewrite(request.prompt, len(request.images))
+    typer.echo(printable(f"note: {done.note}"), err=True)
+    return replace(request, prompt=done.prompt), done.parameters
 
 
 def demo(

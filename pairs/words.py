@@ -2,8 +2,8 @@
 
 A caption counts if the model, asked whether the frame fits it, finds nothing wrong. An instruction comes from the two questions
 of reflection: what is wrong with the first frame if the second one's caption was asked for, and which edit corrects it. It counts
-if all numbers and colours that it names stand in a caption or in the critique and, where the model can compare two pictures, if it
-confirms it. Knows no model: a function answers.
+if the captions or the critique name all numbers and colours that it names, and if a model that can compare two pictures confirms
+it. Knows no model: a function answers.
 """
 
 from __future__ import annotations

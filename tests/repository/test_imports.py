@@ -27,11 +27,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "": ("runtime",),
     "__main__": ("cli",),
     "cli": ("commands", "runtime.errors"),
-    "batch": ("batch", "rewriting", "runtime"),
+    "batch": ("batch", "evaluation", "rewriting", "runtime"),
     "commands": (
         "batch", "commands", "distributed", "evaluation", "exporter", "nano", "pairs", "rewriting", "runtime", "serving",
     ),  # fmt: skip
-    "distributed": ("batch", "distributed", "rewriting", "runtime", "serving"),
+    "distributed": ("batch", "distributed", "evaluation", "rewriting", "runtime", "serving"),
     "evaluation": ("evaluation", "runtime"),
     "exporter": (
         "exporter", "plugins", "reference", "runtime.backends", "runtime.bundle", "runtime.dtypes", "runtime.errors",
