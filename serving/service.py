@@ -128,9 +128,7 @@ class Service:
 
     async def outcome(self, job: Job) -> Job:
         """The job once it has ended. Raises its error."""
-        async with watching(job) as events:
-            async for _ in events:
-                pass
+        await _until_final(job)
         if job.error is not None:
             raise job.error
         if job.state == "cancelled":
@@ -259,6 +257,22 @@ def _check_chat(body: ChatBody, pipeline: Pipeline) -> None:
     body.request(asked.prompt)
     if any(turn.images or turn.answer_images for turn in asked.turns) or asked.images:
         _ = pipeline.language_model.vision
+
+
+async def _until_final(job: Job) -> None:
+    """Wait for the job's end. The events before it don't wake the loop: each would keep the engine from its next step."""
+    loop, final = asyncio.get_running_loop(), asyncio.Event()
+
+    def from_any_thread(event: Event) -> None:
+        if event["type"] in FINAL:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(final.set)
+
+    job.watch(from_any_thread)
+    try:
+        await final.wait()
+    finally:
+        job.unwatch(from_any_thread)
 
 
 @asynccontextmanager
