@@ -117,9 +117,9 @@ class Answer:
 
 
 def jpeg_bytes(picture: Image.Image, quality: int = JPEG_QUALITY) -> bytes:
-    """The picture as a JPEG file."""
+    """The picture as a JPEG file, its colours in full resolution."""
     file = io.BytesIO()
-    picture.convert("RGB").save(file, format="JPEG", quality=quality)
+    picture.convert("RGB").save(file, format="JPEG", quality=quality, subsampling=0)
     return file.getvalue()
 
 
