@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..runtime.errors import OmniGen2Error, RequestError
+from .endpoint_options import KEY
 from .merging import with_loras
 from .option_values import memory_bytes
 from .options import Backend, BundleName, LoraFolder, Loras, MemoryLimit, Precision, Threads, needs_extra, open_pipeline
-from .rewriting_options import RewriterModel, RewriterURL, Rewrites, RewriteTemplate, rewrite_plan
+from .rewriting_options import RewriterKey, RewriterModel, RewriterURL, Rewrites, RewriteTemplate, rewrite_plan
 from .terminal import ProgressLine, printable
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def batch(
     rewrite: Rewrites = False,
     rewriter: RewriterURL = None,
     rewriter_model: RewriterModel = None,
+    rewriter_key: RewriterKey = KEY,
     rewrite_template: RewriteTemplate = None,
     lora: Loras = None,
     lora_dir: LoraFolder = None,
@@ -59,7 +61,7 @@ def batch(
     from ..batch.rows import RowFile
     from ..batch.store import open_output
 
-    rewriting = rewrite_plan(rewrite, rewriter, rewriter_model, rewrite_template)
+    rewriting = rewrite_plan(rewrite, rewriter, rewriter_model, rewriter_key, rewrite_template)
     file = RowFile.open(rows, named_values("--default", default or []))
     merged = str(with_loras(bundle, lora or (), lora_dir))
     digest = bundle_digest(merged)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,10 +15,17 @@ if TYPE_CHECKING:
     from ..evaluation.endpoint import EndpointClient
 
 KEY = "OPENAI_API_KEY"
-"""The variable of the environment that holds the key."""
+"""The variable of the environment that holds a key, unless an option names another one."""
+
+JudgeURL = Annotated[str | None, typer.Option("--judge", metavar="URL", help="The judge's endpoint: https://host/v1.")]
+JudgeModel = Annotated[str | None, typer.Option(help="The judge's model there.")]
+JudgeKey = Annotated[
+    str, typer.Option(metavar="VARIABLE", help="The environment variable that holds the key of the judge's endpoint.")
+]
+Rubric = Annotated[Path | None, typer.Option(help="What to tell the judge instead, TOML or JSON.")]
 
 
-def endpoint_client(option: str, url: str | None, model: str | None) -> EndpointClient | None:
+def endpoint_client(option: str, url: str | None, model: str | None, key_variable: str = KEY) -> EndpointClient | None:
     """The client of `option URL option-model M`, which notes each wait; None without them.
 
     option: "--judge" for example. Raises RequestError for one without the other, and for what is no address.
@@ -28,5 +36,10 @@ def endpoint_client(option: str, url: str | None, model: str | None) -> Endpoint
         raise RequestError(f"{option} URL and {option}-model NAME belong together")
     from ..evaluation.endpoint import Endpoint, EndpointClient
 
-    endpoint = Endpoint(url=url, model=model, key=os.environ.get(KEY) or None)
-    return EndpointClient(endpoint, on_wait=lambda reason: typer.echo(printable(f"note: {reason}"), err=True))
+    endpoint = Endpoint(url=url, model=model, key=os.environ.get(key_variable) or None)
+    return EndpointClient(endpoint, on_wait=lambda reason: note(reason))
+
+
+def note(text: str) -> None:
+    """Print a note on standard error."""
+    typer.echo(printable(f"note: {text}"), err=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..pairs.frame_settings import FrameSettings
-from .endpoint_options import endpoint_client
+from .endpoint_options import KEY, endpoint_client
 from .options import AsJson, Backend, BundleName, MemoryLimit, Precision, Threads, open_pipeline
 from .terminal import ProgressLine, show
 
@@ -47,6 +47,9 @@ def frames(
     ] = None,
     writer: Annotated[str | None, typer.Option(help="An OpenAI-compatible endpoint that writes, instead of the bundle.")] = None,
     writer_model: Annotated[str | None, typer.Option(help="The writer's model.")] = None,
+    writer_key: Annotated[
+        str, typer.Option(metavar="VARIABLE", help="The environment variable that holds the key of the writer's endpoint.")
+    ] = KEY,
     as_json: AsJson = False,
     backend: Backend = "auto",
     precision: Precision = "auto",
@@ -61,7 +64,7 @@ def frames(
     settings = FrameSettings(
         cut_below=cut_below, duplicate_above=duplicate_above, related_above=related_above, length=length, reach=reach
     )
-    client = endpoint_client("--writer", writer, writer_model)
+    client = endpoint_client("--writer", writer, writer_model, writer_key)
     question = CAPTION_QUESTION if caption_question is None else caption_question
     with open_pipeline(bundle, backend, precision, threads, memory_limit) as pipeline:
         model = bundle_model(pipeline, question, pair_question or "")
@@ -81,7 +84,7 @@ def _written_by(client: EndpointClient, model: FrameModel, caption_question: str
     from ..pairs.words import PAIR_QUESTION, Questions
 
     def ask(question: str, about: Sequence[Frame]) -> str:
-        return answer_in_words(client, question, [frame.load() for frame in about])
+        return answer_in_words(client, question, [frame.load() for frame in about]).text
 
     pair = PAIR_QUESTION if pair_question is None else pair_question
     questions = Questions(caption=caption_question, reflection=REFLECTION_QUESTIONS, pair=pair)

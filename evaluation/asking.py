@@ -6,12 +6,13 @@ Knows the client of an endpoint, and not what the answers mean.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from PIL import Image
 
 from ..runtime.manifest import ReflectionPrompts
 from .answer_cache import Asker
-from .endpoint import Question, QuestionRefused, jpeg_bytes
+from .endpoint import Answer, EndpointError, Question, QuestionRefused, jpeg_bytes
 
 MAX_TOKENS = 1024
 """Room for the thoughts of models that think before they answer."""
@@ -35,10 +36,37 @@ REFLECTION_QUESTIONS = ReflectionPrompts(
 """The questions of reflection for a model that was not trained on the bundle's own."""
 
 
-def answer_in_words(asker: Asker, text: str, pictures: Sequence[Image.Image] = (), max_tokens: int = MAX_TOKENS) -> str:
-    """The answer to a question about pictures; "" for one that was refused or cut off. Raises EndpointError without an answer."""
+def answer_in_words(asker: Asker, text: str, pictures: Sequence[Image.Image] = (), max_tokens: int = MAX_TOKENS) -> Answer:
+    """The answer to a question about pictures; its text is "" where it was refused or cut off. Raises EndpointError."""
     try:
         answer = asker.ask(Question(parts=(text, *map(jpeg_bytes, pictures)), max_tokens=max_tokens))
-    except QuestionRefused:
-        return ""
-    return "" if answer.refusal or answer.is_cut_off else answer.text.strip()
+    except QuestionRefused as error:
+        return Answer(text="", refusal=str(error))
+    return replace(answer, text="" if answer.refusal or answer.is_cut_off else answer.text.strip())
+
+
+class OutsideJudge:
+    """Answers the questions of a reflection about a picture.
+
+    An endpoint that fails ends the reflection instead of losing its pictures: from then on every answer is empty.
+
+    model: the model's name as the endpoint reported it.
+    failure: the error of the endpoint, or None.
+    """
+
+    def __init__(self, asker: Asker, model: str) -> None:
+        self._asker = asker
+        self.model = model
+        self.failure: EndpointError | None = None
+
+    def ask(self, question: str, picture: Image.Image) -> str:
+        """The answer, or "" where there is none."""
+        if self.failure is not None:
+            return ""
+        try:
+            answer = answer_in_words(self._asker, question, [picture])
+        except EndpointError as error:
+            self.failure = error
+            return ""
+        self.model = answer.model or self.model
+        return answer.text

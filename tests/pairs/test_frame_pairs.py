@@ -185,12 +185,14 @@ def caption_of(url: str) -> str:
 def test_pairs_command_lets_an_endpoint_write_and_judge_pairs(
     command: Command, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-frames")
+    monkeypatch.setenv("FRAMES_KEY", "sk-frames")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-another-host")
     with endpoint_double(reading_writer) as double:
-        words = ("pairs", "frames", film, tmp_path / "out", "--writer", double.url, "--writer-model", "eyes", *ENGINE)
-        report = json.loads(command(*words, "--json").out)
+        writer = ("--writer", double.url, "--writer-model", "eyes", "--writer-key", "FRAMES_KEY")
+        words = ("pairs", "frames", film, tmp_path / "out", *writer)
+        report = json.loads(command(*words, "--json", *ENGINE).out)
         asked = len(double.asked)
-        assert command(*words).code == 0
+        assert command(*words, *ENGINE).code == 0
         assert len(double.asked) == asked
         assert {each.headers["authorization"] for each in double.asked} == {"Bearer sk-frames"}
         assert any(len(each.pictures) == 2 for each in double.asked)
