@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..runtime.errors import OmniGen2Error, RequestError
+from ..runtime.errors import OmniGen2Error, RequestError, one_line
 from ..runtime.request import Request, Result
 from .endpoint_options import endpoint_client, note
 from .option_values import picture_names
@@ -56,7 +56,7 @@ class Choice:
         if len(pictures) < self.count:
             note(f"{self.count - len(pictures)} pictures were not drawn, because the judge would answer nothing")
         best = done.candidates[done.best]
-        note(f"seed {best.seed} is the best, with {best.judgement.score:g} of 10: {best.judgement.reason}")
+        note(f"seed {best.seed} is the best, with {best.judgement.score:g} of 10: {one_line(best.judgement.reason, 200)}")
 
 
 def best_of_choice(

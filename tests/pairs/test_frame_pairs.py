@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import subprocess
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -112,6 +115,23 @@ def test_stopped_run_goes_on_to_the_same_bytes(model: FrameModel, film: Path, tm
     make_pairs(film, tmp_path / "out", stopping, FrameSettings())
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
     assert len(asked) == len(set(asked))
+
+
+def test_killed_process_leaves_what_the_next_one_goes_on_from(model: FrameModel, film: Path, tmp_path: Path) -> None:
+    words = ("pairs", "frames", film, tmp_path / "out", *ENGINE)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "omnigen2_rt", *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    work = tmp_path / "out" / "work.jsonl"
+    while process.poll() is None and not (work.exists() and work.read_bytes().count(b"\n") > 30):
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    lines = work.read_bytes().count(b"\n")
+    make_pairs(film, tmp_path / "out", model, FrameSettings())
+    make_pairs(film, tmp_path / "whole", model, FrameSettings())
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert work.read_bytes() == (tmp_path / "whole" / "work.jsonl").read_bytes() and lines > 30
 
 
 def test_frame_that_is_no_picture_is_reported_and_left_out(model: FrameModel, film: Path, tmp_path: Path) -> None:
