@@ -37,8 +37,8 @@ class Dispatcher(Queue):
         super().cancel(job)
         self._worker.cancel(job)
 
-    def close(self) -> None:
-        """Send nothing out any more, and cancel what is under way."""
+    def close(self) -> bool:
+        """Send nothing out any more, and cancel what is under way. See Queue.close."""
         with self._changed:
             self._is_closed = True
             under_way = list(self._under_way)
@@ -46,6 +46,7 @@ class Dispatcher(Queue):
         for job in under_way:
             self.cancel(job)
         self._thread.join()
+        return True
 
     def facts(self) -> dict[str, Any]:
         """See Queue.facts."""

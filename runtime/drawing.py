@@ -163,7 +163,7 @@ def start_drawing(
     manifest, clock = components.bundle.manifest, Clock()
     _check_count(manifest, len(request.images))
     images = [_load_reference(manifest, request, source) for source in request.images]
-    size, final = picture_sizes(manifest, request, images)
+    size, final = picture_sizes(manifest, request, [Size(*image.size) for image in images])
     latents = starting_latents(manifest, request, size)
     schedule = _schedule(manifest, request, latents)
     if request.cache is not None:
@@ -180,8 +180,11 @@ def start_drawing(
     return Drawing(denoiser, request, schedule, latents, final, clock, cut_tokens or {})
 
 
-def picture_sizes(manifest: Manifest, request: Request, images: Sequence[Image.Image]) -> tuple[Size, Size]:
-    """The size to draw at and the size to deliver. Raises RequestError for too many input images or too small ones."""
+def picture_sizes(manifest: Manifest, request: Request, images: Sequence[Size]) -> tuple[Size, Size]:
+    """The size to draw at and the size to deliver. images: the input images' sizes.
+
+    Raises RequestError for too many input images or too small ones.
+    """
     _check_count(manifest, len(images))
     has_size = request.height_px is not None or request.width_px is not None
     aligns = not has_size if request.align_size is None else request.align_size
@@ -233,13 +236,13 @@ def _check_count(manifest: Manifest, images: int) -> None:
 def _load_reference(manifest: Manifest, request: Request, source: ImageSource) -> Image.Image:
     """An input image at the size at which it is read: a photograph itself can take a hundred times the memory."""
     image = load_image(source)
-    return resize_lanczos(image, input_size(manifest, request, image))
+    return resize_lanczos(image, input_size(manifest, request, Size(*image.size)))
 
 
-def input_size(manifest: Manifest, request: Request, image: Image.Image) -> Size:
-    """The size at which a request's input image is read. Raises RequestError for one that is too small."""
+def input_size(manifest: Manifest, request: Request, image: Size) -> Size:
+    """The size at which a request's input image of a size is read. Raises RequestError for one that is too small."""
     limits = request.max_pixels, request.max_input_side_px
-    return reference_size(image.width, image.height, manifest.token_px, *limits)
+    return reference_size(*image, manifest.token_px, *limits)
 
 
 def _schedule(manifest: Manifest, request: Request, latents: Latents) -> NDArray[np.float32]:

@@ -75,7 +75,7 @@ def create_app(service: Service) -> FastAPI:
     app.add_api_route("/", _page("index.html"), include_in_schema=False)
     app.add_api_route("/docs", _page("docs.html"), include_in_schema=False)
     app.mount("/ui", StaticFiles(directory=UI), name="ui")
-    app.add_middleware(Guard, keys=service.settings.keys, metrics=service.metrics)
+    app.add_middleware(Guard, keys=service.settings.keys, metrics=service.metrics, held=service.held)
     app.openapi_schema = _description(app)
     if service.settings.keys:
         app.openapi_schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}

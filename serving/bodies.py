@@ -22,6 +22,7 @@ from pydantic import (
     Tag,
     TypeAdapter,
     ValidationError,
+    model_validator,
 )
 from pydantic.types import Discriminator
 from typing_extensions import TypeAliasType
@@ -76,13 +77,18 @@ PictureURL = Annotated[
 
 
 class Body(BaseModel):
-    """What every body has in common. `priority` "low" gives way to all others."""
+    """What every body has in common. `priority` "low" gives way to all others. A null is a parameter that is left out."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, populate_by_name=True, hide_input_in_errors=True)
 
     priority: Literal["normal", "low"] = "normal"
     user: str | None = Field(None, description="Without effect.")
     safety_identifier: str | None = Field(None, description="Without effect.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _left_out(cls, values: Any) -> Any:
+        return {name: value for name, value in values.items() if value is not None} if isinstance(values, dict) else values
 
 
 class DrawingBody(Body):
@@ -304,6 +310,13 @@ TASK: TypeAdapter[TaskBody] = TypeAdapter(
     ]
 )
 """Reads the body of a job, by its kind."""
+
+
+def without_inputs(body: TaskBody) -> TaskBody:
+    """The body without its pictures and messages: what is kept of it once its job has ended."""
+    if isinstance(body, ChatBody):
+        return body.model_copy(update={"messages": [Message.model_validate({"role": "user", "content": ""})]})
+    return body.model_copy(update={"images": []})
 
 
 def random_seed() -> int:

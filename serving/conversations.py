@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -12,7 +13,7 @@ from ..runtime.chat.turns import Turn
 from .bodies import ChatBody, ImagePart, Message, TextPart
 from .errors import ApiError
 from .pictures import data_url_bytes, read_picture
-from .settings import MAX_IMAGES
+from .settings import MAX_CHAT_IMAGES, MAX_IMAGES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +25,15 @@ class Dialogue:
     images: Sequence[Image.Image] = field(default_factory=tuple)
 
 
-def dialogue(body: ChatBody) -> Dialogue:
-    """The conversation of a body whose pictures are data URLs. Raises ApiError for messages in another order, and bad pictures.
+class Said(NamedTuple):
+    """What one side says in its turn: a text, and pictures with their places in the body."""
+
+    text: str
+    pictures: list[tuple[ImagePart, str]]
+
+
+def said(body: ChatBody) -> list[Said]:
+    """What the user and the model say in turn, the user first and last. Raises ApiError for messages in another order.
 
     A system message's text is put before the first question: the model's templates have no place for it. Messages of one role in
     a row are read as one.
@@ -37,13 +45,23 @@ def dialogue(body: ChatBody) -> Dialogue:
         raise ApiError("invalid_value", "messages must begin with a question of the user", "messages")
     if runs[-1][0][1].role != "user":
         raise ApiError("invalid_value", "messages must end with a question of the user", "messages")
-    read = [("\n\n".join(_text(message) for _, message in run), _images(run)) for run in runs]
+    turns = [Said("\n\n".join(_text(message) for _, message in run), _pictures(run)) for run in runs]
+    pictures = sum(len(turn.pictures) for turn in turns)
+    if pictures > MAX_CHAT_IMAGES:
+        message = f"messages have {pictures} pictures; at most {MAX_CHAT_IMAGES} are taken: leave out old ones"
+        raise ApiError("invalid_value", message, "messages")
+    return [Said(system + turns[0].text, turns[0].pictures), *turns[1:]]
+
+
+def dialogue(body: ChatBody) -> Dialogue:
+    """The conversation of a body whose pictures are data URLs. Raises ApiError as `said` does, and for bad pictures."""
+    *past, (prompt, pictures) = said(body)
+    read = [(text, _decoded(parts)) for text, parts in past]
     turns = [
-        Turn(prompt=system * (not i) + prompt, images=images, answer="" if drawn else answer, answer_images=drawn)
-        for i, ((prompt, images), (answer, drawn)) in enumerate(zip(read[::2], read[1::2], strict=False))
+        Turn(prompt=question, images=images, answer="" if drawn else answer, answer_images=drawn)
+        for (question, images), (answer, drawn) in zip(read[::2], read[1::2], strict=True)
     ]
-    prompt, images = read[-1]
-    return Dialogue(turns=tuple(turns), prompt=system * (not turns) + prompt, images=images)
+    return Dialogue(turns=tuple(turns), prompt=prompt, images=_decoded(pictures))
 
 
 def picture_parts(message: Message, place: str) -> list[tuple[ImagePart, str]]:
@@ -63,10 +81,14 @@ def _text(message: Message) -> str:
     return "\n".join(part.text for part in message.content if isinstance(part, TextPart))
 
 
-def _images(run: Sequence[tuple[str, Message]]) -> list[Image.Image]:
+def _pictures(run: Sequence[tuple[str, Message]]) -> list[tuple[ImagePart, str]]:
     """The pictures of messages that are read as one."""
     parts = [part for place, message in run for part in picture_parts(message, place)]
     if len(parts) > MAX_IMAGES:
         place = f"{run[-1][0]}.content"
         raise ApiError("invalid_value", f"{place} has {len(parts)} pictures; at most {MAX_IMAGES} are taken", place)
+    return parts
+
+
+def _decoded(parts: Sequence[tuple[ImagePart, str]]) -> list[Image.Image]:
     return [read_picture(data_url_bytes(part.image_url.url, param), param) for part, param in parts]

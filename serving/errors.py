@@ -38,6 +38,7 @@ PARAMETERS = {
     "width_px": "size",
     "max_new_tokens": "max_completion_tokens",
     "input": "image",  # "input image of 8×8 px is too narrow"
+    "picture": "size",  # "picture of 8×8 px is too narrow"
 }
 """Fields of the runtime that have another name in the interface."""
 _SAME_NAMES = {"prompt", "negative_prompt", "cfg_range", "scheduler", "cache", "max_pixels", "seed", "temperature", "top_p"}

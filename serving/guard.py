@@ -16,6 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .budget import ByteBudget
 from .endpoints.streams import error_response
 from .errors import LOG, ApiError
 from .metrics import Metrics
@@ -40,12 +41,16 @@ def digest(key: str) -> bytes:
 
 
 class Guard:
-    """Wraps the application. keys: digests of the API keys; with none, only names of this machine are answered."""
+    """Wraps the application. keys: digests of the API keys; with none, only names of this machine are answered.
 
-    def __init__(self, app: ASGIApp, keys: Collection[bytes], metrics: Metrics) -> None:
+    held: counts the bytes of bodies until their requests are answered.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Collection[bytes], metrics: Metrics, held: ByteBudget) -> None:
         self._app = app
         self._keys = tuple(keys)
         self._metrics = metrics
+        self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or let it pass."""
@@ -69,9 +74,12 @@ class Guard:
                 self._metrics.requests.labels(path, str(status)).inc()
             await send(message)
 
+        state = scope.setdefault("state", {})
+        state["held_bytes"] = 0
         try:
             await self._answer(scope, headers, receive, send_marked)
         finally:
+            self._held.give(state["held_bytes"])
             words = scope["method"], ascii(scope["path"][:LOGGED_CHARACTERS])[1:-1], status or "-"
             LOG.info("%s %s %s %.3f s %s", *words, time.monotonic() - started, request_id)
 
@@ -83,7 +91,7 @@ class Guard:
             response: Response = error_response(error)
             await response(scope, receive, send)
             return
-        scope.setdefault("state", {})["owner"] = owner
+        scope["state"]["owner"] = owner
         await self._app(scope, receive, send)
 
     def _check_origin(self, headers: Headers) -> None:

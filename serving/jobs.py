@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .bodies import TaskBody
-from .errors import ApiError, as_api_error
+from .errors import ApiError
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 FINAL: tuple[State, ...] = ("done", "failed", "cancelled")
 
 Event = dict[str, Any]
-"""What a watcher sees, by "type": queued, step, preview, text, round, done, failed, cancelled."""
+"""What a watcher sees, by "type": queued, running, step, preview, text, round; then done, failed, cancelled or suspended."""
+LAST = (*FINAL, "suspended")
+"""The types of the event after which no other comes."""
 Watcher = Callable[[Event], object]
 """Called from any thread with each event; must neither wait nor raise."""
 
@@ -33,12 +35,24 @@ class Outcome:
     pictures: tuple[bytes, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How a job ended. state: one of `FINAL`. finished: when, in seconds since 1970."""
+
+    state: State
+    outcome: Outcome | None = None
+    error: ApiError | None = None
+    finished: float = field(default_factory=time.time)
+
+
 @dataclass(kw_only=True, eq=False)
 class Job:
     """A task that was accepted.
 
     owner: the digest of the key that sent it.
     is_kept: whether it outlives the server and its caller; a synchronous call's ends with the call.
+    body_bytes: what its body takes of the server's memory, where that is counted.
+    keep: called with the ending before anybody hears of it. Returns the ending that stands; must not raise.
     """
 
     body: TaskBody
@@ -47,16 +61,16 @@ class Job:
     is_kept: bool = False
     id: str = field(default_factory=lambda: f"job_{secrets.token_hex(16)}")
     created: float = field(default_factory=time.time)
-    finished: float | None = None
-    state: State = "queued"
+    body_bytes: int = 0
+    started: float | None = None
     position: int = 0
     progress: dict[str, Any] = field(default_factory=dict)
     text: str = ""
     rounds: list[Event] = field(default_factory=list)
-    outcome: Outcome | None = None
-    error: ApiError | None = None
+    ending: Ending | None = None
     cancel_requested: threading.Event = field(default_factory=threading.Event)
-    ended: Callable[[Job], object] | None = None
+    keep: Callable[[Job, Ending], Ending] | None = None
+    _is_suspended: bool = False
     _watchers: list[Watcher] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -66,8 +80,26 @@ class Job:
         return self.body.priority == "low"
 
     @property
+    def state(self) -> State:
+        if self.ending is not None:
+            return self.ending.state
+        return "queued" if self.started is None or self._is_suspended else "running"
+
+    @property
+    def outcome(self) -> Outcome | None:
+        return self.ending.outcome if self.ending else None
+
+    @property
+    def error(self) -> ApiError | None:
+        return self.ending.error if self.ending else None
+
+    @property
+    def finished(self) -> float | None:
+        return self.ending.finished if self.ending else None
+
+    @property
     def is_final(self) -> bool:
-        return self.state in FINAL
+        return self.ending is not None
 
     @property
     def is_watched(self) -> bool:
@@ -87,7 +119,7 @@ class Job:
     def publish(self, event: Event) -> None:
         """Tell every watcher. Text and rounds are told to later watchers too."""
         with self._lock:
-            if self.is_final:
+            if self.is_final or self._is_suspended:
                 return
             if event["type"] == "text":
                 self.text += event["text"]
@@ -103,7 +135,7 @@ class Job:
 
     def start(self) -> None:
         """Note that it is at the engine."""
-        self.state, self.position = "running", 0
+        self.started, self.position = time.time(), 0
         self.publish({"type": "running"})
 
     def step(self, done: int, total: int, seconds_left: float) -> None:
@@ -112,22 +144,28 @@ class Job:
         self.publish({"type": "step", **self.progress})
 
     def end(self, state: State, *, outcome: Outcome | None = None, error: ApiError | None = None) -> None:
-        """End it, once. `ended`, which keeps it, is called before anybody is told."""
+        """End it, once. The ending is kept before anybody hears of it."""
         with self._lock:
-            if self.is_final:
+            if self.is_final or self._is_suspended:
                 return
-            self.outcome, self.error, self.finished = outcome, error, time.time()
-            self.state, self.position = state, 0
-            try:
-                if self.ended is not None:
-                    self.ended(self)
-            except Exception as failure:  # a full disk, for example: what can't be kept was not done
-                self.state, self.outcome, self.error = "failed", None, as_api_error(failure)
+            ending = Ending(state=state, outcome=outcome, error=error)
+            self.ending = ending if self.keep is None else self.keep(self, ending)
+            self.position = 0
             self._tell(self._last())
+
+    def suspend(self) -> None:
+        """Stop it without an end: it is queued again when the server starts again."""
+        with self._lock:
+            if not self.is_final and not self._is_suspended:
+                self._is_suspended, self.position = True, 0
+                self._tell({"type": "suspended"})
+        self.cancel_requested.set()
 
     def _so_far(self) -> list[Event]:
         if self.is_final:
             return [self._last()]
+        if self._is_suspended:
+            return [{"type": "suspended"}]
         if self.state == "queued":
             return [{"type": "queued", "position": self.position}]
         step = [{"type": "step", **self.progress}] if self.progress else [{"type": "running"}]

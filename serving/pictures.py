@@ -7,6 +7,9 @@ import binascii
 import io
 import re
 import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 from PIL import Image
@@ -14,11 +17,14 @@ from PIL import Image
 from ..runtime.errors import RequestError
 from ..runtime.images.loading import load_image
 from ..runtime.images.opening import open_picture
+from ..runtime.images.pixels import Size
 from ..runtime.images.png import encode_png
 from .errors import ApiError
-from .settings import MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS
+from .settings import MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS, MAX_REQUEST_PIXELS
 
 _DATA_URL = re.compile(r"data:(?:image/[a-zA-Z0-9.+-]{1,40}|application/octet-stream)?(?:;[a-zA-Z0-9=.-]{1,40}){0,2};base64,")
+_CHECKS = threading.BoundedSemaphore(2)
+"""So many pictures are decoded at once to see whether they can be: each may take 300 MB."""
 MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
 
@@ -44,8 +50,34 @@ def data_url_bytes(url: str, param: str) -> bytes:
         raise ApiError("image_unreadable", f"{param} is not valid base64: {error}", param) from error
 
 
+def check_pictures(places: Sequence[tuple[str, str]]) -> list[Size]:
+    """The sizes of a request's pictures: data URLs, each with its parameter. Decodes one after another and keeps none.
+
+    Raises ApiError for one that can't be read, and for more pixels together than a request may have.
+    """
+    pixels = 0
+    for url, param in places:
+        with _opened(data_url_bytes(url, param), param) as picture:
+            pixels += picture.width * picture.height
+        if pixels > MAX_REQUEST_PIXELS:
+            most = f"{MAX_REQUEST_PIXELS // 1_000_000} megapixels"
+            raise ApiError("too_large", f"the pictures up to {param} have more than {most} together: send smaller ones", param)
+    sizes = []
+    for url, param in places:
+        with _CHECKS:
+            sizes.append(Size(*read_picture(data_url_bytes(url, param), param).size))
+    return sizes
+
+
 def read_picture(data: bytes, param: str) -> Image.Image:
     """A client's picture in RGB, upright. Its size is checked before it is decoded. Raises ApiError."""
+    with _opened(data, param) as picture:
+        return load_image(picture)
+
+
+@contextmanager
+def _opened(data: bytes, param: str) -> Iterator[Image.Image]:
+    """The picture, not yet decoded. What goes wrong with it becomes an ApiError."""
     if len(data) > MAX_PICTURE_BYTES:
         raise _too_large(param)
     with tempfile.TemporaryFile() as file:  # the runtime's readers want a file
@@ -56,8 +88,10 @@ def read_picture(data: bytes, param: str) -> Image.Image:
             if picture.width * picture.height > MAX_PICTURE_PIXELS:
                 size, most = f"{picture.width}×{picture.height}", f"{MAX_PICTURE_PIXELS // 1_000_000} megapixels"
                 raise ApiError("too_large", f"{param} has {size} pixels; at most {most} are read", param)
-            return load_image(picture)
+            yield picture
         except RequestError as error:
+            if isinstance(error.__cause__, MemoryError):
+                raise error.__cause__ from error
             reason = str(error).removeprefix("image ")
             raise ApiError("image_unreadable", f"{param} {reason}", param) from error
         except (ApiError, MemoryError):

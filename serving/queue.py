@@ -6,15 +6,18 @@ waited longest. Jobs of low priority are admitted while no other waits.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterator
 from typing import Any
 
 from .errors import ApiError
 from .jobs import Job
 
+_Rank = tuple[bool, int, int]
 LONGEST_RETRY_S = 120
 """OpenAI's client does not retry where `Retry-After` is longer."""
 
@@ -29,7 +32,8 @@ class Queue(ABC):
         self._under_way: list[Job] = []
         self._admissions: dict[str, int] = {}
         self._admitted = 0
-        self._job_seconds = 1.0
+        self._seconds_between = 1.0
+        self._last_left = self._promised = 0.0
         self._is_holding = False
         self._changed = threading.Condition()
 
@@ -61,8 +65,8 @@ class Queue(ABC):
             return list(self._queued)
 
     @abstractmethod
-    def close(self) -> None:
-        """Carry out nothing any more, and end the threads."""
+    def close(self) -> bool:
+        """Carry out nothing any more, and end the threads. Returns whether the step under way has ended too."""
 
     def facts(self) -> dict[str, Any]:
         """The part of `/v1/capabilities` about what carries out the jobs, as JSON values."""
@@ -93,28 +97,43 @@ class Queue(ABC):
     def _leave(self, job: Job) -> None:
         """Note that a job is under way no more."""
         self._under_way.remove(job)
-        self._job_seconds += (time.time() - job.created - self._job_seconds) / 8
+        now = time.time()
+        seconds = max(0.0, now - max(self._last_left, job.started or now))
+        self._seconds_between += (seconds - self._seconds_between) / 8
+        self._last_left = now
 
-    def _rank(self, job: Job) -> tuple[bool, int, int]:
+    def _rank(self, job: Job) -> _Rank:
         """A job's place in the order of admission. Jobs of equal rank are admitted as they came."""
-        return job.is_low, self._under_way_of(job.owner), self._admissions.get(job.owner, 0)
-
-    def _under_way_of(self, owner: str) -> int:
-        return sum(job.owner == owner for job in self._under_way)
+        return job.is_low, sum(job.owner == other.owner for other in self._under_way), self._admissions.get(job.owner, 0)
 
     def _number(self) -> None:
-        for job, position in zip(self._in_order(), range(1, len(self._queued) + 1), strict=True):
+        for position, job in enumerate(self._in_order(), 1):
             job.wait_at(position)
 
-    def _in_order(self) -> Sequence[Job]:
-        """The waiting jobs in the order in which they would be admitted if they ended one after another."""
-        taken: dict[str, int] = {}
-        places: list[tuple[bool, int, int, Job]] = []
+    def _in_order(self) -> Iterator[Job]:
+        """The waiting jobs in the order in which they are admitted if those under way end in the order in which they began."""
+        lines: dict[tuple[bool, str], deque[tuple[int, Job]]] = {}  # each key's, with the jobs' places by arrival
         for place, job in enumerate(self._queued):
-            taken[job.owner] = taken.get(job.owner, self._under_way_of(job.owner)) + 1
-            places.append((job.is_low, taken[job.owner], place, job))
-        return [job for *_, job in sorted(places, key=lambda each: each[:3])]
+            lines.setdefault((job.is_low, job.owner), deque()).append((place, job))
+        under_way = deque(job.owner for job in self._under_way)
+        busy, admissions, admitted = Counter(under_way), dict(self._admissions), self._admitted
+        while lines:
+            if len(under_way) >= self._max_active:
+                busy[under_way.popleft()] -= 1
+            _, _, _, (_, job), line = min(
+                (is_low, busy[owner], admissions.get(owner, 0), line[0], line) for (is_low, owner), line in lines.items()
+            )
+            line.popleft()
+            if not line:
+                del lines[job.is_low, job.owner]
+            yield job
+            owner, admitted = job.owner, admitted + 1
+            admissions[owner] = admitted
+            busy[owner] += 1
+            under_way.append(owner)
 
     def _retry_s(self) -> int:
-        """Seconds until there may be room in the queue."""
-        return max(1, min(LONGEST_RETRY_S, round(self._job_seconds / max(1, self._max_queue))))
+        """Seconds until there may be room in the queue for another one. Each caller that asks is given a later time."""
+        now = time.time()
+        self._promised = min(max(self._promised, now) + self._seconds_between, now + LONGEST_RETRY_S)
+        return max(1, math.ceil(self._promised - now))

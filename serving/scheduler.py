@@ -24,6 +24,8 @@ CREDIT_S = 0.1
 """A key's credit of one round. A longer step is paid off over several rounds."""
 SLICE_S = 0.1
 """A turn lasts this long, or a step where that takes longer: passing the engine on between short steps would slow them."""
+CLOSE_S = 2.0
+"""How long the end of a step is waited for. A step of a large model may take minutes."""
 SWITCH_INTERVAL_S = 0.0005
 """How long Python may let a thread compute while another waits, where a scheduler runs. By default 5 ms: the engine's thread
 would wait that long to start its next graph while a request is read."""
@@ -116,12 +118,13 @@ class Scheduler(Queue):
             for turn in self._turns:  # it may have to wait for another one's turn to end
                 turn.shorten()
 
-    def close(self) -> None:
-        """Give no turn any more, and end the thread."""
+    def close(self) -> bool:
+        """Give no turn any more, and end the thread. Returns whether the step under way has ended too."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
-        self._thread.join()
+        self._thread.join(CLOSE_S)
+        return not self._thread.is_alive()
 
     def _loop(self) -> None:
         while (turn := self._wait_for_turn()) is not None:

@@ -60,6 +60,9 @@ def run(service: Service, listener: socket.socket) -> None:
         timeout_keep_alive=KEEP_ALIVE_S,
     )
     _Server(config, service).run([listener])
+    if service.is_at_work:  # Python's own end would wait for that step
+        logging.shutdown()
+        os._exit(0)
 
 
 class _Server(uvicorn.Server):
@@ -83,7 +86,10 @@ class _Server(uvicorn.Server):
 
 
 def protocol(header_timeout_s: float) -> type[asyncio.Protocol]:
-    """uvicorn's HTTP protocol, which closes a connection that has not sent a request's head within a time."""
+    """uvicorn's HTTP protocol, which closes a connection that has not sent a request's head within a time.
+
+    Nor does it wait longer for the rest of a body that is already answered.
+    """
 
     class Protocol(H11Protocol):
         _deadline: asyncio.TimerHandle | None = None
@@ -98,6 +104,15 @@ def protocol(header_timeout_s: float) -> type[asyncio.Protocol]:
             super().data_received(data)
             if self.conn.their_state is not h11.IDLE:
                 self._cancel_deadline()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if self.conn.their_state is h11.SEND_BODY:  # it was answered before its body was there
+                self.loop.call_later(header_timeout_s, self._end, self.cycle)
+
+        def _end(self, cycle: Any) -> None:
+            if self.cycle is cycle and self.conn.their_state is h11.SEND_BODY:
+                self.transport.close()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._cancel_deadline()

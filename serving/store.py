@@ -1,6 +1,7 @@
 """Jobs in SQLite: what was accepted, and what came of it. With a file, they outlive the process, even when it is killed.
 
-A job is written before its caller hears that it was accepted, and its outcome before anybody hears that it is done.
+A job is written before its caller hears that it was accepted, and its ending before anybody hears of it. The first ending
+stands. With it the input pictures and the messages of the body are forgotten.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from typing import BinaryIO
 
 from ..runtime.errors import OmniGen2Error
 from ..runtime.files.locking import open_lock, try_lock
-from .bodies import TASK
-from .errors import from_facts
-from .jobs import Job, Outcome
+from .bodies import TASK, without_inputs
+from .errors import LOG, ApiError, from_facts
+from .jobs import Ending, Job, Outcome, State
 
 DATABASE = "jobs.sqlite3"
 VERSION = 1
@@ -45,7 +46,7 @@ CREATE TABLE IF NOT EXISTS pictures (
 );
 """
 _COLUMNS = "number, id, owner, model, body, created, state, finished, facts, error"
-_Row = tuple[int, str, str, str, str, float, str, float | None, str | None, str | None]
+_Row = tuple[int, str, str, str, str, float, State, float | None, str | None, str | None]
 
 
 class Store:
@@ -57,6 +58,7 @@ class Store:
     def __init__(self, folder: Path | None = None) -> None:
         self._lock = threading.Lock()
         self._held: BinaryIO | None = None
+        self._is_closed = False
         try:
             if folder is not None:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -80,37 +82,62 @@ class Store:
         self._database.execute(f"PRAGMA user_version = {VERSION}")
 
     def add(self, job: Job) -> None:
-        """Keep a job that is to be carried out."""
+        """Keep a job that is to be carried out. Raises ApiError where it can't be written."""
         with self._transaction() as database:
             database.execute(
                 "INSERT INTO jobs (id, owner, model, body, created, state) VALUES (?, ?, ?, ?, ?, 'queued')",
                 (job.id, job.owner, job.model, job.body.model_dump_json(exclude_defaults=False), job.created),
             )
 
-    def finish(self, job: Job) -> None:
-        """Keep what came of a job. The first outcome stays."""
-        pictures = job.outcome.pictures if job.outcome else ()
-        facts = json.dumps(job.outcome.facts) if job.outcome else None
-        error = json.dumps(job.error.facts()) if job.error else None
+    def finish(self, job: Job, ending: Ending) -> Ending:
+        """Keep how a job ended. Returns the ending that stands. Raises ApiError where it can't be written."""
+        outcome = ending.outcome
+        pictures = outcome.pictures if outcome else ()
+        facts = json.dumps(outcome.facts) if outcome else None
+        error = json.dumps(ending.error.facts()) if ending.error else None
+        body = without_inputs(job.body).model_dump_json()
         size = sum(map(len, pictures)) + len(facts or "")
         with self._transaction() as database:
-            row = database.execute("SELECT number FROM jobs WHERE id = ? AND state = 'queued'", (job.id,)).fetchone()
+            row = database.execute("SELECT number, state, finished FROM jobs WHERE id = ?", (job.id,)).fetchone()
+            if row is not None and row[1] != "queued":
+                return Ending(state=row[1], finished=row[2])
             if row is None:
-                return
+                return ending
             database.execute(
-                "UPDATE jobs SET state = ?, finished = ?, facts = ?, error = ?, bytes = ? WHERE number = ?",
-                (job.state, job.finished, facts, error, size, row[0]),
+                "UPDATE jobs SET state = ?, finished = ?, facts = ?, error = ?, body = ?, bytes = ? WHERE number = ?",
+                (ending.state, ending.finished, facts, error, body, size, row[0]),
             )
             database.executemany(
                 "INSERT INTO pictures (job, place, data) VALUES (?, ?, ?)",
                 [(row[0], place, data) for place, data in enumerate(pictures)],
             )
+        return ending
+
+    def cancel(self, job: Job) -> None:
+        """Keep that a job is cancelled, unless it has ended. Raises ApiError where it can't be written."""
+        self.finish(job, Ending(state="cancelled"))
 
     def unfinished(self) -> list[Job]:
-        """The jobs that were accepted and not ended, in their order."""
+        """The jobs that were accepted and not ended, in their order. One that can't be read fails."""
         with self._lock:
             rows = self._database.execute(f"SELECT {_COLUMNS} FROM jobs WHERE state = 'queued' ORDER BY number").fetchall()
-        return [self._job(row) for row in rows]
+        jobs = []
+        for row in rows:
+            try:
+                jobs.append(_job(row))
+            except ValueError as error:  # its text may hold a prompt
+                LOG.error("%s in the state can't be read (%s): it fails", row[1], type(error).__name__)
+                self._fail(row[0])
+        return jobs
+
+    def _fail(self, number: int) -> None:
+        error = ApiError("engine_error", "the job can't be read by this release of the server")
+        body = '{"kind":"draw","prompt":""}'
+        with self._transaction() as database:
+            database.execute(
+                "UPDATE jobs SET state = 'failed', finished = ?, error = ?, body = ? WHERE number = ?",
+                (time.time(), json.dumps(error.facts()), body, number),
+            )
 
     def find(self, job_id: str, owner: str) -> Job | None:
         """A job of the owner's, as it is kept."""
@@ -120,7 +147,7 @@ class Store:
             if row is None:
                 return None
             rows = self._database.execute("SELECT data FROM pictures WHERE job = ? ORDER BY place", (row[0],)).fetchall()
-        return self._job(row, tuple(data for (data,) in rows))
+        return _job(row, tuple(data for (data,) in rows))
 
     def delete(self, job_id: str) -> None:
         """Forget a job."""
@@ -142,6 +169,7 @@ class Store:
     def close(self) -> None:
         """Close the database."""
         with self._lock:
+            self._is_closed = True
             self._database.close()
             if self._held is not None:
                 self._held.close()
@@ -149,20 +177,27 @@ class Store:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
-            self._database.execute("BEGIN IMMEDIATE")
+            if self._is_closed:
+                raise ApiError("shutting_down", "the server's state is closed")
             try:
+                self._database.execute("BEGIN IMMEDIATE")
                 yield self._database
-            except BaseException:
-                self._database.execute("ROLLBACK")
+                self._database.execute("COMMIT")
+            except BaseException as error:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                if isinstance(error, sqlite3.Error):
+                    raise ApiError("engine_error", f"the server's state can't be written: {error}") from error
                 raise
-            self._database.execute("COMMIT")
 
-    def _job(self, row: _Row, pictures: tuple[bytes, ...] = ()) -> Job:
-        _, job_id, owner, model, body, created, state, finished, facts, error = row
-        job = Job(
-            id=job_id, owner=owner, model=model, body=TASK.validate_json(body), created=created, finished=finished, is_kept=True
+
+def _job(row: _Row, pictures: tuple[bytes, ...] = ()) -> Job:
+    _, job_id, owner, model, body, created, state, finished, facts, error = row
+    job = Job(id=job_id, owner=owner, model=model, body=TASK.validate_json(body), created=created, is_kept=True)
+    job.body_bytes = len(body)
+    if finished is not None:
+        outcome = Outcome(facts=json.loads(facts), pictures=pictures) if facts else None
+        job.ending = Ending(
+            state=state, outcome=outcome, error=from_facts(json.loads(error)) if error else None, finished=finished
         )
-        job.state = state  # type: ignore[assignment]
-        job.outcome = Outcome(facts=json.loads(facts), pictures=pictures) if facts else None
-        job.error = from_facts(json.loads(error)) if error else None
-        return job
+    return job

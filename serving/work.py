@@ -75,7 +75,7 @@ class Worker:
         started = time.perf_counter()
         rewrite = self._rewritten(body, turn) if body.rewrite else None
         request = body.request(body.prompt if rewrite is None else rewrite.prompt, images)
-        drawn, final = picture_sizes(manifest, request, images)
+        drawn, final = picture_sizes(manifest, request, [Size(*image.size) for image in images])
         groups = batches(body.seeds, drawn)
         watch = _Watch(self, job, turn, body.steps * len(groups))
         pictures: list[tuple[int, Image.Image]] = []
@@ -238,10 +238,14 @@ def _partial_steps(body: object, total: int) -> set[int] | None:
     return {max(1, round(total * (k + 1) / (body.partial_images + 1))) for k in range(body.partial_images)}
 
 
+def picture_places(body: DrawBody | ReflectBody) -> list[tuple[str, str]]:
+    """A body's input pictures as data URLs, each with its parameter."""
+    return [(url, f"images[{index}]") for index, url in enumerate(body.images)]
+
+
 def body_images(body: DrawBody | ReflectBody) -> list[Image.Image]:
     """A body's input pictures. Raises ApiError."""
-    places = [(url, f"images[{index}]") for index, url in enumerate(body.images)]
-    return [read_picture(data_url_bytes(url, param), param) for url, param in places]
+    return [read_picture(data_url_bytes(url, param), param) for url, param in picture_places(body)]
 
 
 def batches(seeds: Sequence[int], size: Size) -> list[Sequence[int]]:
@@ -256,7 +260,7 @@ def drawing_usage(
     """The tokens that were read and drawn, in OpenAI's form."""
     manifest = pipeline.bundle.manifest
     text = min(len(pipeline.prompt_encoder.token_ids(request.prompt)), request.max_prompt_tokens)
-    seen = sum(_tokens(input_size(manifest, request, image), manifest.token_px) for image in images)
+    seen = sum(_tokens(input_size(manifest, request, Size(*image.size)), manifest.token_px) for image in images)
     output = _tokens(drawn, manifest.token_px) * pictures
     return {
         "input_tokens": text + seen,

@@ -13,7 +13,8 @@ from ..bodies import ChatBody
 from ..errors import ApiError
 from ..jobs import Job
 from ..pictures import MEDIA_TYPES, data_url
-from ..service import Service, watching
+from ..service import Service
+from ..watching import watching
 from .reading import owner_of, read_body, service_of
 from .streams import answer, event, event_stream
 

@@ -13,7 +13,8 @@ from ..bodies import QUALITY_STEPS, DrawBody
 from ..errors import ApiError
 from ..jobs import Job
 from ..pictures import base64_text
-from ..service import Service, watching
+from ..service import Service
+from ..watching import watching
 from .reading import owner_of, read_body, read_edit, service_of
 from .streams import answer, event, event_stream
 

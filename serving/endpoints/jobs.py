@@ -13,7 +13,8 @@ from ..bodies import ChatBody, DrawBody
 from ..errors import ApiError
 from ..jobs import Job
 from ..pictures import base64_text
-from ..service import Service, watching
+from ..service import Service
+from ..watching import watching
 from .chat import chat_answer
 from .images import images_answer
 from .reading import owner_of, read_task, service_of
@@ -28,7 +29,8 @@ async def create(request: Request) -> Response:
     body, service = await read_task(request), service_of(request)
     if isinstance(body, DrawBody | ChatBody) and body.stream:
         raise ApiError("unsupported_value", "a job is followed by its events: leave stream out", "stream")
-    job = await service.accept(body, owner_of(request), is_kept=True)
+    job = await service.accept(body, owner_of(request), is_kept=True, body_bytes=request.state.held_bytes)
+    request.state.held_bytes = 0  # the job's now
     return JSONResponse(job_answer(service, job), 202, {"location": f"/v1/jobs/{job.id}"})
 
 
@@ -41,7 +43,10 @@ async def show(request: Request, job_id: str) -> Response:
 
 @router.get("/v1/jobs/{job_id}/events")
 async def events(request: Request, job_id: str) -> Response:
-    """A job's events (SSE): queued, running, step, preview, text, round, and done, failed or cancelled."""
+    """A job's events (SSE): queued, running, step, preview, text, round, and done, failed, cancelled or suspended.
+
+    Suspended: the server is shutting down; the job is queued again when it starts again.
+    """
     service = service_of(request)
     job = await service.find(job_id, owner_of(request))
     return event_stream(service, job, lambda: _events(service, job), cancels=False, failure=_failure)
@@ -55,7 +60,7 @@ async def delete(request: Request, job_id: str) -> Response:
     if job.is_final:
         await service.forget(job)
     else:
-        service.cancel(job)
+        await service.cancel_kept(job)
     return JSONResponse(job_answer(service, job))
 
 

@@ -18,8 +18,10 @@ from ..bodies import TASK, DrawBody, TaskBody, refusal
 from ..errors import ApiError
 from ..pictures import data_url
 from ..service import Service
-from ..settings import MAX_IMAGES, MAX_PICTURE_BYTES, ServerSettings
+from ..settings import MAX_IMAGES, MAX_PICTURE_BYTES
 
+QUICK_BYTES = 2**18
+"""A larger body is read on another thread: the event loop would stand still."""
 MAX_FIELDS = 100
 MAX_FIELD_BYTES = 2**20
 AnyBody = TypeVar("AnyBody", bound=BaseModel)
@@ -39,12 +41,12 @@ def owner_of(request: Request) -> str:
 
 async def read_body(request: Request, model: type[AnyBody]) -> AnyBody:
     """A JSON body. Raises ApiError."""
-    return _checked(TypeAdapter(model), await _json_bytes(request))
+    return await _checked(TypeAdapter(model), await _json_bytes(request))
 
 
 async def read_task(request: Request) -> TaskBody:
     """The JSON body of a job, by its `kind`. Raises ApiError."""
-    return _checked(TASK, await _json_bytes(request))
+    return await _checked(TASK, await _json_bytes(request))
 
 
 async def read_edit(request: Request) -> DrawBody:
@@ -101,8 +103,10 @@ async def _json_bytes(request: Request) -> bytes:
     return await Request(request.scope, _limited(request)).body()
 
 
-def _checked(adapter: TypeAdapter[AnyBody], body: bytes) -> AnyBody:
+async def _checked(adapter: TypeAdapter[AnyBody], body: bytes) -> AnyBody:
     try:
+        if len(body) > QUICK_BYTES:
+            return await asyncio.to_thread(adapter.validate_json, body)
         return adapter.validate_json(body)
     except ValidationError as error:
         raise refusal(error) from None
@@ -120,7 +124,8 @@ def _limited(request: Request) -> Callable[[], Awaitable[Message]]:
 
     A body that is too large is read and dropped, up to twice the limit: a client that is still sending hears no answer.
     """
-    settings: ServerSettings = service_of(request).settings
+    service = service_of(request)
+    settings = service.settings
     deadline, read = time.monotonic() + settings.body_timeout_s, 0
 
     async def receive() -> Message:
@@ -132,9 +137,12 @@ def _limited(request: Request) -> Callable[[], Awaitable[Message]]:
                 raise ApiError("timeout", f"the body took longer than {settings.body_timeout_s:g} s to arrive") from None
             if message["type"] != "http.request":
                 raise ClientDisconnect
-            read += len(message.get("body", b""))
+            count = len(message.get("body", b""))
+            read += count
             is_last = not message.get("more_body", False)
             if read <= settings.max_body_bytes:
+                service.held.take(count)
+                request.state.held_bytes += count
                 return message
             if is_last or read > 2 * settings.max_body_bytes:
                 raise ApiError("too_large", f"the body is larger than {settings.max_body_bytes // 2**20} MB")

@@ -83,6 +83,7 @@ async function* readEvents(response) {
 /** What an event says, for people. */
 export function statusText(event) {
   if (event.type === "queued") return event.position > 1 ? `Waiting: ${event.position - 1} before you.` : "Waiting: you are next.";
+  if (event.type === "suspended") return "Waiting for the server…";
   if (event.type === "running") return "Starting…";
   if (event.type !== "step") return "";
   const left = event.seconds_left >= 1 ? `, about ${Math.ceil(event.seconds_left)} s left` : "";

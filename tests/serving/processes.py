@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +29,8 @@ class ServerProcess:
         self.port = free_port()
         options = ["--port", self.port, "--threads", 1, "--backend", "ort-cpu", *words]
         command = [sys.executable, "-m", "omnigen2_rt", "serve", *map(str, options)]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
+        self._printed = tempfile.TemporaryFile(mode="w+")  # a pipe that nobody reads fills up, and the server waits
+        self.process = subprocess.Popen(command, stderr=self._printed, text=True, env=os.environ)
         self.http = httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
 
     def wait(self, seconds: float = 60.0) -> None:
@@ -46,9 +48,12 @@ class ServerProcess:
         """Kill it. Returns what it printed."""
         self.http.close()
         self.process.kill()
-        if self.process.stderr is None or self.process.stderr.closed:
+        self.process.wait()
+        if self._printed.closed:
             return ""
-        return self.process.communicate()[1]
+        with self._printed:
+            self._printed.seek(0)
+            return self._printed.read()
 
 
 @contextmanager

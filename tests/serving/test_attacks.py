@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import struct
@@ -20,22 +21,29 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from omnigen2_rt import Request
 from omnigen2_rt.runtime.pipeline import Pipeline
 from omnigen2_rt.serving import fetching
 from omnigen2_rt.serving.bodies import ChatBody, DrawBody
 from omnigen2_rt.serving.errors import ApiError
-from omnigen2_rt.serving.fetching import fetch_picture, is_public
+from omnigen2_rt.serving.fetching import Fetcher, is_public
 from omnigen2_rt.serving.guard import digest
 from omnigen2_rt.serving.pictures import data_url
 from omnigen2_rt.serving.settings import ServerSettings
-from tests.serving.running import Running, png_bytes, serving
+from tests.serving.running import Running, png_bytes, serving, url_of, wait_until
 
 KEY = "a-key-of-more-than-16-characters"
 QUICK: dict[str, Any] = {"num_inference_steps": 1}
 
 
+@pytest.fixture(autouse=True, scope="module")
+def first_drawing(nano: Pipeline) -> None:
+    """Takes the memory that every drawing needs."""
+    nano.generate(Request(prompt="x", steps=2))
+
+
 @pytest.fixture(autouse=True)
-def memory_stays() -> Iterator[None]:
+def memory_stays(first_drawing: None) -> Iterator[None]:
     """No attack takes 100 MB."""
     before = resident_bytes()
     yield
@@ -146,14 +154,18 @@ def test_pages_of_other_sites_reach_nothing(server: Running, headers: dict[str, 
 
 @pytest.mark.parametrize(
     "address",
-    ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "::ffff:127.0.0.1", "fe80::1%eth0", "100.64.0.1", "0.0.0.0", "224.0.0.1"],
+    [
+        *("127.0.0.1", "10.0.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1"),
+        *("::1", "::ffff:127.0.0.1", "fe80::1%eth0", "64:ff9b::a9fe:a9fe", "2002:7f00:1::1"),
+    ],
 )
 def test_addresses_that_are_not_public_are_never_fetched(address: str) -> None:
     assert not is_public(address)
-    assert is_public("93.184.216.34") and is_public("2606:2800:220:1:248:1893:25c8:1946")
+    for public in ("93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946", "64:ff9b::5db8:d822"):
+        assert is_public(public)
     host = f"[{address}]" if ":" in address and "%" not in address else address
     with pytest.raises(ApiError) as refused:
-        fetch_picture(f"http://{host}/latest", [address], "image")
+        fetch(f"http://{host}/latest", address)
     assert refused.value.code == "image_url_not_allowed"
 
 
@@ -162,7 +174,7 @@ def test_addresses_that_are_not_public_are_never_fetched(address: str) -> None:
 )
 def test_other_addresses_are_refused_unless_their_host_is_allowed(url: str) -> None:
     with pytest.raises(ApiError) as refused:
-        fetch_picture(url, ["allowed.example"], "image")
+        fetch(url, "allowed.example")
     assert refused.value.code == "image_url_not_allowed"
 
 
@@ -205,14 +217,84 @@ def test_redirects_and_large_answers_are_refused(
     monkeypatch: pytest.MonkeyPatch, status: int, body: bytes, code: str
 ) -> None:
     with picture_host(monkeypatch, status, body) as url, pytest.raises(ApiError) as refused:
-        fetch_picture(url, ["127.0.0.1"], "image")
+        fetch(url, "127.0.0.1")
     assert refused.value.code == code
 
 
 def test_slow_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetching, "TIMEOUT_S", 0.3)
     with picture_host(monkeypatch, 200, bytes(3 * 2**20), pause_s=0.25) as url, pytest.raises(ApiError, match="took longer"):
-        fetch_picture(url, ["127.0.0.1"], "image")
+        fetch(url, "127.0.0.1")
+
+
+def test_many_pictures_are_not_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    with picture_host(monkeypatch, 200, bytes(300)) as url:
+        with pytest.raises(ApiError, match="21 pictures are to be fetched; at most 20"):
+            fetch(url, "127.0.0.1", 21)
+        with pytest.raises(ApiError, match="fetched pictures are larger than"):
+            fetch(url, "127.0.0.1", 4, most_bytes=1000)
+
+
+def fetch(url: str, host: str, count: int = 1, most_bytes: int = 2**26) -> None:
+    """Fetch a picture from a host that is allowed, so many times in one request."""
+
+    async def fetched() -> None:
+        await Fetcher([host], most_bytes).fetch([(url, "image")] * count)
+
+    asyncio.run(fetched())
+
+
+CHAT = "/v1/chat/completions"
+
+
+def messages(*pictures: str, text: str = "what is it?") -> list[dict[str, Any]]:
+    """A conversation with a question about each picture."""
+    questions = [[{"type": "image_url", "image_url": url}, {"type": "text", "text": text}] for url in pictures]
+    asked = [{"role": "user", "content": question} for question in questions]
+    answer = {"role": "assistant", "content": "a circle"}
+    return [message for question in asked for message in (question, answer)][:-1]
+
+
+def test_pictures_that_are_too_large_together_are_refused_before_they_are_decoded(server: Running) -> None:
+    """Ten turns with pictures of 40 megapixels took 10 GB."""
+    large = url_of(Image.new("1", (6320, 6320)))
+    http = server.http()
+    answer = http.post(CHAT, json={"messages": messages(large, large, large)})
+    assert_refused(answer, 413, "too_large")
+    assert answer.json()["error"]["param"] == "messages[4].content[0].image_url"
+    assert_refused(http.post("/v1/images/edits", json={"prompt": "x", "images": [large] * 3}), 413, "too_large")
+    many = http.post(CHAT, json={"messages": messages(*[url_of(Image.new("RGB", (32, 32)))] * 101)})
+    assert many.json()["error"]["message"] == "messages have 101 pictures; at most 100 are taken: leave out old ones"
+
+
+def test_long_history_is_refused_before_it_is_tokenized(server: Running, nano: Pipeline) -> None:
+    """17 MB of text held the engine for two minutes."""
+    most = 16 * nano.language_model.chat.max_context_tokens
+    answer = server.http().post(CHAT, json={"messages": [{"role": "user", "content": "a" * (most + 1)}]})
+    assert_refused(answer, 400, "invalid_value")
+    assert f"have {most + 1} characters; this model takes at most {most}" in answer.json()["error"]["message"]
+
+
+def test_bodies_that_are_too_large_together_are_refused(nano: Pipeline) -> None:
+    with serving(nano, ServerSettings(max_held_bytes=50_000, max_active=1)) as server:
+        http, body = server.http(), {"prompt": "x", "user": "x" * 20_000, "num_inference_steps": 200, "kind": "draw"}
+        jobs = [http.post("/v1/jobs", json=body) for _ in range(3)]
+        assert [job.status_code for job in jobs] == [202, 202, 429], jobs[-1].text
+        assert_refused(jobs[-1], 429, "queue_full")
+        for job in jobs[:2]:
+            http.delete(job.headers["location"])
+        wait_until(lambda: server.is_idle)
+        assert http.post("/v1/images/generations", json={"prompt": "x", "user": "x" * 20_000, **QUICK}).status_code == 200
+        wait_until(lambda: not server.service.held.count)
+
+
+def test_body_of_an_answered_request_is_not_waited_for(nano: Pipeline) -> None:
+    with serving(nano, ServerSettings(header_timeout_s=0.2)) as server:
+        with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=20) as connection:
+            head = "POST /v1/nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
+            connection.sendall(head.encode())
+            assert b"404" in connection.recv(2**16)
+            assert connection.recv(2**16) == b""
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import random
 import signal
+import sqlite3
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +23,9 @@ from omnigen2_rt.runtime.pipeline import Pipeline
 from omnigen2_rt.serving.bodies import DrawBody
 from omnigen2_rt.serving.errors import ApiError
 from omnigen2_rt.serving.guard import digest
-from omnigen2_rt.serving.jobs import Job, Outcome
+from omnigen2_rt.serving.jobs import Ending, Job, Outcome
 from omnigen2_rt.serving.settings import ServerSettings
-from omnigen2_rt.serving.store import Store
+from omnigen2_rt.serving.store import DATABASE, Store
 from tests.serving.processes import ServerProcess, server_process, state
 from tests.serving.running import Running, picture_of, serving, url_of, wait_until
 
@@ -145,43 +148,74 @@ def test_job_of_a_wrong_body_is_refused(server: Running, body: dict[str, Any], p
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param), answer.text
 
 
-def finished_job(size: int = 1) -> Job:
-    job = Job(body=DrawBody(prompt="x", seed=1), model="nano", owner="A", is_kept=True)
-    job.end("done", outcome=Outcome(facts={"seeds": [1]}, pictures=(bytes(size),)))
-    return job
+def kept_job(**facts: Any) -> Job:
+    return Job(body=DrawBody(prompt="a secret", images=["data:,"], seed=1, **facts), model="nano", owner="A", is_kept=True)
 
 
-def test_store_keeps_the_first_outcome_and_gives_it_to_its_owner(tmp_path: Path) -> None:
-    store, job = Store(tmp_path), finished_job(3)
+def done(size: int = 1, age_s: float = 0.0) -> Ending:
+    outcome = Outcome(facts={"seeds": [1]}, pictures=(bytes(size),))
+    return Ending(state="done", outcome=outcome, finished=time.time() - age_s)
+
+
+def test_store_keeps_the_first_ending_and_gives_it_to_its_owner(tmp_path: Path) -> None:
+    store, job, ending = Store(tmp_path), kept_job(), done(3)
     store.add(job)
     assert [each.id for each in store.unfinished()] == [job.id]
-    store.finish(job)
-    job.outcome = Outcome(facts={}, pictures=(b"other",))
-    store.finish(job)
+    assert store.finish(job, ending) == ending
+    assert store.finish(job, Ending(state="cancelled")).state == "done"
     store.close()
     again = Store(tmp_path)
     found = again.find(job.id, "A")
-    assert found is not None and found.outcome == Outcome(facts={"seeds": [1]}, pictures=(bytes(3),)) and found.state == "done"
+    assert found is not None and found.ending == ending
+    assert isinstance(found.body, DrawBody) and found.body.images == []
     assert again.find(job.id, "B") is None and again.unfinished() == []
     again.close()
 
 
 def test_store_forgets_old_jobs_and_the_oldest_beyond_its_size() -> None:
-    store, jobs = Store(), [finished_job(1000) for _ in range(3)]
-    failed = Job(body=DrawBody(prompt="x", seed=1), model="nano", owner="A")
-    failed.end("failed", error=ApiError("engine_error", "it broke", "seed"))
-    for age, job in enumerate([*jobs, failed]):
+    store, jobs = Store(), [kept_job() for _ in range(4)]
+    failure = ApiError("engine_error", "it broke", "seed")
+    endings = [*(done(1000, 100 * age) for age in range(3)), Ending(state="failed", error=failure, finished=time.time() - 300)]
+    for job, ending in zip(jobs, endings, strict=True):
         store.add(job)
-        assert job.finished is not None
-        job.finished -= 100 * age
-        store.finish(job)
-    found = store.find(failed.id, "A")
-    assert found is not None and found.error is not None and found.error.facts() == failed.error.facts()  # type: ignore[union-attr]
+        store.finish(job, ending)
+    found = store.find(jobs[3].id, "A")
+    assert found is not None and found.error is not None and found.error.facts() == failure.facts()
     store.expire(keep_s=250, keep_bytes=10**6)
-    assert [store.find(job.id, "A") is not None for job in (*jobs, failed)] == [True, True, True, False]
+    assert [store.find(job.id, "A") is not None for job in jobs] == [True, True, True, False]
     store.expire(keep_s=250, keep_bytes=2100)
-    assert [store.find(job.id, "A") is not None for job in jobs] == [True, True, False]
+    assert [store.find(job.id, "A") is not None for job in jobs] == [True, True, False, False]
     store.close()
+
+
+def test_cancelled_job_does_not_run_after_a_restart(tmp_path: Path) -> None:
+    """It did where the server was killed before the step under way had ended. Nor does the job end otherwise afterwards."""
+    store, job = Store(tmp_path), kept_job()
+    store.add(job)
+    store.cancel(job)
+    assert store.unfinished() == []
+    job.keep = store.finish
+    job.end("done", outcome=Outcome(facts={}))
+    assert (job.state, job.outcome) == ("cancelled", None)
+    store.close()
+
+
+def test_job_that_can_not_be_read_fails_and_the_others_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """One such job kept the server from starting, and its prompt was printed."""
+    store, jobs = Store(tmp_path), [kept_job(), kept_job()]
+    for job in jobs:
+        store.add(job)
+    store.close()
+    body = '{"kind": "draw", "prompt": "a secret", "new": 1}'
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as database, database:
+        database.execute("UPDATE jobs SET body = ? WHERE id = ?", (body, jobs[0].id))
+    again = Store(tmp_path)
+    assert [job.id for job in again.unfinished()] == [jobs[1].id]
+    failed = again.find(jobs[0].id, "A")
+    assert failed is not None and failed.error is not None and "can't be read by this release" in str(failed.error)
+    printed = capfd.readouterr().err
+    assert jobs[0].id in printed and "secret" not in printed
+    again.close()
 
 
 def test_two_servers_never_share_a_state(tmp_path: Path) -> None:
@@ -192,15 +226,30 @@ def test_two_servers_never_share_a_state(tmp_path: Path) -> None:
     Store(tmp_path).close()
 
 
-def test_outcome_that_can_not_be_kept_fails_the_job(nano: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Store, job: Job) -> None:
-        raise OSError("disk full")
+def test_ending_that_can_not_be_written_is_kept_in_memory_until_it_can(nano: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was told as a failure, ran again after a restart, and blocked its key meanwhile."""
 
-    with serving(nano) as server:
+    def full(self: Store, job: Job, ending: Ending) -> Ending:
+        raise ApiError("engine_error", "the server's state can't be written: disk full")
+
+    with serving(nano, ServerSettings(max_open_jobs=1)) as server:
         http = server.http()
-        monkeypatch.setattr(Store, "finish", full)
-        job = create(http, DRAW)
-        assert list(events_of(http, job))[-1]["type"] == "failed"
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "finish", full)
+            job = create(http, DRAW)
+            assert list(events_of(http, job))[-1]["type"] == "done"
+        finished = http.get(f"/v1/jobs/{job['id']}").json()
+        assert finished["state"] == "done" and finished["result"]["data"]
+        create(http, DRAW)
+        server.service._write_late()
+        assert not server.service._unwritten and http.get(f"/v1/jobs/{job['id']}").json() == finished
+
+
+def test_jobs_sent_at_once_are_no_more_than_a_key_may_have(nano: Pipeline) -> None:
+    """11 of 40 were accepted: they were counted before they were checked, and noted afterwards."""
+    with serving(nano) as server, ThreadPoolExecutor(20) as pool:
+        statuses = list(pool.map(lambda _: server.http().post("/v1/jobs", json=SLOW).status_code, range(20)))
+    assert sorted(statuses) == [202] * 8 + [429] * 12
 
 
 def test_no_job_is_lost_when_the_server_is_killed_at_any_moment(tmp_path: Path) -> None:
@@ -247,6 +296,19 @@ def test_signal_lets_the_drawing_end_and_keeps_the_waiting_job(tmp_path: Path) -
     with server_process(*state(tmp_path)) as server:
         assert server.http.get(f"/v1/jobs/{first['id']}").json()["state"] == "done"
         wait_until(lambda: server.http.get(f"/v1/jobs/{waiting['id']}").json()["state"] == "done")
+
+
+def test_job_that_does_not_end_in_time_is_suspended_and_runs_after_the_restart(tmp_path: Path) -> None:
+    """Its watchers were told that it failed."""
+    with server_process("--drain-seconds", 0.2, *state(tmp_path)) as server:
+        job = create(server.http, SLOW)
+        events = events_of(server.http, job)
+        next(events)
+        server.process.send_signal(signal.SIGTERM)
+        assert list(events)[-1] == {"type": "suspended"}
+        assert server.process.wait(60) == 0
+    with server_process(*state(tmp_path)) as server:
+        wait_until(lambda: server.http.get(f"/v1/jobs/{job['id']}").json()["state"] == "done")
 
 
 def test_second_signal_ends_the_server_at_once() -> None:

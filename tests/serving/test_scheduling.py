@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import socket
 import threading
 import time
@@ -24,6 +25,7 @@ from omnigen2_rt.serving.bodies import DrawBody
 from omnigen2_rt.serving.errors import ApiError
 from omnigen2_rt.serving.guard import digest
 from omnigen2_rt.serving.jobs import Job
+from omnigen2_rt.serving.queue import Queue
 from omnigen2_rt.serving.scheduler import Scheduler, Turn
 from omnigen2_rt.serving.settings import ServerSettings
 from tests.serving.running import Running, picture_of, serving, wait_until
@@ -109,6 +111,52 @@ def test_position_counts_down_and_the_queue_is_bounded() -> None:
     work.gate.set()
     wait_until(lambda: all(each.is_final for each in (active, *waiting)))
     scheduler.close()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_positions_are_the_order_of_admission(seed: int) -> None:
+    """Where jobs end in the order in which they began. Positions left out which key was admitted last."""
+    choices, queue = random.Random(seed), Waiting(max_active=2, max_queue=30)
+    jobs = [job(choices.choice("ABC"), choices.choice(["normal", "normal", "low"])) for _ in range(20)]
+    for each in jobs:
+        queue.submit(each)
+        if choices.random() < 0.3:
+            queue.admit_and_end()
+    foreseen = sorted((each for each in jobs if each.position), key=lambda each: each.position)
+    while queue.queued:
+        queue.admit_and_end()
+    assert [each for each in queue.order if each in foreseen] == foreseen
+
+
+class Waiting(Queue):
+    """A queue whose jobs end when they are told to."""
+
+    def __init__(self, **limits: int) -> None:
+        super().__init__(**limits)
+        self.order: list[Job] = []
+
+    def admit_and_end(self) -> None:
+        """Admit what there is room for, and end the job that began first."""
+        with self._changed:
+            self.order += self._admit()
+            if self._under_way:
+                self._leave(self._under_way[0])
+            self.order += self._admit()
+
+    def close(self) -> bool:
+        return True
+
+
+def test_each_refused_caller_is_told_a_later_time() -> None:
+    """They were all told the same second, and came back at once."""
+    queue = Waiting(max_active=1, max_queue=1)
+    queue.submit(job())
+    waits = []
+    for _ in range(200):
+        with pytest.raises(ApiError) as refused:
+            queue.submit(job())
+        waits.append(refused.value.retry_after_s or 0)
+    assert waits[0] == 1 and waits == sorted(waits) and waits[20] > 15 and waits[-1] == 120
 
 
 def test_second_key_is_served_between_the_requests_of_the_first(nano: Pipeline) -> None:
