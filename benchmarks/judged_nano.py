@@ -1,6 +1,6 @@
 """nano against nano with 4-bit weights, drawn and judged as OmniContext is: does the paired difference say what its scorer says?
 
-    python benchmarks/judged_nano.py --samples 40 --json benchmarks/results/judged_nano.json
+    python benchmarks/judged_nano.py --samples 50 --json benchmarks/results/judged_nano.json
 
 Makes a set of nano's world in OmniContext's format, quantizes nano, and runs `omnigen2 eval omnicontext` on both with a judge on
 loopback that reads pictures with nano's own reader. Needs [cpu,export]; takes minutes.
@@ -141,7 +141,7 @@ def judge_server(judge: NanoJudge) -> Iterator[str]:
 
 
 def own_scores(out: Path, name: str, samples: Sequence[Sample], tasks: dict[str, tuple[str, DrawingTask]]) -> dict[str, Any]:
-    """What nano's scorer says of a model's pictures: the share that is right, of each subtask and the mean of these."""
+    """The share of a model's pictures that nano's scorer calls right, of each subtask and the mean of these."""
     rights: dict[str, list[bool]] = {}
     for sample in samples:
         with Image.open(picture_path(out / name, sample)) as picture:
@@ -162,7 +162,7 @@ def quantized(target: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=40, help="of each of the three subtasks")
+    parser.add_argument("--samples", type=int, default=50, help="of each of the three subtasks")
     parser.add_argument("--work", type=Path, help="keep the set, the bundle and the results here")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

@@ -107,6 +107,8 @@ def judged_command(benchmark: str) -> Callable[..., None]:
         from .judged import DrawingOptions, JudgeOptions, Plan, run
 
         check_json_file(json_file)
+        if json_file is not None and judge is None:
+            raise OmniGen2Error("--json needs --judge URL: without a judge there are no scores")
         if size is not None and benchmark != "omnicontext":
             raise OmniGen2Error(f"--size has no effect on {benchmark}, whose pictures take the size of their input")
         changes = {

@@ -30,7 +30,7 @@ Write = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True, kw_only=True)
 class DrawingOptions:
-    """What draws: see the options of the command. is_done: nothing is drawn."""
+    """The options of drawing, as the command has them. is_done: nothing is drawn."""
 
     bundle: str | None
     against: str | None
@@ -43,7 +43,7 @@ class DrawingOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeOptions:
-    """What judges: see the options of the command. fields: those of `Judge`."""
+    """The options of judging, as the command has them. fields: those of `Judge`."""
 
     url: str
     model: str | None
@@ -242,14 +242,14 @@ def _judge_models(
 
 def _check_complete(outcomes: Sequence[Outcome], allow_incomplete: bool) -> None:
     """Raises OmniGen2Error where samples or answers are missing."""
-    missing = [each for each in outcomes if each.lack.unscored or each.lack.missing_answers]
+    missing = [each for each in outcomes if each.completeness.unscored or each.completeness.missing_answers]
     if missing and not allow_incomplete:
-        lack = missing[0].lack
+        gaps = missing[0].completeness
         raise OmniGen2Error(
-            f"{missing[0].name}: {lack.unscored} of {lack.samples} samples have no score, {lack.missing_answers} answers are "
+            f"{missing[0].name}: {gaps.unscored} of {gaps.samples} samples have no score, {gaps.missing_answers} answers are "
             "missing; the page says why. --ask-again asks anew, --allow-incomplete averages the rest"
         )
-    if any(not each.lack.is_whole for each in outcomes) and not allow_incomplete:
+    if any(not each.completeness.is_whole for each in outcomes) and not allow_incomplete:
         _note("no average is given, because this is not the whole published set; --allow-incomplete gives one")
 
 

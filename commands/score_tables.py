@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 def outcome_text(outcome: Outcome) -> str:
-    """What a model's set lacks, and its averages."""
-    from ..evaluation.scores import lack_lines
+    """A model's averages, below the gaps of its set."""
+    from ..evaluation.scores import gap_lines
 
     tables = [score_table(outcome.name, outcome.averages)]
     if outcome.shared is not None:
         tables.append(score_table(f"{outcome.name}, samples that all published models were scored on", outcome.shared))
-    return "\n".join([*lack_lines(outcome.lack), *tables])
+    return "\n".join([*gap_lines(outcome.completeness), *tables])
 
 
 def score_table(title: str, averages: Mapping[str, Average], signed: bool = False) -> str:
@@ -39,7 +39,7 @@ def score_table(title: str, averages: Mapping[str, Average], signed: bool = Fals
 
 
 def verdict_line(ours: str, theirs: str, average: Average) -> str:
-    """What a paired difference says, in words."""
+    """A paired difference in words."""
     total = average.all
     if total is None:
         return "No difference is given: a set is incomplete (--allow-incomplete compares what both have)."

@@ -67,6 +67,8 @@ class Metric:
         found = next((rubrics[name] for name in wanted if name in rubrics), None)
         if found is None:
             raise RequestError(f"the rubric has no section {' or '.join(map(repr, wanted))}; it has {', '.join(rubrics)}")
+        if self.join is first and len(found.scores) > 1:
+            raise RequestError(f"{self.title} is one grade; the rubric's section for it names {', '.join(found.scores)}")
         return found
 
 

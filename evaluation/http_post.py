@@ -19,7 +19,7 @@ _CHUNK_BYTES = 2**16
 
 @dataclass(frozen=True, kw_only=True)
 class HttpAnswer:
-    """What a server answered. headers: names in lower case."""
+    """A server's answer. headers: names in lower case."""
 
     status: int
     headers: Mapping[str, str]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,8 @@ from .samples import Sample
 MOST_FAILURES = 3
 """Questions in a row that the endpoint didn't answer, after all tries, before the run ends."""
 MOST_JUDGINGS = 100
+REMEMBERED_PICTURES = 64
+"""Encoded pictures that are kept for the next question about the same sample."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,18 +123,20 @@ class _Work:
     def __init__(self, judge: Judge, benchmark: Benchmark, folder: Path) -> None:
         self._judge, self._benchmark, self._folder = judge, benchmark, folder
         self._lock, self._failures = threading.Lock(), 0
+        self._input, self._output = lru_cache(REMEMBERED_PICTURES)(judged_input), lru_cache(REMEMBERED_PICTURES)(judged_output)
 
     def judge(self, call: _Call) -> Judging:
         """The judging of a call, missing or not. Raises EndpointError where nothing more is to be expected."""
         try:
-            judging = self._asked(call)
-        except (EndpointUnusable, RequestError) as error:
-            if isinstance(error, EndpointUnusable):
-                raise
+            question = self._question(call)
+        except RequestError as error:  # a picture that can't be read
             return _missing(str(error))
+        try:
+            judging = self._asked(call, question)
+        except EndpointUnusable:
+            raise
         except QuestionRefused as error:
-            self._count(failed=False)
-            return _missing(str(error))
+            judging = _missing(str(error))
         except EndpointError as error:
             if self._count(failed=True) >= MOST_FAILURES:
                 raise
@@ -139,42 +144,40 @@ class _Work:
         self._count(failed=False)
         return judging
 
-    def _asked(self, call: _Call) -> Judging:
-        judge, rubric = self._judge, call.metric.rubric(call.sample, self._judge.rubrics)
-        low, high = self._benchmark.lowest, self._benchmark.highest
-        question = self._question(call)
-        kept = judge.cache.get(judge.model, question, call.repetition)
-        grades = None if kept is None else read_grades(kept, rubric, low, high)
-        if kept is None or grades is None or (grades.problem is not None and judge.asks_again):
-            kept = judge.asker.ask(question)
-            judge.cache.put(judge.model, question, call.repetition, kept)
-            grades = read_grades(kept, rubric, low, high)
-        return _judging(call.metric, kept, grades)
-
     def _question(self, call: _Call) -> Question:
         judge, sample = self._judge, call.sample
         rubric = call.metric.rubric(sample, judge.rubrics)
-        inputs = [judged_input(file) for file in sample.inputs] if call.metric.shows_inputs else []
-        output = judged_output(picture_path(self._folder, sample))
-        text = rubric.prompt(sample.instruction, self._benchmark.lowest, self._benchmark.highest)
+        inputs = [self._input(file) for file in sample.inputs] if call.metric.shows_inputs else []
+        output = self._output(picture_path(self._folder, sample))
         return Question(
-            parts=(text, *inputs, output),
+            parts=(rubric.prompt(sample.instruction, self._benchmark.lowest, self._benchmark.highest), *inputs, output),
             schema=rubric.schema,
             max_tokens=judge.max_tokens,
             temperature=judge.temperature,
             seed=None if judge.seed is None else judge.seed + call.repetition,
         )
 
+    def _asked(self, call: _Call, question: Question) -> Judging:
+        """The judging of the kept answer, or of a new one, which is kept."""
+        judge, kept = self._judge, self._judge.cache.get(self._judge.model, question, call.repetition)
+        judging = None if kept is None else self._read(call, kept)
+        if judging is not None and not (judge.asks_again and judging.value is None):
+            return judging
+        answer = judge.asker.ask(question)
+        judge.cache.put(judge.model, question, call.repetition, answer)
+        return self._read(call, answer)
+
+    def _read(self, call: _Call, answer: Answer) -> Judging:
+        rubric = call.metric.rubric(call.sample, self._judge.rubrics)
+        grades = read_grades(answer, rubric, self._benchmark.lowest, self._benchmark.highest)
+        value = None if grades.problem is not None else call.metric.join([*grades.scores.values()])
+        return Judging(value=value, grades=grades, model=answer.model, tokens=answer.tokens)
+
     def _count(self, *, failed: bool) -> int:
         """Count an answer, or a failure. Returns the failures in a row."""
         with self._lock:
             self._failures = self._failures + 1 if failed else 0
             return self._failures
-
-
-def _judging(metric: Metric, answer: Answer, grades: Grades) -> Judging:
-    value = None if grades.problem is not None else metric.join([*grades.scores.values()])
-    return Judging(value=value, grades=grades, model=answer.model, tokens=answer.tokens)
 
 
 def _missing(problem: str) -> Judging:

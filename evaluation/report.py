@@ -19,7 +19,7 @@ from .endpoint import jpeg_bytes
 from .judging import Judging
 from .pictures import picture_path
 from .samples import subtasks
-from .scores import Average, Completeness, SampleScore, lack_lines
+from .scores import Average, Completeness, SampleScore, gap_lines
 from .statistics import Estimate
 
 PAGE = Path(__file__).parent / "page"
@@ -31,27 +31,28 @@ JPEG_QUALITY = 80
 class Shown:
     """A model's results as the page shows them.
 
-    name: the model's. folder: its results.
+    name: the model's.
+    folder: its results.
+    completeness: the gaps of its set.
     """
 
     name: str
     folder: Path
     scores: Sequence[SampleScore]
     averages: Mapping[str, Average]
+    completeness: Completeness
 
 
 def report_page(
     benchmark: Benchmark,
     model: Shown,
-    lack: Completeness,
     subtitle: str,
     other: Shown | None = None,
     difference: Mapping[str, Average] | None = None,
 ) -> str:
     """The page of one model, or of two side by side.
 
-    lack: what the set lacks. subtitle: a line about the judge and the settings. other, difference: the model to compare with, and
-    the differences to it.
+    subtitle: a line about the judge. other, difference: the model to compare with, and the differences to it.
     """
     style, script = ((PAGE / name).read_text(encoding="utf-8") for name in ("style.css", "filter.js"))
     versus = "" if other is None else f" against {other.name}"
@@ -60,7 +61,7 @@ def report_page(
     return Template((PAGE / "report.html").read_text(encoding="utf-8")).substitute(
         title=escape(f"{benchmark.title}: {model.name}{versus}"),
         subtitle=escape(subtitle),
-        notices=_notices(lack),
+        notices=_notices([model] if other is None else [model, other]),
         style=style,
         style_hash=_hash(style),
         script=script,
@@ -86,8 +87,11 @@ def _gain(score: SampleScore, other: SampleScore | None) -> float | None:
     return None if score.overall is None or other is None or other.overall is None else score.overall - other.overall
 
 
-def _notices(lack: Completeness) -> str:
-    lines = lack_lines(lack)
+def _notices(models: Sequence[Shown]) -> str:
+    """The gaps of the models' sets; those of both once."""
+    common = set.intersection(*({*gap_lines(model.completeness)} for model in models))
+    named = [(line, f"{model.name}: {line}") for model in models for line in gap_lines(model.completeness)]
+    lines = dict.fromkeys(line if line in common else with_name for line, with_name in named)
     return "".join(f'<p class="notice">{escape(line)}</p>' for line in lines)
 
 
@@ -138,7 +142,7 @@ def _card(
     benchmark: Benchmark, score: SampleScore, model: Shown, theirs: SampleScore | None, other: Shown | None
 ) -> str:
     sample = score.sample
-    is_missing = score.overall is None or bool(score.problems)
+    is_missing = any(each.overall is None or each.problems for each in (score, theirs) if each is not None)
     figures = [_figure(file, f"input {number}", INPUT_PX, "input") for number, file in enumerate(sample.inputs, 1)]
     figures.append(_figure(picture_path(model.folder, sample), model.name, OUTPUT_PX, "output"))
     if other is not None:

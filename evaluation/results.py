@@ -26,7 +26,7 @@ from typing import Any
 
 from ..runtime.errors import RequestError
 from ..runtime.files.locking import open_lock, try_lock
-from ..runtime.files.writing import write_whole
+from ..runtime.files.writing import PARTIAL, PARTIAL_NAME, write_whole
 from .benchmark import Benchmark
 from .pictures import picture_path
 from .samples import safe_name, subtasks
@@ -39,7 +39,10 @@ DIGITS = 6
 
 @contextmanager
 def locked_results(out: Path) -> Iterator[None]:
-    """Keep other evaluations out of the folder of results, which is made where it is missing. Raises RequestError."""
+    """Keep other evaluations out of the folder of results, which is made where it is missing. Raises RequestError.
+
+    Removes the temporary files of a run that was killed.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock = open_lock(out / LOCK)
@@ -52,6 +55,9 @@ def locked_results(out: Path) -> Iterator[None]:
             is_ours = True
         if not is_ours:
             raise RequestError(f"another evaluation is at work in {str(out)!r}: wait for its end, or name another --out")
+        for path in out.rglob(f"{PARTIAL}*"):
+            if PARTIAL_NAME.fullmatch(path.name):
+                path.unlink(missing_ok=True)
         yield
 
 

@@ -18,7 +18,7 @@ from .scores import (
     Completeness,
     SampleScore,
     averages,
-    completeness,
+    completeness_of,
     differences,
     reported_models,
     score_samples,
@@ -38,14 +38,20 @@ class Outcome:
     name: str
     folder: Path
     scores: tuple[SampleScore, ...]
-    lack: Completeness
+    completeness: Completeness
     averages: Mapping[str, Average]
     shared: Mapping[str, Average] | None
 
     @property
     def shown(self) -> Shown:
         """The part that the page shows."""
-        return Shown(name=self.name, folder=self.folder, scores=self.scores, averages=self.averages)
+        return Shown(
+            name=self.name,
+            folder=self.folder,
+            scores=self.scores,
+            averages=self.averages,
+            completeness=self.completeness,
+        )
 
 
 def judge_folder(judge: Judge, language: str) -> str:
@@ -72,21 +78,21 @@ def judge_model(
     Raises RequestError, EndpointError and EndpointUnusable as `judge_samples` does; then no file is written.
     """
     scores = score_samples(benchmark, samples, judge_samples(judge, benchmark, samples, folder, progress), problems)
-    lack = completeness(benchmark, scores)
-    has_total = allow_incomplete or lack.is_complete
+    completeness = completeness_of(benchmark, scores)
+    has_total = allow_incomplete or completeness.is_complete
     shared = [score for score in scores if score.sample.is_shared]
     outcome = Outcome(
         name=folder.name,
         folder=folder,
         scores=scores,
-        lack=lack,
+        completeness=completeness,
         averages=averages(benchmark, scores, has_total),
         shared=averages(benchmark, shared, has_total) if shared else None,
     )
     target = folder / judge_folder(judge, language)
     write_scores(benchmark, scores, folder, target.name)
     write_facts(target / SUMMARY, _summary(benchmark, outcome, judge, language, drawing))
-    write_file(target / REPORT, report_page(benchmark, outcome.shown, lack, _subtitle(outcome, judge)))
+    write_file(target / REPORT, report_page(benchmark, outcome.shown, _subtitle(outcome, judge)))
     return outcome
 
 
@@ -94,12 +100,12 @@ def compare_models(
     benchmark: Benchmark, ours: Outcome, theirs: Outcome, judge: Judge, *, language: str = "en", allow_incomplete: bool = False
 ) -> dict[str, Average]:
     """The paired differences, ours minus theirs; also written into our folder, with a page of both models side by side."""
-    has_total = allow_incomplete or (ours.lack.is_complete and theirs.lack.is_complete)
+    has_total = allow_incomplete or (ours.completeness.is_complete and theirs.completeness.is_complete)
     difference = differences(benchmark, ours.scores, theirs.scores, has_total)
     target, name = ours.folder / judge_folder(judge, language), f"against-{theirs.name}"
     facts = {"benchmark": benchmark.name, "model": ours.name, "against": theirs.name, "difference": average_facts(difference)}
     write_facts(target / f"{name}.json", facts)
-    page = report_page(benchmark, ours.shown, ours.lack, _subtitle(ours, judge), theirs.shown, difference)
+    page = report_page(benchmark, ours.shown, _subtitle(ours, judge), theirs.shown, difference)
     write_file(target / f"{name}.html", page)
     return difference
 
@@ -121,7 +127,7 @@ def _summary(
             "seed": judge.seed,
             "tokens": used_tokens(outcome.scores),
         },
-        "lack": {**asdict(outcome.lack), "is_complete": outcome.lack.is_complete},
+        "completeness": {**asdict(outcome.completeness), "is_complete": outcome.completeness.is_complete},
         "averages": average_facts(outcome.averages),
         "shared_part": None if outcome.shared is None else average_facts(outcome.shared),
         "scores": COMBINED,

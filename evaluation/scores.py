@@ -76,7 +76,7 @@ class Average:
 
 @dataclass(frozen=True, kw_only=True)
 class Completeness:
-    """What a set of scores lacks.
+    """The gaps of a set of scores.
 
     samples: the number of samples, and of those without a score: unscored.
     missing_answers: single answers that are missing, about pictures that are there.
@@ -94,8 +94,8 @@ class Completeness:
         return self.is_whole and not self.unscored and not self.missing_answers
 
 
-def completeness(benchmark: Benchmark, samples: Sequence[SampleScore]) -> Completeness:
-    """What the scores of a set lack."""
+def completeness_of(benchmark: Benchmark, samples: Sequence[SampleScore]) -> Completeness:
+    """Count the gaps of a set of scores."""
     return Completeness(
         samples=len(samples),
         unscored=sum(score.overall is None for score in samples),
@@ -104,16 +104,15 @@ def completeness(benchmark: Benchmark, samples: Sequence[SampleScore]) -> Comple
     )
 
 
-def lack_lines(lack: Completeness) -> list[str]:
-    """What a set lacks, a line for each kind."""
+def gap_lines(completeness: Completeness) -> list[str]:
+    """The gaps in words, a line for each kind."""
     lines = []
-    if not lack.is_whole:
-        text = f"These {lack.samples} samples are not the whole published set"
-        lines.append(f"{text}: their average is not a score of the benchmark.")
-    if lack.unscored:
-        lines.append(f"{lack.unscored} of {lack.samples} samples have no score.")
-    if lack.missing_answers:
-        lines.append(f"{lack.missing_answers} answers of the judge are missing or can't be read.")
+    if not completeness.is_whole:
+        lines.append("This is not the whole published set: its average is not a score of the benchmark.")
+    if completeness.unscored:
+        lines.append(f"Samples without a score: {completeness.unscored} of {completeness.samples}.")
+    if completeness.missing_answers:
+        lines.append(f"Answers of the judge that are missing or can't be read: {completeness.missing_answers}.")
     return lines
 
 
@@ -155,7 +154,7 @@ def _average(groups: Groups, has_total: bool) -> Average:
 
 
 def reported_models(samples: Sequence[SampleScore]) -> dict[str, int]:
-    """How many answers each model gave, by the name that the endpoint reported."""
+    """The number of answers by the model's name, as the endpoint reported it."""
     return dict(sorted(Counter(judging.model for judging in _answers(samples) if judging.model).items()))
 
 

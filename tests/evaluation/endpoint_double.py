@@ -15,7 +15,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What the double answers.
+    """An answer of the double.
 
     delay_s: waits so long before it answers.
     cut_after: closes the connection after this many bytes of the body; None answers it whole.

@@ -22,7 +22,7 @@ from omnigen2_rt.evaluation.samples import Sample
 from omnigen2_rt.evaluation.scores import (
     SampleScore,
     averages,
-    completeness,
+    completeness_of,
     reported_models,
     score_samples,
     used_tokens,
@@ -128,7 +128,7 @@ def test_answer_that_stays_broken_is_missing_and_nothing_else_is(kind: str, benc
     assert problem.startswith("SC: the ") and len(problem) > 15
     row = score_row(OMNICONTEXT, broken[0], bench.folder / "model")
     assert (row["SC_score"], row["SC_score_reason"], row["overall_score"], row["problems"]) == (None, None, None, [problem])
-    assert completeness(OMNICONTEXT, scores).missing_answers == 1
+    assert completeness_of(OMNICONTEXT, scores).missing_answers == 1
     assert averages(OMNICONTEXT, scores, has_total=False)["overall"].all is None
     assert averages(OMNICONTEXT, scores, has_total=True)["overall"].tasks == {"multi_object": 7, "scene_object": 7}
 
@@ -171,8 +171,8 @@ def test_several_judgings_are_averaged_and_a_missing_one_is_counted(bench: Bench
         scores = bench(double, judgings=3, seed=10)
     assert [asked.body["seed"] for asked in double.asked[:6]] == [10, 11, 12, 10, 11, 12]
     assert [score.overall for score in scores] == [7.5] * 6
-    lack = completeness(OMNICONTEXT, scores)
-    assert (lack.unscored, lack.missing_answers, lack.is_complete) == (0, 12, False)
+    completeness = completeness_of(OMNICONTEXT, scores)
+    assert (completeness.unscored, completeness.missing_answers, completeness.is_complete) == (0, 12, False)
     with endpoint_double(lambda asked, number: good(1)) as double:
         bench(double, judgings=4, seed=10)
     assert [asked.body["seed"] for asked in double.asked] == [13] * 12
@@ -190,7 +190,7 @@ def test_picture_that_is_missing_or_broken_is_counted(bench: Bench) -> None:
     ]  # fmt: skip
     assert [problem.partition(": ")[0] for problem in scores[1].problems] == ["PF", "SC"]
     assert all("scene_object/1.png" in problem for problem in scores[1].problems)
-    assert completeness(OMNICONTEXT, scores).unscored == 3 and len(double.asked) == 6
+    assert completeness_of(OMNICONTEXT, scores).unscored == 3 and len(double.asked) == 6
 
 
 def test_models_and_tokens_are_those_that_the_endpoint_reported(bench: Bench) -> None:

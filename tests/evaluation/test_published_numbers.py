@@ -16,7 +16,7 @@ from omnigen2_rt.evaluation.geneval import PICTURES, PROMPTS, TAGS, Detection, P
 from omnigen2_rt.evaluation.grades import Grades
 from omnigen2_rt.evaluation.judging import Judging, Judgings
 from omnigen2_rt.evaluation.samples import Sample
-from omnigen2_rt.evaluation.scores import SampleScore, averages, completeness, score_samples
+from omnigen2_rt.evaluation.scores import SampleScore, averages, completeness_of, score_samples
 
 HALF_A_DIGIT = 0.005 + 1e-9
 """Published numbers have two digits, and so have those that they are averages of."""
@@ -44,7 +44,7 @@ IMGEDIT_SCORES = {
 
 
 def whole_set(benchmark: Benchmark, tasks: list[str]) -> list[Sample]:
-    """As many samples as the published set has, spread over the subtasks."""
+    """A set of the published size, spread over the subtasks."""
     return [Sample(key=str(k), task=tasks[k % len(tasks)], instruction="") for k in range(benchmark.samples)]
 
 
@@ -63,7 +63,7 @@ def judged(benchmark: Benchmark, samples: list[Sample], values: dict[str, tuple[
 def test_omnicontext_average_and_groups_are_the_published_ones() -> None:
     samples = whole_set(OMNICONTEXT, [*OMNICONTEXT_SCORES])
     scores = judged(OMNICONTEXT, samples, {task: (value, value) for task, value in OMNICONTEXT_SCORES.items()})
-    assert completeness(OMNICONTEXT, scores).is_complete
+    assert completeness_of(OMNICONTEXT, scores).is_complete
     average = averages(OMNICONTEXT, scores, has_total=True)["overall"]
     assert average.all is not None and average.all.value == pytest.approx(7.18, abs=HALF_A_DIGIT)
     for group, published in {"single": 7.81, "multi": 7.23, "scene": 6.71}.items():
@@ -99,7 +99,7 @@ def test_gedit_published_overall_lies_below_the_root_of_the_published_parts() ->
 def test_imgedit_overall_is_the_published_one() -> None:
     samples = whole_set(IMGEDIT, [*IMGEDIT_SCORES])
     scores = judged(IMGEDIT, samples, {task: (value,) for task, value in IMGEDIT_SCORES.items()})
-    assert completeness(IMGEDIT, scores).is_complete
+    assert completeness_of(IMGEDIT, scores).is_complete
     overall = averages(IMGEDIT, scores, has_total=True)["overall"].all
     assert overall is not None and overall.value == pytest.approx(3.44, abs=HALF_A_DIGIT)
 

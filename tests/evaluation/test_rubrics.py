@@ -67,6 +67,13 @@ def test_toml_names_scores_and_form(tmp_path: Path) -> None:
     assert rubric.schema is not None and rubric.schema["properties"]["score"]["type"] == "array"
 
 
+def test_rubric_with_two_grades_for_a_metric_of_one_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rubric.toml"
+    path.write_text('[prompt_following]\ntext = "{instruction}"\nscores = ["x", "y"]\n')
+    with pytest.raises(RequestError, match="prompt following is one grade; the rubric's section for it names x, y"):
+        OMNICONTEXT.metrics[0].rubric(sample_of("multi_object"), read_rubrics(path, ("score",)))
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
