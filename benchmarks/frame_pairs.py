@@ -28,10 +28,10 @@ from omnigen2_rt.pairs.bundle_model import bundle_model
 from omnigen2_rt.pairs.frame_pairs import find_sequences, write_words
 from omnigen2_rt.pairs.frame_settings import FrameSettings
 from omnigen2_rt.pairs.frames import Frame, frames_in
-from omnigen2_rt.pairs.kept_results import KeptResults
 from omnigen2_rt.pairs.scenes import DUPLICATE, JUMP, SAME_SHOT, UNRELATED
 from omnigen2_rt.pairs.similarity import Similarities
 from omnigen2_rt.pairs.words import DENIED, DOUBTED, NO_CHANGE, NO_INSTRUCTION, UNFOUNDED, Text, Writer
+from omnigen2_rt.runtime.files.kept_results import KeptResults
 
 FALSIFIED = 0.3
 """The share of captions, and of instructions, in which a colour is replaced by another one."""

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from ..runtime.errors import RequestError
+from ..runtime.files.kept_results import KeptResults
 from ..runtime.files.writing import write_whole
 from ..runtime.progress import Progress, no_progress
 from .frame_settings import FrameSettings
 from .frames import Frame, frames_in
-from .kept_results import KeptResults
 from .scenes import Dropped, Scene, across_scenes, split_scenes, within_scenes, without_duplicates
 from .similarity import Encode, Similar, Similarities
 from .training_rows import TrainingRow, json_line

@@ -12,9 +12,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from ..runtime.files.kept_results import KeptResults
 from ..runtime.mllm.language_model import ImageFeatures
 from .frames import Frame
-from .kept_results import KeptResults
 
 REMEMBERED_FRAMES = 32
 _DIGITS = 6

@@ -25,9 +25,9 @@ from omnigen2_rt.pairs.bundle_model import bundle_model
 from omnigen2_rt.pairs.frame_pairs import FrameModel, make_pairs
 from omnigen2_rt.pairs.frame_settings import FrameSettings
 from omnigen2_rt.pairs.frames import Frame, frames_in
-from omnigen2_rt.pairs.kept_results import KeptResults
 from omnigen2_rt.pairs.similarity import similarity
 from omnigen2_rt.runtime.errors import OmniGen2Error, RequestError
+from omnigen2_rt.runtime.files.kept_results import KeptResults
 from omnigen2_rt.runtime.mllm.language_model import ImageFeatures
 from tests.benchmarks.programs import load_program
 from tests.commands.command import Command

@@ -12,10 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from ..runtime.errors import RequestError
-from ..runtime.files.json_text import parse_object
-from ..runtime.files.lines import go_behind_last_line, read_lines
-from ..runtime.files.locking import open_lock, try_lock
+from ..errors import RequestError
+from .json_text import parse_object
+from .lines import go_behind_last_line, read_lines
+from .locking import open_lock, try_lock
 
 T = TypeVar("T", str, float)
 
