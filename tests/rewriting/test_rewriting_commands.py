@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from omnigen2_rt.runtime.images.png import read_parameters
 from tests.commands.command import Command
@@ -120,3 +121,25 @@ def test_batch_ends_where_the_rewriter_can_never_answer(command: Command, tmp_pa
         rewriter = ("--rewrite", "--rewriter", double.url, "--rewriter-model", "w")
         error = command.fails("batch", rows_in(tmp_path), tmp_path / "out", "--default", "steps=1", *rewriter, *ENGINE)
         assert "the key is missing or wrong" in error and len(double.asked) == 1
+
+
+def test_eval_draws_rewritten_instructions_and_judges_by_the_given_ones(command: Command, tmp_path: Path) -> None:
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "red.png")
+    (tmp_path / "edits.json").write_text(json.dumps({"7": {"id": "red.png", "prompt": "make it blue", "edit_type": "adjust"}}))
+
+    def reply(asked: Asked, number: int) -> Reply:
+        if asked.pictures:
+            return says("Compliance: 5\nQuality: 4\nFidelity: 4")
+        return says(f"make it blue, all of it, and keep its size; {len(double.asked)} questions were asked")
+
+    with endpoint_double(reply) as double:
+        words = ("eval", "imgedit", tmp_path / "edits.json", "--bundle", "nano", "--out", tmp_path / "out", "--allow-incomplete")
+        judge = ("--judge", double.url, "--text-guidance", 1, "--image-guidance", 1, *SMALL)
+        for _ in range(2):
+            finished = command(*words, *judge, "--rewrite", "--rewriter", double.url, "--rewriter-model", "w")
+            assert finished.code == 0, finished.err
+        questions = [asked.text for asked in double.asked]
+    assert len(questions) == 2  # the second run asks for nothing
+    assert "make it blue, all of it" not in questions[1] and "make it blue" in questions[1]
+    (picture,) = (tmp_path / "out" / "nano" / "fullset").rglob("*.png")
+    assert read_parameters(picture)["prompt"] == "make it blue, all of it, and keep its size; 1 questions were asked"
