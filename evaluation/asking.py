@@ -5,6 +5,7 @@ Knows the client of an endpoint, and not what the answers mean.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,6 +17,8 @@ from .endpoint import Answer, EndpointError, Question, QuestionRefused, jpeg_byt
 
 MAX_TOKENS = 1024
 """Room for the thoughts of models that think before they answer."""
+
+_THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 
 REFLECTION_QUESTIONS = ReflectionPrompts(
     critique=(
@@ -42,7 +45,12 @@ def answer_in_words(asker: Asker, text: str, pictures: Sequence[Image.Image] = (
         answer = asker.ask(Question(parts=(text, *map(jpeg_bytes, pictures)), max_tokens=max_tokens))
     except QuestionRefused as error:
         return Answer(text="", refusal=str(error))
-    return replace(answer, text="" if answer.refusal or answer.is_cut_off else answer.text.strip())
+    return replace(answer, text="" if answer.refusal or answer.is_cut_off else without_thoughts(answer.text))
+
+
+def without_thoughts(text: str) -> str:
+    """The text without the thoughts that some servers leave in front of an answer, between <think> and </think>."""
+    return _THOUGHTS.sub("", text).strip()
 
 
 class OutsideJudge:

@@ -7,6 +7,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 
+from ..evaluation.asking import without_thoughts
 from ..evaluation.endpoint import Endpoint, EndpointClient, OnWait, Question, QuestionRefused
 from ..runtime.chat.conversation import OnToken
 from ..runtime.pipeline import Pipeline
@@ -75,6 +76,6 @@ def endpoint_writer(client: EndpointClient) -> Write:
         if answer.refusal:
             return Written(problem="the model refused to rewrite it")
         problem = f"the rewrite was refused, because {CUT_OFF}" if answer.is_cut_off else None
-        return Written(text=answer.text, problem=problem)
+        return Written(text=without_thoughts(answer.text), problem=problem)
 
     return write

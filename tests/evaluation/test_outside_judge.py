@@ -77,6 +77,7 @@ def test_judge_that_fails_midway_ends_the_reflection_and_keeps_its_pictures(comm
     ("reply", "failed"),
     [
         (says(" fine \n"), False),
+        (says("<think>9? no</think>fine"), False),
         (says("half", finish_reason="length"), False),
         (says(None, refusal="no"), False),
         (fails(400), False),

@@ -150,8 +150,9 @@ def test_rewriting_by_the_bundle_can_be_cancelled_at_each_token(pipeline: og.Pip
     assert len(tokens) == 1 and "did not come to its end" in str(done.refused)
 
 
-def test_endpoint_gets_the_template_and_its_rewrite_is_drawn(pipeline: og.Pipeline) -> None:
-    with endpoint_double(lambda asked, number: says(LONG)) as double:
+@pytest.mark.parametrize("answer", [LONG, f"<think>\nthree, red\n</think>\n\n{LONG}"])
+def test_endpoint_gets_the_template_and_its_rewrite_is_drawn(pipeline: og.Pipeline, answer: str) -> None:
+    with endpoint_double(lambda asked, number: says(answer)) as double:
         plan = RewritePlan(endpoint=Endpoint(url=double.url, model="writer", key="sk-1"))
         assert plan.open(pipeline).rewrite(PROMPT).prompt == LONG
         [asked] = double.asked
