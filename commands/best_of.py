@@ -21,7 +21,13 @@ DrawOne = Callable[[Request, str], Result]
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The choice among several seeds. out: the best picture's file; names: those of the candidates."""
+    """The choice among several seeds.
+
+    count: the number of candidates.
+    judge: scores a picture.
+    out: the best picture's file.
+    names: the candidates' files.
+    """
 
     count: int
     judge: Judge

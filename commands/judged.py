@@ -32,7 +32,10 @@ Write = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True, kw_only=True)
 class DrawingOptions:
-    """The options of drawing, as the command has them. is_done: nothing is drawn. rewriting: of the instructions, or None."""
+    """The options of drawing, as the command has them. is_done: nothing is drawn.
+
+    rewriting: the plan of rewriting the instructions, or None.
+    """
 
     bundle: str | None
     against: str | None

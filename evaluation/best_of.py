@@ -31,7 +31,13 @@ MAX_TOKENS = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """score: 0 to 10; None where it is missing. reason: the judge's. problem: why it is missing. model: as it was reported."""
+    """A judgement of one picture.
+
+    score: 0 to 10; None where it is missing.
+    reason: the judge's words.
+    problem: the reason why the score is missing, or None.
+    model: the model's name as the endpoint reported it.
+    """
 
     score: float | None
     reason: str = ""
@@ -41,7 +47,7 @@ class Judgement:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Candidate:
-    """A picture and its judgement."""
+    """A picture and its judgement. seed: of its noise."""
 
     seed: int
     result: Result

@@ -39,8 +39,11 @@ UNREADABLE = "no picture"
 class FrameModel:
     """The model that looks at frames.
 
-    encode: the features of a frame. encoder: the name of what computes them.
-    ask: the answer to a question about frames. writer: the name of what answers.
+    encode: computes the features of a frame.
+    encoder: the name of the encoder: kept results of another one aren't taken.
+    ask: answers a question about frames.
+    writer: the name of the model that answers.
+    questions: the questions that it is asked.
     """
 
     encode: Encode

@@ -18,9 +18,11 @@ Scene = list[Frame]
 
 @dataclass(frozen=True, kw_only=True)
 class Dropped:
-    """Frames that were left out, or a pair of them.
+    """A frame that was left out, or a pair of frames.
 
-    reason: one of a few, to be counted. detail: what is special here.
+    reason: one of a few, to be counted.
+    frames: the frame, or both frames of a pair.
+    detail: the particulars of this case.
     """
 
     reason: str

@@ -58,9 +58,11 @@ class Questions:
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
-    """A text that was written.
+    """A caption or an instruction.
 
-    problem: why it doesn't count, or "". detail: what is special here.
+    text: the model's text.
+    problem: the reason why it doesn't count, or "".
+    detail: the particulars of this case.
     """
 
     text: str

@@ -1,4 +1,4 @@
-"""How prompts are rewritten: a value that can be sent to another process, which makes a rewriter of it there."""
+"""The plan of rewriting: a value that can be sent to another process, which makes a rewriter of it there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .rewriter import CUT_OFF, Rewriter, Write, Written
 from .templates import Templates
 
 MAX_TOKENS = 512
-"""Of a rewrite by the bundle's own language model."""
+"""The most tokens of a rewrite by the bundle's own language model."""
 MAX_ENDPOINT_TOKENS = 4096
 """Room for the thoughts of models that think before they answer."""
 BUNDLE_WRITER = "bundle"
@@ -24,7 +24,11 @@ _FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class RewritePlan:
-    """endpoint: where the model is; None: it is the bundle's own. Its key travels with the plan."""
+    """The settings of a rewriter.
+
+    templates: the questions to the model.
+    endpoint: the model's; None for the bundle's own model. Its key travels with the plan.
+    """
 
     templates: Templates = field(default_factory=Templates)
     endpoint: Endpoint | None = None

@@ -20,7 +20,11 @@ CUT_OFF = "it did not come to its end"
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """A model's answer. problem: the reason why there is none, or None."""
+    """A model's answer.
+
+    text: the answer.
+    problem: the reason why there is none that counts, or None.
+    """
 
     text: str = ""
     problem: str | None = None
@@ -32,13 +36,13 @@ Write = Callable[[str], Written]
 
 @dataclass(frozen=True, kw_only=True)
 class Rewrite:
-    """A prompt and what became of it.
+    """The outcome of rewriting a prompt.
 
-    prompt: what is drawn: the rewrite, or the original prompt where the rewrite was refused.
+    prompt: the text to draw: the rewrite, or the original prompt where the rewrite was refused.
     original: the prompt as it was given.
-    text: the rewriter's, refused or not.
-    refused: why the rewrite isn't drawn; None where it is.
-    writer: the name of what wrote it.
+    text: the model's text, refused or not.
+    refused: the reason why the rewrite isn't drawn; None where it is.
+    writer: the model's name.
     """
 
     prompt: str
@@ -49,7 +53,7 @@ class Rewrite:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The entry of the drawing's parameters: `prompt` there is what was drawn."""
+        """The entry of the drawing's parameters, whose own `prompt` is the text that was drawn."""
         return {"rewrite": {"prompt": self.original, "text": self.text, "refused": self.refused, "writer": self.writer}}
 
     @property
@@ -61,7 +65,7 @@ class Rewrite:
 
 
 class Rewriter:
-    """Rewrites prompts. writer: the name of what writes."""
+    """Rewrites prompts. writer: the model's name."""
 
     def __init__(self, write: Write, writer: str, templates: Templates) -> None:
         self._write = write

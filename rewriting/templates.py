@@ -1,4 +1,4 @@
-"""What a language model is told about a prompt that it shall make long, for drawings and for edits; or a user's own text."""
+"""Questions that ask a language model to make a prompt long, for drawings and for edits; or a user's own text."""
 
 from __future__ import annotations
 
