@@ -148,6 +148,7 @@ def test_run_that_is_killed_while_it_draws_and_while_it_asks_ends_with_the_same_
         running[-1].communicate()
         assert running[-1].returncode == -signal.SIGKILL
         assert len([*(killed / "answers").rglob("*.json")]) == 5 and not [*killed.rglob("*.jsonl")]
+        (killed / "nano" / ".partial-0123456789abcdef").write_bytes(b"half a file, as a kill in the middle of writing leaves it")
         assert command(*words, "--out", killed, *judged(double)).code == 0
         assert len(double.asked) == 12 + 1  # the answer that was on its way
     with endpoint_double(nano_set.reply) as double:
