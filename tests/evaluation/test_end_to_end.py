@@ -172,7 +172,7 @@ def test_pictures_are_drawn_first_and_judged_by_a_later_command(program: ModuleT
     with endpoint_double(nano_set.reply) as double:
         finished = command(*words, "--no-draw", "--name", "mine", *judged(double), "--allow-incomplete")
         assert finished.code == 0 and len(double.asked) == 6
-        again = command(*words, "--bundle", "nano", "--name", "other", "--against", "mine", *ENGINE, *QUICK, *judged(double))
+        again = command(*words, "--bundle", "nano", "--name", "other", "--against-run", "mine", *ENGINE, *QUICK, *judged(double))
         assert again.code == 0 and len(double.asked) == 6, "the same pictures have the same answers"
         assert "other and mine" not in again.out and "No difference is given" in again.out
 
