@@ -13,7 +13,6 @@ import base64
 import hashlib
 import io
 import json
-import platform
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,6 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from omnigen2_rt.commands.bench import machine_facts
 from omnigen2_rt.evaluation.pictures import judged_input, picture_path
 from omnigen2_rt.evaluation.samples import Sample
 from omnigen2_rt.nano.drawing_tasks import DrawingTask, edit, gather, transplant
@@ -61,7 +60,7 @@ def make_tasks(samples: int, seed: int = SEED) -> dict[str, tuple[str, DrawingTa
 
 def write_set(folder: Path, tasks: dict[str, tuple[str, DrawingTask]]) -> list[Sample]:
     """Write the tasks in OmniContext's format: data.jsonl beside pictures/. Returns the samples."""
-    (folder / "pictures").mkdir(parents=True)
+    (folder / "pictures").mkdir(parents=True, exist_ok=True)
     rows, samples = [], []
     for key, (subtask, task) in tasks.items():
         names = [f"pictures/{key}-{number}.png" for number in range(len(task.inputs))]
@@ -154,23 +153,23 @@ def own_scores(out: Path, name: str, samples: Sequence[Sample], tasks: dict[str,
 def quantized(target: Path) -> None:
     """Write nano with 4-bit weights, by the command's own scheme, without the command's scores."""
     from omnigen2_rt.exporter.quantize.bundle import quantize_bundle
-    from omnigen2_rt.exporter.quantize.schemes import SCHEMES
     from omnigen2_rt.runtime.pipeline import bundle_path
 
-    quantize_bundle(bundle_path("nano"), target, replace(SCHEMES["int4-weights"]))
+    quantize_bundle(bundle_path("nano"), target, "int4-weights")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=50, help="of each of the three subtasks")
-    parser.add_argument("--work", type=Path, help="keep the set, the bundle and the results here")
+    parser.add_argument("--work", type=Path, help="keep the set, the bundle and the results here; go on with them")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary)
         tasks = make_tasks(options.samples)
         samples = write_set(work / "set", tasks)
-        quantized(work / "int4")
+        if not (work / "int4").exists():
+            quantized(work / "int4")
         bundles = ("--bundle", str(work / "int4"), "--against", "nano", "--backend", "ort-cpu", "--precision", "fp32")
         command = ["eval", "omnicontext", str(work / "set"), *bundles, "--out", str(work / "results"), *SETTINGS]
         with judge_server(NanoJudge(samples, tasks)) as url:
@@ -179,7 +178,7 @@ def main() -> None:
         judged = json.loads((work / "scores.json").read_text())
         own = {name: own_scores(work / "results", name, samples, tasks) for name in ("int4", "nano")}
     facts = {
-        "machine": {"processor": platform.machine(), "python": platform.python_version(), "numpy": np.__version__},
+        **machine_facts(),
         "samples_of_each_subtask": options.samples,
         "settings": dict(zip(SETTINGS[::2], SETTINGS[1::2], strict=True)),
         "judged": judged,

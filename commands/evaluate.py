@@ -69,7 +69,8 @@ def judged_command(benchmark: str) -> Callable[..., None]:
     def evaluate(
         data: Annotated[Path, typer.Argument(help="The benchmark's folder or file: parquet, JSONL or JSON.")],
         bundle: Annotated[str | None, typer.Option(help="The bundle's folder, or nano.")] = None,
-        against: Annotated[str | None, typer.Option(help="Another bundle to compare with, or an earlier run's name.")] = None,
+        against: Annotated[str | None, typer.Option(help="Another bundle to draw with and compare with.")] = None,
+        against_run: Annotated[str | None, typer.Option(help="Instead: the --name of an earlier run in --out.")] = None,
         out: Annotated[Path, typer.Option(help="The folder of pictures, answers and scores.")] = Path("results"),
         name: Annotated[str | None, typer.Option(help="Names the results; by default as the bundle.")] = None,
         against_name: Annotated[str | None, typer.Option(help="Likewise, of the other bundle.")] = None,
@@ -139,6 +140,7 @@ def judged_command(benchmark: str) -> Callable[..., None]:
             drawing=DrawingOptions(
                 bundle=bundle,
                 against=against,
+                against_run=against_run,
                 name=name,
                 against_name=against_name,
                 is_done=no_draw,

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ..runtime.errors import OmniGen2Error, RequestError
-from ..runtime.manifest import MANIFEST
 from ..runtime.parameters import base_name
-from ..runtime.pipeline import bundle_path
 from .options import check_range, open_pipeline
 from .rewritten_samples import rewritten_samples
 from .score_tables import outcome_text, score_table, verdict_line
@@ -39,6 +37,7 @@ class DrawingOptions:
 
     bundle: str | None
     against: str | None
+    against_run: str | None
     name: str | None
     against_name: str | None
     is_done: bool
@@ -108,34 +107,45 @@ def run(plan: Plan, write: Write) -> None:
 
 
 def _models(plan: Plan) -> list[Model]:
-    """The models to score. Raises RequestError where none is named, or two would share a folder."""
+    """The models to score. Raises RequestError where the options name none, or contradict each other."""
     options = plan.drawing
-    if options.is_done and options.name is None:
-        raise RequestError("--no-draw needs --name NAME: the pictures are those in OUT/NAME/fullset")
+    if options.is_done and (options.name is None or options.bundle is not None or options.against is not None):
+        raise RequestError("--no-draw needs --name NAME, of pictures in OUT/NAME/fullset, and no bundle; use --against-run")
     if not options.is_done and options.bundle is None:
         raise RequestError("--bundle BUNDLE is missing: the model that draws; --no-draw scores pictures that are there")
     if options.against_name is not None and options.against is None:
         raise RequestError("--against-name belongs to --against")
-    models = [_model(plan, options.bundle or "", options.name)]
+    if options.against is not None and options.against_run is not None:
+        raise RequestError("--against BUNDLE and --against-run NAME exclude each other")
+    models = [_model(options.bundle, options.name)]
     if options.against is not None:
-        models.append(_model(plan, options.against, options.against_name))
+        models.append(_model(options.against, options.against_name))
+    if options.against_run is not None:
+        models.append(_earlier_run(plan.out, options.against_run))
     if len(models) == 2 and models[0].name.casefold() == models[1].name.casefold():
         raise RequestError(f"both models are called {models[0].name!r}: give one of them a --name or --against-name")
     return models
 
 
-def _model(plan: Plan, bundle: str, name: str | None) -> Model:
-    from ..evaluation.pictures import FULL_SET
+def _model(bundle: str | None, name: str | None) -> Model:
     from ..evaluation.results import ANSWERS, INPUTS, LOCK
     from ..evaluation.samples import safe_name
 
-    folder = safe_name(name if name is not None else base_name(bundle) or base_name(Path(bundle).resolve()))
+    if name is None and bundle is not None:
+        name = base_name(bundle) or base_name(Path(bundle).resolve())
+    folder = safe_name(name or "")
     if not folder or folder.casefold() in (ANSWERS, INPUTS, LOCK):
         raise RequestError(f"results can't be called {folder!r}: give them another --name")
-    is_bundle = bundle == "nano" or (bool(bundle) and (bundle_path(bundle) / MANIFEST).is_file())
-    if plan.drawing.is_done or (not is_bundle and name is None and (plan.out / folder / FULL_SET).is_dir()):
-        return Model(name=folder, bundle=None)
     return Model(name=folder, bundle=bundle)
+
+
+def _earlier_run(out: Path, name: str) -> Model:
+    from ..evaluation.pictures import FULL_SET
+
+    model = _model(None, name)
+    if not (out / model.name / FULL_SET).is_dir():
+        raise RequestError(f"--against-run {name!r}: there is no earlier run of that name in {str(out)!r}")
+    return model
 
 
 def _drawn(

@@ -5,6 +5,8 @@ Knows no benchmark and reads no answers.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -66,6 +68,12 @@ class Rubric:
 
 Rubrics = Mapping[str, Rubric]
 """By section."""
+
+
+def rubrics_hash(rubrics: Rubrics) -> str:
+    """SHA-256 of all rubrics of a judge, hexadecimal: scores of different ones are not comparable."""
+    facts = {name: [rubric.text, rubric.scores, rubric.form] for name, rubric in rubrics.items()}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def shipped_rubrics(benchmark: str, scores: tuple[str, ...]) -> Rubrics:

@@ -12,6 +12,7 @@ from .benchmark import Benchmark
 from .judging import Judge, judge_samples
 from .report import Shown, report_page
 from .results import COMBINED, REPORT, SUMMARY, average_facts, write_facts, write_file, write_scores
+from .rubrics import rubrics_hash
 from .samples import Sample, safe_name
 from .scores import (
     Average,
@@ -121,6 +122,7 @@ def _summary(
         "judge": {
             "model": judge.model,
             "reported_models": reported_models(outcome.scores),
+            "rubrics_sha256": rubrics_hash(judge.rubrics),
             "judgings": judge.judgings,
             "max_tokens": judge.max_tokens,
             "temperature": judge.temperature,

@@ -148,6 +148,7 @@ def test_run_that_is_killed_while_it_draws_and_while_it_asks_ends_with_the_same_
         running[-1].communicate()
         assert running[-1].returncode == -signal.SIGKILL
         assert len([*(killed / "answers").rglob("*.json")]) == 5 and not [*killed.rglob("*.jsonl")]
+        (killed / "nano" / ".partial-0123456789abcdef").write_bytes(b"half a file, as a kill in the middle of writing leaves it")
         assert command(*words, "--out", killed, *judged(double)).code == 0
         assert len(double.asked) == 12 + 1  # the answer that was on its way
     with endpoint_double(nano_set.reply) as double:
@@ -171,7 +172,7 @@ def test_pictures_are_drawn_first_and_judged_by_a_later_command(program: ModuleT
     with endpoint_double(nano_set.reply) as double:
         finished = command(*words, "--no-draw", "--name", "mine", *judged(double), "--allow-incomplete")
         assert finished.code == 0 and len(double.asked) == 6
-        again = command(*words, "--bundle", "nano", "--name", "other", "--against", "mine", *ENGINE, *QUICK, *judged(double))
+        again = command(*words, "--bundle", "nano", "--name", "other", "--against-run", "mine", *ENGINE, *QUICK, *judged(double))
         assert again.code == 0 and len(double.asked) == 6, "the same pictures have the same answers"
         assert "other and mine" not in again.out and "No difference is given" in again.out
 

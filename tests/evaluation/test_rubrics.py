@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from omnigen2_rt.evaluation.benchmark import Benchmark
 from omnigen2_rt.evaluation.benchmarks import BENCHMARKS, GEDIT, IMGEDIT, OMNICONTEXT
-from omnigen2_rt.evaluation.rubrics import read_rubrics, shipped_rubrics
+from omnigen2_rt.evaluation.rubrics import read_rubrics, rubrics_hash, shipped_rubrics
 from omnigen2_rt.evaluation.samples import Sample
 from omnigen2_rt.runtime.errors import RequestError
 
@@ -35,6 +36,12 @@ def test_shipped_rubrics_fit_their_benchmark(benchmark: Benchmark) -> None:
         assert prompt.endswith(f"Each N is a number from {benchmark.lowest} to {benchmark.highest}.")
         assert all(f'"{name}": N' in prompt for name in rubric.scores)
         assert rubric.schema is not None and set(rubric.schema["required"]) == {"reasoning", *rubric.scores}
+
+
+def test_hash_of_rubrics_changes_with_their_text() -> None:
+    rubrics = shipped_rubrics("gedit", GEDIT.grades)
+    changed = {**rubrics, "perceptual_quality": replace(rubrics["perceptual_quality"], text="look")}
+    assert rubrics_hash(rubrics) == rubrics_hash(dict(reversed(rubrics.items()))) != rubrics_hash(changed)
 
 
 def test_scene_subtasks_have_rubrics_of_their_own() -> None:
