@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .commands import batch, build, chat, draw, export, inspect, lora, measure, serve
+from .commands import batch, build, chat, draw, evaluate, export, inspect, lora, measure, serve
 from .commands.streams import LastingStream, lasting_streams
 from .commands.terminal import error_message
 from .runtime.errors import one_line
@@ -41,7 +41,7 @@ for command in (
     serve.serve,
 ):
     app.command()(command)
-app.command("eval")(measure.evaluate)
+app.add_typer(evaluate.app, name="eval")
 
 
 def print_version(wanted: bool) -> None:
@@ -97,6 +97,7 @@ def _command_path() -> str:
     """The command that `sys.argv` names, for an error without a context, such as that of an option without its value."""
     word = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
     names = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+    names += [group.name for group in app.registered_groups if group.name]
     return f"omnigen2 {word}" if word in names else "omnigen2"
 
 

@@ -1,10 +1,10 @@
-"""`omnigen2 compare`, `bench` and `eval`: how close to the reference, how fast and how good."""
+"""`omnigen2 compare` and `bench`: how close to the reference, and how fast."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -13,7 +13,6 @@ from .option_values import cache_policy
 from .options import (
     DEFAULTS,
     Backend,
-    BundleName,
     JsonFile,
     MemoryLimit,
     Precision,
@@ -98,45 +97,6 @@ def bench(
         say_lines(table(cases))
         say_lines(opened_line(pipeline))
         write_json(json_file, to_json(pipeline, cases))
-
-
-def evaluate(
-    world: Annotated[str, typer.Argument(help="nano, whose pictures a program can judge, without another model.")],
-    bundle: BundleName = "nano",
-    abilities: Annotated[str, typer.Option(help="Only these, separated by commas; all by default.")] = "",
-    samples: Annotated[int | None, typer.Option(help="Of each ability; 200 by default.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps a drawing; 20 by default.")] = None,
-    text_guidance: Annotated[float | None, typer.Option(help="Instead of nano's own.")] = None,
-    image_guidance: Annotated[float | None, typer.Option(help="Likewise, where there are input images.")] = None,
-    cache: Annotated[str | None, typer.Option(help="teacache or taylorseer.")] = None,
-    backend: Backend = "auto",
-    precision: Precision = "auto",
-    threads: Threads = None,
-    memory_limit: MemoryLimit = None,
-    json_file: JsonFile = None,
-) -> None:
-    """Score what a model does: draw, edit, combine, look, decide, reflect; exit code 1 below what is needed."""
-    from ..nano.abilities import chosen_abilities
-    from ..nano.evaluation import Settings, to_json
-    from ..nano.evaluation import evaluate as examine
-    from ..nano.scores import table
-    from .bench import pipeline_facts
-
-    check_json_file(json_file)
-    if world != "nano":
-        raise OmniGen2Error(f"eval {world!r} is unknown; the only world that can be scored is nano")
-    options: dict[str, Any] = {"samples": samples, "steps": steps}
-    options |= {"text_guidance": text_guidance, "image_guidance": image_guidance, "cache": cache_policy(cache, None)}
-    settings = Settings(**{name: value for name, value in options.items() if value is not None})
-    chosen = chosen_abilities([name.strip() for name in abilities.split(",") if name.strip()])
-    with open_pipeline(bundle, backend, precision, threads, memory_limit) as pipeline:
-        bar = ProgressLine()
-        scores = examine(pipeline, settings, chosen, bar.show)
-        bar.end()
-        say_lines(table(scores))
-        write_json(json_file, to_json(scores, settings, pipeline_facts(pipeline)))
-    if not all(score.is_reached for score in scores):
-        raise typer.Exit(1)
 
 
 def _bench_ways(bundle: str, size: int, steps: int, repeat: int, threads: int | None, json_file: Path | None) -> None:

@@ -37,7 +37,6 @@ def test_eval_of_an_ability_without_a_target_succeeds(command: Command, bundles:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("mars",), "eval 'mars' is unknown; the only world that can be scored is nano"),
         (("nano", "--abilities", "flying"), "there is no ability 'flying'; choose among one-object"),
         (("nano", "--samples", 0), "samples=0 is below the fewest, 1"),
         (("nano", "--samples", 10**9), "samples=1000000000 is above the most, 100000"),

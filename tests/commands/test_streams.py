@@ -143,6 +143,8 @@ def test_error_about_a_name_that_is_no_text_is_one_line() -> None:
         (("generate", "x", "--steps", "9" * 5000), "Invalid value for '--steps': "),
         (("generate", "x", "--cfg-range", 0), "'--cfg-range' requires 2 arguments; `omnigen2 generate --help` lists"),
         (("generate", "x", "--cfg-range", "0,0.6"), "'--cfg-range' requires 2 arguments; `omnigen2 generate --help` lists"),
+        (("eval",), "Missing command; `omnigen2 eval --help` lists what there is"),
+        (("eval", "mars"), "No such command 'mars'; `omnigen2 eval --help` lists what there is"),
         (("eval", "nano", "--samples"), "requires an argument; `omnigen2 eval --help` lists"),
         (("--debug=1", "info"), "`omnigen2 "),
         (("generate", "x", "y\x1b[2J\udcff"), r"(y\x1b[2J\udcff)"),

@@ -28,8 +28,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "__main__": ("cli",),
     "cli": ("commands", "runtime.errors"),
     "batch": ("batch", "runtime"),
-    "commands": ("batch", "commands", "distributed", "exporter", "nano", "runtime", "serving"),
+    "commands": ("batch", "commands", "distributed", "evaluation", "exporter", "nano", "runtime", "serving"),
     "distributed": ("batch", "distributed", "runtime", "serving"),
+    "evaluation": ("evaluation", "runtime"),
     "exporter": (
         "exporter", "plugins", "reference", "runtime.backends", "runtime.bundle", "runtime.dtypes", "runtime.errors",
         "runtime.files", "runtime.manifest", "runtime.progress",
@@ -41,7 +42,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "plugins": ("plugins",),
     "reference": ("reference", "runtime.files"),
     "runtime": ("plugins", "runtime"),
-    "serving": ("runtime", "serving"),
+    "serving": ("evaluation", "runtime", "serving"),
 }
 """For each part of the package, the parts it may import. The longest entry that fits counts. "" is the public API."""
 

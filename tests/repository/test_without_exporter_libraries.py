@@ -1,4 +1,4 @@
-"""The runtime and nano import where PyTorch and onnx can't be imported, whatever this environment has installed."""
+"""The runtime, nano and evaluation import where PyTorch and onnx can't be imported, whatever this environment has installed."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def loaded_after_importing(names: list[str], *, blocked: set[str]) -> set[str]:
     return set(finished.stdout.strip().split(","))
 
 
-def test_blocked_exporter_libraries_leave_the_runtime_and_nano_importable() -> None:
+def test_blocked_exporter_libraries_leave_the_runtime_nano_and_evaluation_importable() -> None:
     light = {name: path for name, path in modules().items() if path.parts[:2] != ("nano", "training")}
-    names = sorted(name for name, path in light.items() if path.parts[0] in ("nano", "runtime"))
+    names = sorted(name for name, path in light.items() if path.parts[0] in ("evaluation", "nano", "runtime"))
     loaded_after_importing(names, blocked=EXPORTER_LIBRARIES | ENGINES)
 
 
