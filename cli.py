@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .commands import batch, build, chat, draw, evaluate, export, inspect, lora, measure, serve
+from .commands import batch, build, chat, draw, evaluate, export, inspect, lora, measure, pairs, reflect, serve
 from .commands.streams import LastingStream, lasting_streams
 from .commands.terminal import error_message
 from .runtime.errors import one_line
@@ -37,11 +37,12 @@ for command in (
     inspect.doctor,
     measure.bench,
     chat.chat,
-    chat.reflect,
+    reflect.reflect,
     serve.serve,
 ):
     app.command()(command)
 app.add_typer(evaluate.app, name="eval")
+app.add_typer(pairs.app, name="pairs")
 
 
 def print_version(wanted: bool) -> None:

@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TypeAlias
 
+from ..rewriting.rewriter import Rewriter
 from ..runtime.errors import RequestError
 from ..runtime.pipeline import Pipeline
 from .manifest import Manifest, Record
@@ -26,12 +27,12 @@ OnRow: TypeAlias = Callable[[Record, str, Progress], object]
 """Called after each row with its record, its place in the file, and the batch's progress."""
 
 
-def draw_here(pipeline: Pipeline, bundle: str) -> Drawer:
-    """A drawer in this process: one row after the other. bundle: its name, for the pictures' files."""
+def draw_here(pipeline: Pipeline, bundle: str, rewriter: Rewriter | None = None) -> Drawer:
+    """A drawer in this process: one row after the other. bundle, rewriter: see `draw`."""
 
     def drawings(jobs: Iterator[Job]) -> Drawings:
         for job in jobs:
-            yield job, draw(pipeline, bundle, job)
+            yield job, draw(pipeline, bundle, job, rewriter)
 
     return drawings
 
@@ -39,9 +40,9 @@ def draw_here(pipeline: Pipeline, bundle: str) -> Drawer:
 def run_batch(rows: RowFile, bundle_digest: str, output: Output, drawer: Drawer, on_row: OnRow) -> Progress:
     """Draw every row whose pictures the output doesn't hold yet. Returns how many were drawn, kept and failed.
 
-    bundle_digest: the digest of the bundle that draws. The output stays open. Raises RequestError where the rows can't be read to
-    their end or the output can't be written to, and the errors of `drawer`. Pictures that are written stay; another run goes on
-    from there.
+    bundle_digest: the digest of the bundle that draws, and of how prompts are rewritten. The output stays open. Raises
+    RequestError where the rows can't be read to their end or the output can't be written to, and the errors of `drawer`. Pictures
+    that are written stay; another run goes on from there.
     """
     manifest = Manifest(output)
     batch = _Batch(output, manifest, on_row, rows.total)

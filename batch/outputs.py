@@ -7,19 +7,17 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from ..runtime.errors import RequestError
+from ..runtime.files.lines import go_behind_last_line, read_lines
 from ..runtime.files.locking import open_lock, try_lock
 from ..runtime.files.reading import read_bytes
 from ..runtime.files.writing import PARTIAL_NAME, write_whole
 
 MANIFEST_FILE = "manifest.jsonl"
 MAX_PICTURE_BYTES = 2**31
-MAX_LINE_BYTES = 2**26
-"""The longest line of a manifest that is read."""
 PROBE_BYTES = 2**20
-_PIECE_BYTES = 2**16
 
 
 class Output(Protocol):
@@ -118,14 +116,12 @@ class FolderOutput:
 
     def lines(self) -> Iterator[bytes]:
         """See Output.lines. A last line without its end was cut off; `append` replaces it."""
-        self._manifest.seek(0)
-        while line := self._manifest.readline(MAX_LINE_BYTES):
-            yield line
+        return read_lines(self._manifest)
 
     def append(self, line: bytes) -> None:
         """See Output.append."""
         try:
-            _go_behind_last_line(self._manifest)
+            go_behind_last_line(self._manifest)
             self._manifest.write(line)
             self._manifest.flush()
         except OSError as error:
@@ -135,21 +131,6 @@ class FolderOutput:
         """See Output.close."""
         with suppress(OSError):  # what couldn't be written was reported by `append`
             self._manifest.close()
-
-
-def _go_behind_last_line(file: BinaryIO) -> None:
-    """Seek to the end of a file's last whole line, and remove what stands behind it: a line cut off by a crash."""
-    end = begin = file.seek(0, os.SEEK_END)
-    while begin > 0:
-        begin = max(0, begin - _PIECE_BYTES)
-        file.seek(begin)
-        piece = file.read(min(_PIECE_BYTES, end - begin))
-        if b"\n" in piece:
-            begin += piece.rindex(b"\n") + 1
-            break
-    if begin < end:
-        file.truncate(begin)
-    file.seek(begin)
 
 
 def _remove_partials(folder: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from io import BufferedReader, BytesIO
 from typing import Any
 
+from ..evaluation.endpoint import EndpointError, EndpointUnusable
+from ..rewriting.rewriter import Rewriter
 from ..runtime.errors import OmniGen2Error, RequestError, one_line
 from ..runtime.files.json_text import parse_object
 from ..runtime.images.png import JSON_CHUNK, encode_png
@@ -41,19 +43,26 @@ class Drawn:
     error: str | None = None
 
 
-def draw(pipeline: Pipeline, bundle: str, job: Job) -> Drawn:
+def draw(pipeline: Pipeline, bundle: str, job: Job, rewriter: Rewriter | None = None) -> Drawn:
     """Draw a row. An error is returned, not raised; after one of the engine, the engine is opened anew for the next row.
 
-    bundle: its name, for the pictures' files.
+    bundle: its name, for the pictures' files. rewriter: rewrites the prompt first. Raises EndpointUnusable where it can't rewrite
+    any prompt.
     """
     started = time.perf_counter()
     try:
-        result = pipeline.generate(job.request)
-        named = drawing_parameters(job.request, latents=job.latents, bundle=bundle, pipeline=pipeline)
-        parameters = {**named, DIGEST: job.digest}
+        request, rewritten = job.request, dict[str, Any]()
+        if rewriter is not None:
+            rewrite = rewriter.rewrite(request.prompt, len(request.images))
+            request, rewritten = replace(request, prompt=rewrite.prompt), rewrite.parameters
+        result = pipeline.generate(request)
+        named = drawing_parameters(request, latents=job.latents, bundle=bundle, pipeline=pipeline)
+        parameters = {**named, **rewritten, DIGEST: job.digest}
         pictures = tuple(encode_png(image, {**parameters, "index": k}) for k, image in enumerate(result.images))
+    except EndpointUnusable:
+        raise
     except Exception as error:  # whatever is wrong with one row doesn't stop the others
-        if not isinstance(error, RequestError):
+        if not isinstance(error, RequestError | EndpointError):
             pipeline.close()
         return Drawn(seconds=time.perf_counter() - started, error=_message(error))
     seconds = time.perf_counter() - started

@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..runtime.errors import OmniGen2Error, RequestError
+from .endpoint_options import KEY
 from .merging import with_loras
 from .option_values import memory_bytes
 from .options import Backend, BundleName, LoraFolder, Loras, MemoryLimit, Precision, Threads, needs_extra, open_pipeline
+from .rewriting_options import RewriterKey, RewriterModel, RewriterURL, Rewrites, RewriteTemplate, rewrite_plan
 from .terminal import ProgressLine, printable
 
 if TYPE_CHECKING:
     from ..batch.driver import Drawer
     from ..batch.manifest import Record
     from ..batch.progress import Progress
+    from ..rewriting.plan import RewritePlan
 
 SHOWN_PROBLEMS = 20
 """Rows without pictures that are shown; the manifest lists all."""
@@ -40,6 +43,11 @@ def batch(
     gpus_per_worker: Annotated[
         float | None, typer.Option(help="With --ray: GPUs that each reserves; by default 1 where there are any.")
     ] = None,
+    rewrite: Rewrites = False,
+    rewriter: RewriterURL = None,
+    rewriter_model: RewriterModel = None,
+    rewriter_key: RewriterKey = KEY,
+    rewrite_template: RewriteTemplate = None,
     lora: Loras = None,
     lora_dir: LoraFolder = None,
     backend: Backend = "auto",
@@ -53,6 +61,7 @@ def batch(
     from ..batch.rows import RowFile
     from ..batch.store import open_output
 
+    rewriting = rewrite_plan(rewrite, rewriter, rewriter_model, rewriter_key, rewrite_template)
     file = RowFile.open(rows, named_values("--default", default or []))
     merged = str(with_loras(bundle, lora or (), lora_dir))
     digest = bundle_digest(merged)
@@ -61,15 +70,17 @@ def batch(
     with ExitStack() as opened:
         if ray is not None:
             limit = memory_bytes(memory_limit)
-            drawer = opened.enter_context(_on_ray(ray, merged, digest, pool, (backend, precision, threads, limit), shown.note))
+            engine = (backend, precision, threads, limit)
+            drawer = opened.enter_context(_on_ray(ray, merged, digest, pool, engine, rewriting, shown.note))
         elif any(value is not None for value in pool.values()):
             raise RequestError("the number of workers and what each reserves belong to --ray ADDRESS")
         else:
             pipeline = opened.enter_context(open_pipeline(merged, backend, precision, threads, memory_limit))
-            drawer = draw_here(pipeline, bundle)
+            drawer = draw_here(pipeline, bundle, None if rewriting is None else rewriting.open(pipeline, shown.note))
         output = opened.enter_context(closing(open_output(out)))
         with shown:
-            progress = run_batch(file, digest, output, drawer, shown.row)
+            deciding = digest if rewriting is None else rewriting.digest(digest)
+            progress = run_batch(file, deciding, output, drawer, shown.row)
     typer.echo(f"{progress.total} rows: {progress.drawn} drawn, {progress.kept} were there, {progress.failed} failed")
     if progress.failed:
         raise OmniGen2Error(f"{progress.failed} of {progress.total} rows have no picture; {output.manifest!r} says why")
@@ -101,6 +112,7 @@ def _on_ray(
     digest: str,
     pool: dict[str, Any],
     engine: tuple[str, str, int | None, int | None],
+    rewriting: RewritePlan | None,
     note: Callable[[str], object],
 ) -> Iterator[Drawer]:
     """A drawer on a Ray cluster. pool: fields of `PoolSettings`. engine: backend, precision, threads, bytes of memory."""
@@ -112,7 +124,13 @@ def _on_ray(
     settings = PoolSettings(**pool)
     backend, precision, threads, limit = engine
     plan = WorkerPlan(
-        bundle=bundle, digest=digest, backend=backend, precision=precision, threads=threads, memory_limit_bytes=limit
+        bundle=bundle,
+        digest=digest,
+        backend=backend,
+        precision=precision,
+        threads=threads,
+        memory_limit_bytes=limit,
+        rewriting=rewriting,
     )
     with connected(address):
         yield draw_on_cluster(plan, settings, note)
@@ -124,6 +142,7 @@ class ShownRows:
     def __init__(self, line: ProgressLine) -> None:
         self._line = line
         self._problems = 0
+        self._refusals = 0
         self._progress: Progress | None = None
 
     def __enter__(self) -> ShownRows:
@@ -143,6 +162,13 @@ class ShownRows:
                 self.note(f"{place}: {record.error}")
             elif self._problems == SHOWN_PROBLEMS + 1:
                 self.note("more rows fail; the manifest lists them all")
+        refused = ((record.parameters or {}).get("rewrite") or {}).get("refused")
+        if refused is not None:
+            self._refusals += 1
+            if self._refusals <= SHOWN_PROBLEMS:
+                self.note(f"{place}: {refused}")
+            elif self._refusals == SHOWN_PROBLEMS + 1:
+                self.note("more prompts were not rewritten; the manifest says which")
         failed = f", {progress.failed} failed" if progress.failed else ""
         left = "" if progress.seconds_left is None or not progress.left else f", {duration(progress.seconds_left)} left"
         self._line.show(progress.done, progress.total, f"rows{failed}{left}")

@@ -1,4 +1,4 @@
-"""`omnigen2 chat` and `reflect`: conversations, and pictures that the model corrects itself."""
+"""`omnigen2 chat`: questions about pictures and for pictures, one or a conversation."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..runtime.chat.reflection import MAX_ROUNDS
 from ..runtime.chat.settings import ChatSettings
-from ..runtime.checks import check_integer
 from ..runtime.errors import OmniGen2Error
 from ..runtime.images.loading import load_images
 from ..runtime.request import Request
-from .option_values import picture_names
 from .options import (
     DEFAULTS,
     AsJson,
@@ -93,40 +90,3 @@ def _converse(open_bundle: Callable[[], Pipeline], settings: ChatSettings, folde
     with open_bundle() as pipeline:
         _ = pipeline.language_model.chat  # raises where the bundle can only draw
         converse(pipeline.start_chat, settings, folder, ask_line, say, images, at_terminal=is_at_terminal())
-
-
-def reflect(
-    prompt: Annotated[str, typer.Argument(help="What to draw.")],
-    bundle: BundleName = "nano",
-    rounds: Annotated[int, typer.Option(help="Corrections at most.")] = 2,
-    height: Height = None,
-    width: Width = None,
-    steps: Annotated[int, typer.Option(help="Model evaluations for a picture.")] = DEFAULTS["steps"],
-    seed: Annotated[int, typer.Option(help="Where the noise comes from.")] = DEFAULTS["seed"],
-    out: Annotated[Path, typer.Option(help="The best picture's file; the rounds and a sheet lie beside it.")] = Path("out.png"),
-    as_json: AsJson = False,
-    backend: Backend = "auto",
-    precision: Precision = "auto",
-    threads: Threads = None,
-    memory_limit: MemoryLimit = None,
-    lora: Loras = None,
-    lora_dir: LoraFolder = None,
-) -> None:
-    """Draw, look at the picture, correct it, and keep the best."""
-    from .terminal_chat import files_beside, rounds_as_json, save_rounds, step_progress
-
-    request = Request(prompt=prompt, height_px=height, width_px=width, steps=steps, seed=seed)
-    check_integer("rounds", rounds, 1, "the fewest", MAX_ROUNDS)
-    picture_names(out, 1)
-    for file in files_beside(out, rounds + 1):
-        picture_names(file, 1)
-    with open_pipeline(bundle, backend, precision, threads, memory_limit, lora, lora_dir) as pipeline:
-        bar = ProgressLine()
-        reflection = pipeline.reflect(request, rounds, on_step=step_progress(bar, request))
-        bar.end()
-    files = [str(file) for file in save_rounds(reflection, out)]
-    each = rounds_as_json(reflection)
-    if as_json:
-        show({"files": files, "rounds": each}, as_json)
-    else:
-        show({"files": ", ".join(files), **{f"round {number}": facts for number, facts in enumerate(each)}}, as_json)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..runtime.parameters import drawing_parameters
-from ..runtime.request import Request
+from ..runtime.request import Request, Result
+from .best_of import best_of_choice
+from .endpoint_options import KEY, JudgeKey, JudgeModel, JudgeURL, Rubric, note
 from .option_values import cache_policy, numbers, picture_names, read_latents
 from .options import (
     DEFAULTS,
@@ -23,7 +26,12 @@ from .options import (
     Width,
     open_pipeline,
 )
+from .rewriting_options import RewriterKey, RewriterModel, RewriterURL, Rewrites, RewriteTemplate, rewrite_plan
 from .terminal import ProgressLine
+
+if TYPE_CHECKING:
+    from ..rewriting.plan import RewritePlan
+    from ..runtime.pipeline import Pipeline
 
 
 def generate(
@@ -59,6 +67,16 @@ def generate(
     memory_limit: MemoryLimit = None,
     lora: Loras = None,
     lora_dir: LoraFolder = None,
+    rewrite: Rewrites = False,
+    rewriter: RewriterURL = None,
+    rewriter_model: RewriterModel = None,
+    rewriter_key: RewriterKey = KEY,
+    rewrite_template: RewriteTemplate = None,
+    best_of: Annotated[int | None, typer.Option(help="With --judge: draw so many seeds, keep the best.")] = None,
+    judge: JudgeURL = None,
+    judge_model: JudgeModel = None,
+    judge_key: JudgeKey = KEY,
+    rubric: Rubric = None,
 ) -> None:
     """Draw a picture from words, edit one, or combine several."""
     from .output import Picture, save_all
@@ -85,18 +103,49 @@ def generate(
         cache=cache_policy(cache, tea_threshold),
     )
     names = picture_names(out, count)
+    plan = rewrite_plan(rewrite, rewriter, rewriter_model, rewriter_key, rewrite_template)
+    choice = best_of_choice(best_of, judge, judge_model, judge_key, rubric, request, out)
     with open_pipeline(bundle, backend, precision, threads, memory_limit, lora, lora_dir) as pipeline:
-        bar = ProgressLine()
-        total = steps if request.timesteps is None else len(request.timesteps)
-        result = pipeline.generate(request, on_step=lambda step: bar.show(step.index + 1, total, "drawing"))
-        bar.end()
+        drawn, rewritten = _rewritten(request, plan, pipeline)
         noise = None if latents is None else str(latents)
-        parameters = drawing_parameters(request, latents=noise, bundle=bundle, pipeline=pipeline)
-    for field, tokens in result.cut_tokens.items():
-        limit = f"--max-prompt-tokens {request.max_prompt_tokens}"
-        typer.echo(f"note: the last {tokens} tokens of the {field} were not read; {limit} are", err=True)
+        parameters = {**drawing_parameters(drawn, latents=noise, bundle=bundle, pipeline=pipeline), **rewritten}
+        if choice is None:
+            result = _generate(pipeline, drawn, "drawing")
+        else:
+            candidates = choice.draw(drawn, lambda each, what: _generate(pipeline, each, what))
+    if choice is not None:
+        for each in candidates.candidates[:1]:
+            _note_cut_tokens(each.result)
+        choice.save(candidates, parameters, typer.echo)
+        return
+    _note_cut_tokens(result)
     pictures = [Picture(image=image, parameters={**parameters, "index": k}) for k, image in enumerate(result.images)]
     save_all(zip(pictures, names, strict=True), lambda name: typer.echo(str(name)))
+
+
+def _generate(pipeline: Pipeline, request: Request, what: str) -> Result:
+    """Draw with a line of progress."""
+    bar = ProgressLine()
+    total = request.steps if request.timesteps is None else len(request.timesteps)
+    try:
+        return pipeline.generate(request, on_step=lambda step: bar.show(step.index + 1, total, what))
+    finally:
+        bar.end()
+
+
+def _note_cut_tokens(result: Result) -> None:
+    for field, tokens in result.cut_tokens.items():
+        limit = f"--max-prompt-tokens {result.request.max_prompt_tokens}"
+        note(f"the last {tokens} tokens of the {field} were not read; {limit} are")
+
+
+def _rewritten(request: Request, plan: RewritePlan | None, pipeline: Pipeline) -> tuple[Request, dict[str, Any]]:
+    """The request with its prompt rewritten, if a plan is given, and what its parameters say about that."""
+    if plan is None:
+        return request, {}
+    done = plan.open(pipeline, on_wait=note).rewrite(request.prompt, len(request.images))
+    note(done.note)
+    return replace(request, prompt=done.prompt), done.parameters
 
 
 def demo(

@@ -9,8 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from ..runtime.errors import OmniGen2Error
+from .endpoint_options import KEY
 from .option_values import cache_policy
 from .options import Backend, BundleName, JsonFile, MemoryLimit, Precision, Threads, open_pipeline
+from .rewriting_options import RewriterKey, RewriterModel, RewriterURL, Rewrites, RewriteTemplate, rewrite_plan
 from .terminal import ProgressLine, check_json_file, say_lines, write_json
 
 app = typer.Typer(help="Score what a model does: nano's world, OmniContext, GEdit, ImgEdit, GenEval.")
@@ -99,6 +101,11 @@ def judged_command(benchmark: str) -> Callable[..., None]:
         negative_prompt: Annotated[str | None, typer.Option(help="Likewise.")] = None,
         seed: Annotated[int | None, typer.Option(help="Of each drawing; 0 by default.")] = None,
         cache: Annotated[str | None, typer.Option(help="teacache or taylorseer.")] = None,
+        rewrite: Rewrites = False,
+        rewriter: RewriterURL = None,
+        rewriter_model: RewriterModel = None,
+        rewriter_key: RewriterKey = KEY,
+        rewrite_template: RewriteTemplate = None,
         backend: Backend = "auto",
         precision: Precision = "auto",
         threads: Threads = None,
@@ -139,6 +146,7 @@ def judged_command(benchmark: str) -> Callable[..., None]:
                 is_done=no_draw,
                 changes={field: value for field, value in changes.items() if value is not None},
                 engine=(backend, precision, threads, memory_limit),
+                rewriting=rewrite_plan(rewrite, rewriter, rewriter_model, rewriter_key, rewrite_template),
             ),
             judge=None
             if judge is None

@@ -13,6 +13,7 @@ import typer
 from ..runtime.errors import OmniGen2Error, RequestError
 from ..runtime.parameters import base_name
 from .options import check_range, open_pipeline
+from .rewritten_samples import rewritten_samples
 from .score_tables import outcome_text, score_table, verdict_line
 from .terminal import ProgressLine, printable, say_lines
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ..evaluation.judging import Judge
     from ..evaluation.run import Outcome
     from ..evaluation.samples import Sample
+    from ..rewriting.plan import RewritePlan
 
 MOST_SAMPLES = 1_000_000
 Write = Callable[[dict[str, Any]], None]
@@ -28,7 +30,10 @@ Write = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True, kw_only=True)
 class DrawingOptions:
-    """The options of drawing, as the command has them. is_done: nothing is drawn."""
+    """The options of drawing, as the command has them. is_done: nothing is drawn.
+
+    rewriting: the plan of rewriting the instructions, or None.
+    """
 
     bundle: str | None
     against: str | None
@@ -38,6 +43,7 @@ class DrawingOptions:
     is_done: bool
     changes: Mapping[str, Any]
     engine: tuple[str, str, int | None, str | None]
+    rewriting: RewritePlan | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,11 +158,15 @@ def _drawn(
     if model.bundle is None:
         return {}, None
     fields, bar = benchmark.drawing_fields(plan.drawing.changes), ProgressLine()
+    rewriting = plan.drawing.rewriting
     with open_pipeline(model.bundle, *plan.drawing.engine) as pipeline:
+        if rewriting is not None:
+            samples = rewritten_samples(rewriting, pipeline, samples, plan.out / model.name, bar.show)
         problems = draw_samples(pipeline, samples, fields, plan.out / model.name, bar.show)
         facts = pipeline_facts(pipeline)
     bar.end()
     shown = {name: repr(value) if name == "cache" else value for name, value in fields.items()}
+    shown |= {} if rewriting is None else {"rewriter": rewriting.writer}
     return problems, {**shown, "backend": facts["backend"], "precision": facts["precision"], "bundle": base_name(model.bundle)}
 
 

@@ -30,6 +30,8 @@ from .terminal import ProgressLine
 
 Say = Callable[[str], object]
 HELP = "/image FILE shows a picture with the next question, /new starts anew, /quit (or Ctrl-D) ends"
+BUNDLE_JUDGE = "bundle"
+"""The name of the bundle's own language model as a judge."""
 LONGEST_LINE = 2**20
 """The most characters of a line that is read from a pipe: /dev/zero holds no line end."""
 
@@ -188,15 +190,19 @@ def _answer(
     sys.stderr.write(cut_note(answer))
 
 
-def save_rounds(reflection: Reflection, out: Path) -> list[Path]:
-    """Each round's picture (out-0.png, …), the best (out.png), and a sheet of all rounds side by side (out-sheet.png)."""
+def save_rounds(reflection: Reflection, out: Path, judge: str = BUNDLE_JUDGE) -> list[Path]:
+    """Each round's picture (out-0.png, …), the best (out.png), and a sheet of all rounds side by side (out-sheet.png).
+
+    judge: the name of the model that graded and criticised.
+    """
     pictures = [done.result.images[0] for done in reflection.rounds if done.result.images]
     if not pictures:
         return []
     sheet, *names = files_beside(out, len(pictures))
     row = captioned_row(pictures, [_caption(number, done) for number, done in enumerate(reflection.rounds)])
     loras = [dataclasses.asdict(lora) for lora in reflection.rounds[0].result.loras]
-    best = Picture(image=pictures[reflection.best], parameters={"rounds": rounds_as_json(reflection), "loras": loras})
+    parameters = {"rounds": rounds_as_json(reflection), "judge": judge, "loras": loras}
+    best = Picture(image=pictures[reflection.best], parameters=parameters)
     rounds = zip(map(_picture, pictures), names, strict=True)
     save_all([*rounds, (best, out), (_picture(row), sheet)])
     return [out, *names, sheet]

@@ -14,6 +14,8 @@ from .. import __version__
 from ..batch.digests import bundle_digest
 from ..batch.pictures import Drawn, draw
 from ..batch.rows import Job
+from ..evaluation.endpoint import EndpointUnusable
+from ..rewriting.plan import RewritePlan
 from ..runtime.errors import OmniGen2Error
 from ..runtime.files.reading import read_bytes
 from ..runtime.images.opening import MAX_FILE_BYTES
@@ -26,6 +28,7 @@ class WorkerPlan:
 
     digest: the digest of the bundle on the machine that reads the rows.
     version: the release of omnigen2-rt there.
+    rewriting: how prompts are rewritten, or None.
     """
 
     bundle: str
@@ -35,6 +38,7 @@ class WorkerPlan:
     precision: str = "auto"
     threads: int | None = None
     memory_limit_bytes: int | None = None
+    rewriting: RewritePlan | None = None
 
 
 class Worker:
@@ -58,6 +62,7 @@ class Worker:
                 threads=plan.threads,
                 memory_limit_bytes=plan.memory_limit_bytes,
             )
+            self._rewriter = None if plan.rewriting is None else plan.rewriting.open(self._pipeline)
         except OmniGen2Error as error:
             return str(error)
         return None
@@ -67,7 +72,10 @@ class Worker:
         with TemporaryDirectory(prefix="omnigen2-") as folder:
             paths = [_unpacked(Path(folder) / str(number), *image) for number, image in enumerate(images)]
             whole = replace(job, request=replace(job.request, images=paths))
-            return draw(self._pipeline, self._plan.bundle, whole)
+            try:
+                return draw(self._pipeline, self._plan.bundle, whole, self._rewriter)
+            except EndpointUnusable as error:  # raised, it would look like a worker that died
+                return Drawn(seconds=0.0, error=str(error))
 
 
 def packed(job: Job) -> tuple[Job, list[tuple[str, bytes]]]:

@@ -39,14 +39,20 @@ class ImagesUsage(BaseModel):
 
 
 class ImageData(BaseModel):
-    """A picture. seed: draws it again."""
+    """A picture. seed: draws it again. revised_prompt: what was drawn, where rewriting was asked for."""
 
     b64_json: str
     seed: int
+    revised_prompt: str | None = None
 
 
 class ImagesAnswer(BaseModel):
-    """Pictures. seconds: of the drawing, without waiting. cut_tokens: by field, tokens that were too many to be read."""
+    """Pictures.
+
+    seconds: of the drawing, without waiting.
+    cut_tokens: by field, tokens that were too many to be read.
+    rewrite_refused: why a rewritten prompt was not drawn.
+    """
 
     created: int
     data: list[ImageData]
@@ -57,6 +63,7 @@ class ImagesAnswer(BaseModel):
     usage: ImagesUsage
     seconds: float
     cut_tokens: dict[str, int]
+    rewrite_refused: str | None = None
 
 
 class PictureURL(BaseModel):

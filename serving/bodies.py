@@ -150,6 +150,9 @@ class DrawBody(DrawingBody):
     model: str | None = None
     prompt: Prompt
     images: Annotated[list[PictureURL], FailFast()] = Field(default_factory=list, max_length=MAX_IMAGES)
+    rewrite: bool = Field(
+        False, description="Lets the bundle's language model make the prompt long; one that loses something is refused."
+    )
     n: int = Field(1, ge=1, le=10, description="Pictures; the seed of each is one more than that of the one before.")
     output_format: Literal["png", "jpeg", "webp"] = "png"
     output_compression: int = Field(100, ge=0, le=100, description="The quality of jpeg and webp.")

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from ..rewriting.plan import RewritePlan
+from ..rewriting.rewriter import Rewrite
 from ..runtime.chat.reflection import Round, reflect
 from ..runtime.drawing import input_size, picture_sizes, starting_latents
 from ..runtime.errors import BackendError
@@ -23,6 +25,7 @@ from ..runtime.previews import preview_images
 from ..runtime.request import Request, Step
 from .bodies import ChatBody, DrawBody, ReflectBody
 from .conversations import dialogue
+from .errors import ApiError
 from .jobs import Job, Outcome
 from .pictures import base64_text, data_url_bytes, encode_picture, read_picture
 from .scheduler import Turn
@@ -69,7 +72,9 @@ class Worker:
 
     def _draw(self, job: Job, turn: Turn, body: DrawBody) -> Outcome:
         images, manifest = body_images(body), self.pipeline.bundle.manifest
-        request, started = body.request(body.prompt, images), time.perf_counter()
+        started = time.perf_counter()
+        rewrite = self._rewritten(body, turn) if body.rewrite else None
+        request = body.request(body.prompt if rewrite is None else rewrite.prompt, images)
         drawn, final = picture_sizes(manifest, request, [Size(*image.size) for image in images])
         groups = batches(body.seeds, drawn)
         watch = _Watch(self, job, turn, body.steps * len(groups))
@@ -87,8 +92,9 @@ class Worker:
             pictures += zip(seeds, result.images, strict=True)
             watch.pictures_before = len(pictures)
         turn.leave()  # encoding the files needs no engine
+        rewritten = {} if rewrite is None else rewrite.parameters
         encoded = [
-            encode_picture(image, body.output_format, body.output_compression, self._parameters(request, seed))
+            encode_picture(image, body.output_format, body.output_compression, {**self._parameters(request, seed), **rewritten})
             for seed, image in pictures
         ]
         facts = {
@@ -98,8 +104,20 @@ class Worker:
             "seconds": round(time.perf_counter() - started, 3),
             "cut_tokens": cut_tokens,
             "usage": drawing_usage(self.pipeline, request, images, drawn, len(pictures)),
+            **({} if rewrite is None else {"revised_prompt": rewrite.prompt, "rewrite_refused": rewrite.refused}),
         }
         return Outcome(facts=facts, pictures=tuple(encoded))
+
+    def _rewritten(self, body: DrawBody, turn: Turn) -> Rewrite:
+        """The prompt's rewrite, by the bundle's own language model. Pauses after each token. Raises ApiError without one."""
+        if self.pipeline.bundle.manifest.chat is None:
+            raise ApiError("unsupported_value", "rewrite needs a language model that writes: this bundle only draws", "rewrite")
+
+        def on_token(piece: str) -> None:
+            self.observer.on_piece()
+            turn.pause()
+
+        return RewritePlan().open(self.pipeline, on_token=on_token).rewrite(body.prompt, len(body.images))
 
     def _reflect(self, job: Job, turn: Turn, body: ReflectBody) -> Outcome:
         request = body.request(body.prompt, body_images(body))

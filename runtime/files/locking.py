@@ -76,13 +76,14 @@ def folder_lock(folder: Path) -> Iterator[None]:
         yield
         return
     try:
-        _wait_for_lock(descriptor)
+        wait_for_lock(descriptor)
         yield
     finally:
         os.close(descriptor)
 
 
-def _wait_for_lock(descriptor: int) -> None:
+def wait_for_lock(descriptor: int) -> None:
+    """Lock an open file until it is closed, waiting no longer than LONGEST_WAIT_S; goes on without a lock after that."""
     end = time.monotonic() + LONGEST_WAIT_S
     try:
         while not try_lock(descriptor) and time.monotonic() < end:

@@ -86,9 +86,11 @@ def images_answer(job: Job) -> dict[str, Any]:
     assert job.outcome is not None and isinstance(job.body, DrawBody)
     facts = job.outcome.facts
     pictures = zip(job.outcome.pictures, facts["seeds"], strict=True)
+    revised = {"revised_prompt": facts["revised_prompt"]} if "revised_prompt" in facts else {}
+    refused = {"rewrite_refused": facts["rewrite_refused"]} if facts.get("rewrite_refused") else {}
     return {
         "created": int(job.finished or time.time()),
-        "data": [{"b64_json": base64_text(picture), "seed": seed} for picture, seed in pictures],
+        "data": [{"b64_json": base64_text(picture), "seed": seed, **revised} for picture, seed in pictures],
         "background": "opaque",
         "output_format": job.body.output_format,
         "quality": quality(job.body),
@@ -96,4 +98,5 @@ def images_answer(job: Job) -> dict[str, Any]:
         "usage": facts["usage"],
         "seconds": facts["seconds"],
         "cut_tokens": facts["cut_tokens"],
+        **refused,
     }

@@ -13,7 +13,10 @@ from omnigen2_rt.batch.digests import bundle_digest
 from omnigen2_rt.batch.pictures import draw
 from omnigen2_rt.batch.rows import Job, RowFile
 from omnigen2_rt.distributed.batch_worker import Worker, WorkerPlan, packed
+from omnigen2_rt.evaluation.endpoint import Endpoint
+from omnigen2_rt.rewriting.plan import RewritePlan
 from tests.batch.doubles import write_jsonl
+from tests.evaluation.endpoint_double import endpoint_double, fails, says
 
 PLAN = WorkerPlan(bundle="nano", digest=bundle_digest("nano"), backend="ort-cpu", precision="fp32", threads=1)
 
@@ -45,3 +48,17 @@ def test_worker_draws_the_bytes_that_are_drawn_here(tmp_path: Path) -> None:
 def test_worker_that_cannot_open_its_pipeline_says_why(change: dict[str, str], problem: str) -> None:
     found = Worker(dataclasses.replace(PLAN, **change)).open()
     assert found is not None and found.startswith(problem)
+
+
+def test_worker_rewrites_prompts_as_the_plan_says(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "rows.jsonl", {"prompt": "a red circle", "steps": 1, "width_px": 32, "height_px": 32})
+    (job,) = RowFile.open(path).rows(PLAN.digest)
+    assert isinstance(job, Job)
+    with endpoint_double(lambda asked, number: says("a red circle of old paper, in even light")) as double:
+        plan = RewritePlan(endpoint=Endpoint(url=double.url, model="w", tries=1))
+        worker = Worker(dataclasses.replace(PLAN, rewriting=plan))
+        assert worker.open() is None
+        assert worker.draw(job, []).parameters["prompt"] == "a red circle of old paper, in even light"
+        double.reply = lambda asked, number: fails(401)
+        other = dataclasses.replace(job, request=dataclasses.replace(job.request, prompt="a blue star"))
+        assert "the key is missing or wrong" in str(worker.draw(other, []).error)

@@ -18,7 +18,10 @@ PACKAGE = "omnigen2_rt"
 ROOT_MODULES = ("__init__.py", "__main__.py", "cli.py")
 """The only Python files that may lie at the top level: each one there becomes a module of the package."""
 
-FOLDERS = ("batch", "commands", "distributed", "evaluation", "exporter", "nano", "plugins", "reference", "runtime", "serving")
+FOLDERS = (
+    "batch", "commands", "distributed", "evaluation", "exporter", "nano", "pairs", "plugins", "reference", "rewriting", "runtime",
+    "serving",
+)  # fmt: skip
 """The top-level folders that are parts of the package. All others are not in the wheel."""
 
 NODE_FOLDER = "comfyui"

@@ -62,3 +62,8 @@ def test_blocked_pytorch_leaves_quantizing_importable() -> None:
     """It works on bundles: graphs, numpy and an engine."""
     names = sorted(name for name, path in modules().items() if path.parts[:2] == ("exporter", "quantize"))
     loaded_after_importing(names, blocked={"torch", "transformers", "onnxscript"})
+
+
+def test_blocked_exporter_libraries_leave_rewriting_and_pairs_importable() -> None:
+    names = sorted(name for name, path in modules().items() if path.parts[0] in ("pairs", "rewriting"))
+    loaded_after_importing(names, blocked=EXPORTER_LIBRARIES | ENGINES)

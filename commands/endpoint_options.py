@@ -1,0 +1,45 @@
+"""Endpoints on the command line: an address and a model's name; the key comes from the environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..runtime.errors import RequestError
+from .terminal import printable
+
+if TYPE_CHECKING:
+    from ..evaluation.endpoint import EndpointClient
+
+KEY = "OPENAI_API_KEY"
+"""The variable of the environment that holds a key, unless an option names another one."""
+
+JudgeURL = Annotated[str | None, typer.Option("--judge", metavar="URL", help="The judge's endpoint: https://host/v1.")]
+JudgeModel = Annotated[str | None, typer.Option(help="The judge's model there.")]
+JudgeKey = Annotated[
+    str, typer.Option(metavar="VARIABLE", help="The environment variable that holds the key of the judge's endpoint.")
+]
+Rubric = Annotated[Path | None, typer.Option(help="What to tell the judge instead, TOML or JSON.")]
+
+
+def endpoint_client(option: str, url: str | None, model: str | None, key_variable: str = KEY) -> EndpointClient | None:
+    """The client of `option URL option-model M`, which notes each wait; None without them.
+
+    option: "--judge" for example. Raises RequestError for one without the other, and for what is no address.
+    """
+    if url is None and model is None:
+        return None
+    if url is None or model is None:
+        raise RequestError(f"{option} URL and {option}-model NAME belong together")
+    from ..evaluation.endpoint import Endpoint, EndpointClient
+
+    endpoint = Endpoint(url=url, model=model, key=os.environ.get(key_variable) or None)
+    return EndpointClient(endpoint, on_wait=lambda reason: note(reason))
+
+
+def note(text: str) -> None:
+    """Print a note on standard error."""
+    typer.echo(printable(f"note: {text}"), err=True)
