@@ -35,6 +35,8 @@ def check_size(body: DrawingBody, pipeline: Pipeline, count: int) -> None:
 
 def _check_drawing(body: DrawBody | ReflectBody, pipeline: Pipeline) -> None:
     check_size(body, pipeline, getattr(body, "n", 1))
+    if isinstance(body, DrawBody) and body.rewrite and pipeline.bundle.manifest.chat is None:
+        raise ApiError("unsupported_value", "rewrite needs a language model that writes: this bundle only draws", "rewrite")
     request = body.request(body.prompt)
     picture_sizes(pipeline.bundle.manifest, request, check_pictures(picture_places(body)))
     if request.cache is not None:

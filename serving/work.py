@@ -25,7 +25,6 @@ from ..runtime.previews import preview_images
 from ..runtime.request import Request, Step
 from .bodies import ChatBody, DrawBody, ReflectBody
 from .conversations import dialogue
-from .errors import ApiError
 from .jobs import Job, Outcome
 from .pictures import base64_text, data_url_bytes, encode_picture, read_picture
 from .scheduler import Turn
@@ -109,9 +108,7 @@ class Worker:
         return Outcome(facts=facts, pictures=tuple(encoded))
 
     def _rewritten(self, body: DrawBody, turn: Turn) -> Rewrite:
-        """The prompt's rewrite, by the bundle's own language model. Pauses after each token. Raises ApiError without one."""
-        if self.pipeline.bundle.manifest.chat is None:
-            raise ApiError("unsupported_value", "rewrite needs a language model that writes: this bundle only draws", "rewrite")
+        """The prompt's rewrite, by the bundle's own language model. Pauses after each token."""
 
         def on_token(piece: str) -> None:
             self.observer.on_piece()

@@ -16,8 +16,8 @@ from omnigen2_rt.rewriting.rewriter import Written
 from omnigen2_rt.runtime.images.png import read_parameters
 from omnigen2_rt.runtime.pipeline import Pipeline
 from omnigen2_rt.serving.bodies import DrawBody
+from omnigen2_rt.serving.checks import check_task
 from omnigen2_rt.serving.errors import ApiError
-from omnigen2_rt.serving.work import Worker
 from tests.serving.running import Running, picture_of, wait_until
 
 PROMPT = "a large red circle on a blue background"
@@ -94,8 +94,8 @@ def test_rewrite_that_is_no_truth_value_is_refused(server: Running, value: objec
 
 
 def test_bundle_that_only_draws_refuses_to_rewrite() -> None:
-    pipeline: Any = SimpleNamespace(bundle=SimpleNamespace(manifest=SimpleNamespace(chat=None)))
-    worker = Worker("drawer", pipeline, SimpleNamespace())  # type: ignore[arg-type]
+    manifest = SimpleNamespace(chat=None, vae=SimpleNamespace(sample_px=128))
+    pipeline: Any = SimpleNamespace(bundle=SimpleNamespace(manifest=manifest))
     with pytest.raises(ApiError, match="this bundle only draws") as refused:
-        worker._rewritten(DrawBody(prompt=PROMPT, rewrite=True), SimpleNamespace())  # type: ignore[arg-type]
+        check_task(DrawBody(prompt=PROMPT, rewrite=True), pipeline)
     assert refused.value.param == "rewrite"
