@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from socket import gethostname
 from tempfile import TemporaryDirectory
 
 from .. import __version__
@@ -64,10 +65,14 @@ class Worker:
 
     def draw(self, job: Job, images: Sequence[tuple[str, bytes]]) -> Drawn:
         """Draw a row whose request has no images. images: the name and the content of each."""
-        with TemporaryDirectory(prefix="omnigen2-") as folder:
-            paths = [_unpacked(Path(folder) / str(number), *image) for number, image in enumerate(images)]
-            whole = replace(job, request=replace(job.request, images=paths))
-            return draw(self._pipeline, self._plan.bundle, whole)
+        try:
+            with TemporaryDirectory(prefix="omnigen2-") as folder:
+                paths = [_unpacked(Path(folder) / str(number), *image) for number, image in enumerate(images)]
+                whole = replace(job, request=replace(job.request, images=paths))
+                return draw(self._pipeline, self._plan.bundle, whole)
+        except OSError as error:
+            problem = f"the node {gethostname()} can't hold the row's images: {error.strerror or error}"
+            return Drawn(seconds=0.0, error=problem)
 
 
 def packed(job: Job) -> tuple[Job, list[tuple[str, bytes]]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from omnigen2_rt.batch.digests import bundle_digest
 from omnigen2_rt.batch.pictures import draw
 from omnigen2_rt.batch.rows import Job, RowFile
 from omnigen2_rt.distributed.batch_worker import Worker, WorkerPlan, packed
+from omnigen2_rt.runtime.request import Request
 from tests.batch.doubles import write_jsonl
 
 PLAN = WorkerPlan(bundle="nano", digest=bundle_digest("nano"), backend="ort-cpu", precision="fp32", threads=1)
@@ -45,3 +48,15 @@ def test_worker_draws_the_bytes_that_are_drawn_here(tmp_path: Path) -> None:
 def test_worker_that_cannot_open_its_pipeline_says_why(change: dict[str, str], problem: str) -> None:
     found = Worker(dataclasses.replace(PLAN, **change)).open()
     assert found is not None and found.startswith(problem)
+
+
+def test_node_that_is_full_is_the_rows_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counted as the death of a worker, three times."""
+
+    def refuse(path: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    job = Job(number=1, place="line 1", id="1", request=Request(prompt="a"), latents=None, digest="d")
+    drawn = Worker(PLAN).draw(job, [("a.png", b"x")])
+    assert drawn.error is not None and drawn.error.endswith("can't hold the row's images: No space left on device")
