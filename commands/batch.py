@@ -114,7 +114,7 @@ def _on_ray(
     plan = WorkerPlan(
         bundle=bundle, digest=digest, backend=backend, precision=precision, threads=threads, memory_limit_bytes=limit
     )
-    with connected(address):
+    with connected(address, note):
         yield draw_on_cluster(plan, settings, note)
 
 

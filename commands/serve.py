@@ -15,6 +15,7 @@ from ..runtime.errors import OmniGen2Error, RequestError
 from .merging import with_loras
 from .option_values import memory_bytes
 from .options import Backend, LoraFolder, MemoryLimit, Precision, Threads, check_range, needs_extra, open_pipeline
+from .terminal import printable
 
 if TYPE_CHECKING:
     from ..runtime.pipeline import Pipeline
@@ -58,6 +59,9 @@ def serve(
     max_replicas: Annotated[int | None, typer.Option(help="The most; by default the fewest.")] = None,
     cpus_per_replica: Annotated[float | None, typer.Option(help="Processors that a replica reserves; by default 1.")] = None,
     gpus_per_replica: Annotated[float | None, typer.Option(help="GPUs, also a fraction of one; by default 0.")] = None,
+    replica_wait: Annotated[
+        float | None, typer.Option(help="Seconds to wait for the first replicas, and for one while none runs; by default 120.")
+    ] = None,
 ) -> None:
     """Serve bundles over HTTP: OpenAI's endpoints, jobs and a web page."""
     needs_extra("serve", *MODULES)
@@ -89,7 +93,8 @@ def serve(
     styles = _styles(lora or (), list(paths))
     if lora_dir is not None and not styles:
         raise RequestError("--lora-dir belongs to --lora")
-    replicas = {"least": min_replicas, "most": max_replicas, "cpus": cpus_per_replica, "gpus": gpus_per_replica}
+    amounts = {"cpus": cpus_per_replica, "gpus": gpus_per_replica, "start_s": replica_wait}
+    replicas = {"least": min_replicas, "most": max_replicas, **amounts}
     if ray is None and any(value is not None for value in replicas.values()):
         raise RequestError("the number of replicas and what each reserves belong to --ray ADDRESS")
     engine = backend, precision, threads, memory_limit
@@ -139,8 +144,12 @@ def _on_ray(
         backend=backend, precision=precision, threads=threads, memory_limit_bytes=memory_bytes(memory_limit)
     )
     name = f"omnigen2-{socket.gethostname()}-{port}"
-    with replicated_service(bundles, settings, chosen, address=address, name=name, engine=options) as service:
+    with replicated_service(bundles, settings, chosen, address=address, name=name, engine=options, note=_note) as service:
         yield service
+
+
+def _note(text: str) -> None:
+    typer.echo(printable(f"note: {text}"), err=True)
 
 
 def read_keys(file: Path | None) -> frozenset[bytes]:

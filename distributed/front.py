@@ -29,7 +29,8 @@ from ..serving.settings import ServerSettings
 from .cluster import connected
 from .deployment import Deployment, deployed, open_serve
 from .dispatcher import Dispatcher
-from .nodes import Engine, check_nodes, choose_engine, with_engine
+from .messages import Note
+from .nodes import Engine, check_nodes, check_room, choose_engine, with_engine
 from .remote import RemoteWorker
 from .replica import ReplicaPlan
 from .settings import ReplicaSettings
@@ -57,10 +58,12 @@ def replicated_service(
     address: str,
     name: str,
     engine: EngineOptions,
+    note: Note = lambda text: None,
 ) -> Iterator[Service]:
     """A service whose jobs replicas carry out, for the block. At its end the replicas are removed, and a local cluster with them.
 
     bundles: paths by the names that clients use. address: see `connected`. name: tells this server from others of the cluster.
+    note: called with lines for the user.
     Raises OmniGen2Error where nodes differ or replicas don't start.
     """
     paths = {bundle: path if path == "nano" else os.path.abspath(path) for bundle, path in bundles.items()}
@@ -68,9 +71,10 @@ def replicated_service(
     apps = {bundle: f"{name}-{quote(bundle, safe='')}" for bundle in bundles}
     pipelines: dict[str, Pipeline] = {}
     deployments: dict[str, Deployment] = {}
-    with connected(address), ExitStack() as started:
+    with connected(address, note), ExitStack() as started:
         check_nodes(list(dict.fromkeys(paths.values())), replicas)
         open_serve(apps.values())
+        check_room(len(plans) * replicas.least, replicas, note, can_grow=address != "local")
         for bundle, plan in plans.items():
             chosen = choose_engine(plan, replicas)
             pipelines[bundle] = pipeline = stand_in(plan, chosen)
@@ -78,15 +82,16 @@ def replicated_service(
             plan = replace(with_engine(plan, chosen), max_active=active, max_tasks=max(LEAST_TASKS, active))
             deployments[bundle] = started.enter_context(deployed(apps[bundle], plan, replicas))
         with restarting_on_hangup(deployments.values()):
-            yield Service(pipelines, settings, dispatching_to(deployments))
+            yield Service(pipelines, settings, dispatching_to(deployments, replicas.start_s))
 
 
-def dispatching_to(deployments: Mapping[str, Deployment]) -> Schedule:
-    """Returns the schedule that sends a bundle's jobs to its replicas."""
+def dispatching_to(deployments: Mapping[str, Deployment], patience_s: float) -> Schedule:
+    """Returns the schedule that sends a bundle's jobs to its replicas. patience_s: see `RemoteWorker`."""
 
     def dispatch(bundle: str, pipeline: Pipeline, settings: ServerSettings, metrics: Metrics) -> Queue:
         deployment = deployments[bundle]
-        worker = RemoteWorker(deployment.send, EngineMetrics(metrics, bundle))
+        observer = EngineMetrics(metrics, bundle)
+        worker = RemoteWorker(deployment.send, observer, outage_s=lambda: deployment.outage_s, patience_s=patience_s)
         metrics.gauge("omnigen2_replicas", "Replicas that take requests.", bundle, lambda: deployment.running)
         metrics.gauge("omnigen2_resent", "Tasks that were sent again because a replica was lost.", bundle, lambda: worker.resent)
         most, queued = deployment.most_tasks, settings.max_queue

@@ -23,6 +23,7 @@ def short_folder() -> tempfile.TemporaryDirectory[str]:
 def cluster_of(*nodes: dict[str, Any]) -> Iterator[Any]:
     """A cluster to which this process is connected. nodes: what each of its nodes has; the first is the head."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S", "1")  # not 10: another replica starts sooner
     import ray
     from ray.cluster_utils import Cluster
 

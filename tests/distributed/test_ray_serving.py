@@ -1,6 +1,6 @@
 """The server in front of Ray: two nodes of this machine, with a replica each.
 
-The tests go in the order of the file: the second replica is started by load, and the last test kills its node.
+The tests go in the order of the file: the second replica is started by load, and the last ones kill both nodes.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from omnigen2_rt import Request, load
 from omnigen2_rt.batch.digests import bundle_digest
 from omnigen2_rt.distributed.dispatcher import Dispatcher
 from omnigen2_rt.distributed.front import EngineOptions, replicated_service
-from omnigen2_rt.distributed.nodes import check_nodes, choose_engine
+from omnigen2_rt.distributed.nodes import check_nodes, check_room, choose_engine
 from omnigen2_rt.distributed.replica import ReplicaPlan
 from omnigen2_rt.distributed.settings import ReplicaSettings
 from omnigen2_rt.runtime.errors import OmniGen2Error
 from omnigen2_rt.runtime.pipeline import Pipeline
 from omnigen2_rt.serving.settings import ServerSettings
-from tests.distributed.clusters import cluster_of, replica_seconds, short_folder
+from tests.distributed.clusters import STORE_BYTES, cluster_of, replica_seconds, short_folder
 from tests.serving.processes import ServerProcess
 from tests.serving.running import Running, picture_of, png_bytes, running, wait_until
 
@@ -36,8 +36,8 @@ pytestmark = pytest.mark.ray
 
 PROMPT = "a large red circle on a blue background"
 APP = "tests"
-HEAD, OTHER = {"num_cpus": 1}, {"num_cpus": 1, "num_gpus": 1}
-"""The other node says that it has a GPU: Ray counts what it is told."""
+HEAD, FIRST, OTHER = {"num_cpus": 0}, {"num_cpus": 1}, {"num_cpus": 1, "num_gpus": 1}
+"""The last node says that it has a GPU: Ray counts what it is told."""
 
 
 @dataclass
@@ -47,6 +47,7 @@ class Front:
     server: Running
     cluster: Any
     nodes: list[Any]
+    notes: list[str]
 
     @property
     def replicas(self) -> dict[str, Any]:
@@ -71,12 +72,14 @@ class Front:
 def front() -> Iterator[Front]:
     replicas = ReplicaSettings(least=1, most=2, upscale_delay_s=0.0)
     engine = EngineOptions(backend="ort-cpu", precision="fp32", threads=1)
-    with cluster_of(HEAD, OTHER) as cluster:
+    notes: list[str] = []
+    with cluster_of(HEAD, FIRST, OTHER) as cluster:
+        settings = ServerSettings(max_queue=100)
         opened = replicated_service(
-            {"nano": "nano"}, ServerSettings(max_queue=100), replicas, address="auto", name=APP, engine=engine
+            {"nano": "nano"}, settings, replicas, address="auto", name=APP, engine=engine, note=notes.append
         )
         with opened as service, running(service) as server:
-            yield Front(server, cluster, cluster.list_all_nodes())
+            yield Front(server, cluster, cluster.list_all_nodes(), notes)
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +175,18 @@ def test_fraction_of_a_gpu_is_found_and_another_bundle_is_refused(front: Front) 
         check_nodes(["nano"], ReplicaSettings(gpus=8.0))
 
 
+def test_cluster_without_room_is_noted_at_once(front: Front) -> None:
+    """The server waited silently for two minutes."""
+    notes: list[str] = []
+    check_room(3, ReplicaSettings(cpus=1.0), notes.append, can_grow=True)
+    has = "the cluster has 2 processors, 0 of them free, on 3 nodes"
+    assert notes == [f"3 replicas that reserve 1 processors each are to start; {has}: waiting up to 120 s for more"]
+    with pytest.raises(OmniGen2Error, match=f"^3 replicas .*; {has}: ask for fewer, or reserve less$"):
+        check_room(3, ReplicaSettings(cpus=1.0), notes.append, can_grow=False)
+    check_room(2, ReplicaSettings(cpus=0.0), notes.append, can_grow=False)
+    assert len(notes) == 1
+
+
 def test_node_that_dies_costs_none_of_sixty_drawings(front: Front, nano: Pipeline) -> None:
     expected = [nano.generate(Request(prompt=PROMPT, steps=6, seed=seed)).images[0].tobytes() for seed in range(60)]
     before, done = replica_seconds(APP), list[int]()
@@ -184,9 +199,31 @@ def test_node_that_dies_costs_none_of_sixty_drawings(front: Front, nano: Pipelin
     with ThreadPoolExecutor(60) as pool:
         drawn = pool.map(draw, range(60))
         wait_until(lambda: len(done) >= 10)
-        front.cluster.remove_node(front.nodes[1], allow_graceful=False)
+        front.cluster.remove_node(front.nodes[2], allow_graceful=False)
         assert list(drawn) == expected
     assert len(replica_seconds(APP).keys() & before.keys()) == 1 and front.resent > 0
+
+
+def test_request_without_any_replica_ends_with_an_error_and_is_drawn_where_one_comes_in_time(
+    front: Front, nano: Pipeline, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It never ended."""
+    (served,) = front.server.service.bundles.values()
+    assert isinstance(served.scheduler, Dispatcher)
+    front.cluster.remove_node(front.nodes[1], allow_graceful=False)
+    wait_until(lambda: not replica_seconds(APP))
+    with monkeypatch.context() as patched:
+        patched.setattr(served.scheduler._worker, "_patience_s", 2.0)
+        answer = front.server.http().post("/v1/images/generations", json={"prompt": PROMPT, "num_inference_steps": 8})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_replica"), answer.text
+        assert answer.headers["retry-after"] == "10"
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(front.draw, 7)
+        front.cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
+        assert waiting.result() == nano.generate(Request(prompt=PROMPT, steps=8, seed=7)).images[0].tobytes()
+    assert all(note.startswith("Ray: ") and "\n" not in note for note in front.notes), front.notes
+    said = capfd.readouterr()
+    assert "raylet" not in said.out + said.err
 
 
 def test_command_serves_on_a_cluster_of_its_own_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
