@@ -6,7 +6,7 @@ Nodes share no files with the machine that reads the rows: input images travel a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from socket import gethostname
 from tempfile import TemporaryDirectory
@@ -18,24 +18,23 @@ from ..batch.rows import Job
 from ..runtime.errors import OmniGen2Error
 from ..runtime.files.reading import read_bytes
 from ..runtime.images.opening import MAX_FILE_BYTES
+from ..runtime.load_options import LoadOptions
 from ..runtime.pipeline import load
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerPlan:
-    """The pipeline that each worker opens: see `load`.
+    """The pipeline that each worker opens.
 
     digest: the digest of the bundle on the machine that reads the rows.
     version: the release of omnigen2-rt there.
+    options: how it opens the bundle.
     """
 
     bundle: str
     digest: str
     version: str = __version__
-    backend: str = "auto"
-    precision: str = "auto"
-    threads: int | None = None
-    memory_limit_bytes: int | None = None
+    options: LoadOptions = LoadOptions()
 
 
 class Worker:
@@ -52,13 +51,7 @@ class Worker:
                 return f"a node has omnigen2-rt {__version__}, this machine {plan.version}: install the same"
             if bundle_digest(plan.bundle) != plan.digest:
                 return f"a node has another bundle at {plan.bundle!r} than this machine: copy it there"
-            self._pipeline = load(
-                plan.bundle,
-                backend=plan.backend,
-                precision=plan.precision,
-                threads=plan.threads,
-                memory_limit_bytes=plan.memory_limit_bytes,
-            )
+            self._pipeline = load(plan.bundle, **asdict(plan.options))
         except OmniGen2Error as error:
             return str(error)
         return None

@@ -135,7 +135,7 @@ def _engine(plan: ReplicaPlan) -> Engine:
 
 def with_engine(plan: ReplicaPlan, engine: Engine) -> ReplicaPlan:
     """The plan with the backend and precision by name, so that no replica chooses another."""
-    return replace(plan, backend=engine.name, precision=engine.precision)
+    return replace(plan, options=replace(plan.options, backend=engine.name, precision=engine.precision))
 
 
 def _alive_nodes() -> list[dict[str, Any]]:

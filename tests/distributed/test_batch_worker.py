@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -15,10 +16,12 @@ from omnigen2_rt.batch.digests import bundle_digest
 from omnigen2_rt.batch.pictures import draw
 from omnigen2_rt.batch.rows import Job, RowFile
 from omnigen2_rt.distributed.batch_worker import Worker, WorkerPlan, packed
+from omnigen2_rt.runtime.load_options import LoadOptions
 from omnigen2_rt.runtime.request import Request
 from tests.batch.doubles import write_jsonl
 
-PLAN = WorkerPlan(bundle="nano", digest=bundle_digest("nano"), backend="ort-cpu", precision="fp32", threads=1)
+OPTIONS = LoadOptions(backend="ort-cpu", precision="fp32", threads=1)
+PLAN = WorkerPlan(bundle="nano", digest=bundle_digest("nano"), options=OPTIONS)
 
 
 def test_worker_draws_the_bytes_that_are_drawn_here(tmp_path: Path) -> None:
@@ -42,10 +45,10 @@ def test_worker_draws_the_bytes_that_are_drawn_here(tmp_path: Path) -> None:
         ({"digest": "0" * 64}, "a node has another bundle at 'nano' than this machine: copy it there"),
         ({"version": "0.0.1"}, f"a node has omnigen2-rt {__version__}, this machine 0.0.1: install the same"),
         ({"bundle": "nowhere"}, "'nowhere' is not a bundle (no bundle.json): there is no such folder"),
-        ({"backend": "none"}, "backend='none' is not one of auto, "),
+        ({"options": LoadOptions(backend="none")}, "backend='none' is not one of auto, "),
     ],
 )
-def test_worker_that_cannot_open_its_pipeline_says_why(change: dict[str, str], problem: str) -> None:
+def test_worker_that_cannot_open_its_pipeline_says_why(change: dict[str, Any], problem: str) -> None:
     found = Worker(dataclasses.replace(PLAN, **change)).open()
     assert found is not None and found.startswith(problem)
 

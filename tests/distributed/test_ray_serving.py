@@ -21,14 +21,15 @@ from PIL import Image
 from omnigen2_rt import Request, load
 from omnigen2_rt.batch.digests import bundle_digest
 from omnigen2_rt.distributed.dispatcher import Dispatcher
-from omnigen2_rt.distributed.front import EngineOptions, replicated_service
+from omnigen2_rt.distributed.front import replicated_service
 from omnigen2_rt.distributed.nodes import check_nodes, check_room, choose_engine
 from omnigen2_rt.distributed.replica import ReplicaPlan
 from omnigen2_rt.distributed.settings import ReplicaSettings
 from omnigen2_rt.runtime.errors import OmniGen2Error
+from omnigen2_rt.runtime.load_options import LoadOptions
 from omnigen2_rt.runtime.pipeline import Pipeline
 from omnigen2_rt.serving.settings import ServerSettings
-from tests.distributed.clusters import STORE_BYTES, cluster_of, replica_seconds, short_folder
+from tests.distributed.clusters import STORE_BYTES, replica_seconds, short_folder, with_nodes
 from tests.serving.processes import ServerProcess
 from tests.serving.running import Running, picture_of, png_bytes, running, wait_until
 
@@ -36,8 +37,8 @@ pytestmark = pytest.mark.ray
 
 PROMPT = "a large red circle on a blue background"
 APP = "tests"
-HEAD, FIRST, OTHER = {"num_cpus": 0}, {"num_cpus": 1}, {"num_cpus": 1, "num_gpus": 1}
-"""The last node says that it has a GPU: Ray counts what it is told."""
+FIRST, OTHER = {"num_cpus": 1}, {"num_cpus": 1, "num_gpus": 1}
+"""The other node says that it has a GPU: Ray counts what it is told."""
 
 
 @dataclass
@@ -69,17 +70,17 @@ class Front:
 
 
 @pytest.fixture(scope="module")
-def front() -> Iterator[Front]:
+def front(cluster: Any) -> Iterator[Front]:
     replicas = ReplicaSettings(least=1, most=2, upscale_delay_s=0.0)
-    engine = EngineOptions(backend="ort-cpu", precision="fp32", threads=1)
+    options = LoadOptions(backend="ort-cpu", precision="fp32", threads=1)
     notes: list[str] = []
-    with cluster_of(HEAD, FIRST, OTHER) as cluster:
+    with with_nodes(cluster, FIRST, OTHER) as nodes:
         settings = ServerSettings(max_queue=100)
         opened = replicated_service(
-            {"nano": "nano"}, settings, replicas, address="auto", name=APP, engine=engine, note=notes.append
+            {"nano": "nano"}, settings, replicas, address="auto", name=APP, options=options, note=notes.append
         )
         with opened as service, running(service) as server:
-            yield Front(server, cluster, cluster.list_all_nodes(), notes)
+            yield Front(server, cluster, nodes, notes)
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +167,8 @@ def test_restart_replaces_the_replicas_while_requests_go_on(front: Front) -> Non
 
 
 def test_fraction_of_a_gpu_is_found_and_another_bundle_is_refused(front: Front) -> None:
-    plan = ReplicaPlan(name="nano", path="nano", digest=bundle_digest("nano"), has_gpu=True, backend="ort-cpu")
+    options = LoadOptions(backend="ort-cpu")
+    plan = ReplicaPlan(name="nano", path="nano", digest=bundle_digest("nano"), has_gpu=True, options=options)
     assert choose_engine(plan, ReplicaSettings(cpus=0.0, gpus=0.5)) == ("ort-cpu", "fp32", "fp32")
     check_nodes(["nano"], ReplicaSettings(gpus=1.0))
     with pytest.raises(OmniGen2Error, match="a replica can't open 'nano': 'nano' holds another bundle"):
@@ -199,7 +201,7 @@ def test_node_that_dies_costs_none_of_sixty_drawings(front: Front, nano: Pipelin
     with ThreadPoolExecutor(60) as pool:
         drawn = pool.map(draw, range(60))
         wait_until(lambda: len(done) >= 10)
-        front.cluster.remove_node(front.nodes[2], allow_graceful=False)
+        front.cluster.remove_node(front.nodes[1], allow_graceful=False)
         assert list(drawn) == expected
     assert len(replica_seconds(APP).keys() & before.keys()) == 1 and front.resent > 0
 
@@ -210,7 +212,7 @@ def test_request_without_any_replica_ends_with_an_error_and_is_drawn_where_one_c
     """It never ended."""
     (served,) = front.server.service.bundles.values()
     assert isinstance(served.scheduler, Dispatcher)
-    front.cluster.remove_node(front.nodes[1], allow_graceful=False)
+    front.cluster.remove_node(front.nodes[0], allow_graceful=False)
     wait_until(lambda: not replica_seconds(APP))
     with monkeypatch.context() as patched:
         patched.setattr(served.scheduler._worker, "_patience_s", 2.0)
