@@ -17,8 +17,9 @@ LOCAL_STORE_BYTES = 2**29
 
 
 def import_ray() -> Any:
-    """Ray, with its telemetry off unless the user has set it."""
+    """Ray, with its telemetry off unless the user has set it. A call without a connection fails: it would start a cluster."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     import ray
 
     return ray

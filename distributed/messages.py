@@ -52,7 +52,7 @@ class _Once:
         self._lock = threading.Lock()
 
     def __call__(self, text: str) -> None:
-        sentence = one_line(COLOURS.sub("", text)).partition(". ")[0].strip()
+        sentence = one_line(" ".join(COLOURS.sub("", text).split()).partition(". ")[0])
         with self._lock:
             is_new = bool(sentence) and sentence not in self._said and len(self._said) < MOST_LINES
             self._said.add(sentence)

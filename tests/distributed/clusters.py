@@ -24,8 +24,9 @@ def short_folder() -> tempfile.TemporaryDirectory[str]:
 @contextmanager
 def cluster_of(*nodes: dict[str, Any]) -> Iterator[Any]:
     """A cluster to which this process is connected. nodes: what each of its nodes has; the first is the head."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
+    from omnigen2_rt.distributed.cluster import import_ray
+
+    ray = import_ray()  # with its settings, which count when it is first imported
     from ray.cluster_utils import Cluster
 
     with short_folder() as folder, pytest.MonkeyPatch.context() as patch:

@@ -58,6 +58,7 @@ def test_batch_on_ray_survives_the_death_of_its_driver_and_of_a_node(cluster: An
     said, errors = process.communicate(timeout=120)
 
     assert process.returncode == 1, errors
+    assert "\x1b" not in said + errors and "raylet" not in said + errors  # nothing in Ray's own words
     assert f"60 rows: {58 - len(before)} drawn, {len(before)} were there, 2 failed" in said
     after = {path.name: path.stat().st_mtime_ns for path in out.glob("*.png")}
     assert len(after) == 58 and before.items() <= after.items()

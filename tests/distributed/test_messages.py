@@ -32,7 +32,7 @@ def test_report_of_a_cluster_becomes_a_short_line_once(ray: Any, capsys: pytest.
     notes: list[str] = []
     with routed_messages(ray, notes.append):
         report(ray, DEAD)
-        report(ray, DEAD.replace("01", "02"))
+        report(ray, f"{DEAD.replace('01', '02')} {'x' * 1000}")
     assert notes == ["Ray: (raylet) A worker died or was killed by a system error"]
     assert capsys.readouterr() == ("", "")
     report(ray, DEAD)
