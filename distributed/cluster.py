@@ -10,7 +10,7 @@ from typing import Any
 
 from ..runtime.errors import OmniGen2Error
 from .address import check_address
-from .messages import Note, routed_messages
+from .messages import Note, mute_serve, routed_messages
 
 LOCAL_STORE_BYTES = 2**29
 """Ray's object store on a cluster of this machine alone: room for the largest requests of many replicas."""
@@ -55,6 +55,7 @@ def _connection(ray: Any, address: str) -> Iterator[None]:
     try:
         yield
     finally:
+        mute_serve()
         ray.shutdown()
 
 

@@ -27,6 +27,7 @@ def routed_messages(ray: Any, note: Note) -> Iterator[None]:
     """Give the errors that Ray reports during the block to `note`; its warnings are left out."""
     says, logger, serve = _Once(note), logging.getLogger("ray"), logging.getLogger(SERVE)
     handlers, level = logger.handlers[:], logger.level
+    serve.removeFilter(_no_record)
     handler, filter_ = _Handler(says), _Filter(says)
     logger.handlers[:] = [handler]
     serve.addFilter(filter_)  # Serve exchanges its handlers as it starts
@@ -41,6 +42,15 @@ def routed_messages(ray: Any, note: Note) -> Iterator[None]:
         serve.removeFilter(filter_)
         logger.handlers[:] = handlers
         logger.setLevel(level)
+
+
+def mute_serve() -> None:
+    """Leave out what Serve's threads report: they outlive the connection, and miss it."""
+    logging.getLogger(SERVE).addFilter(_no_record)
+
+
+def _no_record(record: logging.LogRecord) -> bool:
+    return False
 
 
 class _Once:

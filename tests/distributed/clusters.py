@@ -25,6 +25,7 @@ def short_folder() -> tempfile.TemporaryDirectory[str]:
 def cluster_of(*nodes: dict[str, Any]) -> Iterator[Any]:
     """A cluster to which this process is connected. nodes: what each of its nodes has; the first is the head."""
     from omnigen2_rt.distributed.cluster import import_ray
+    from omnigen2_rt.distributed.messages import mute_serve
 
     ray = import_ray()  # with its settings, which count when it is first imported
     from ray.cluster_utils import Cluster
@@ -44,6 +45,7 @@ def cluster_of(*nodes: dict[str, Any]) -> Iterator[Any]:
             cluster.wait_for_nodes()
             yield cluster
         finally:
+            mute_serve()
             ray.shutdown()
             cluster.shutdown()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from omnigen2_rt.distributed.messages import MOST_LINES, SERVE, routed_messages
+from omnigen2_rt.distributed.messages import MOST_LINES, SERVE, mute_serve, routed_messages
 
 DEAD = "\x1b[33m(raylet)\x1b[0m A worker died or was killed by a system error. To troubleshoot, check\nthe logs. ID: 01"
 
@@ -51,6 +51,17 @@ def test_logged_error_becomes_a_line_and_a_warning_is_left_out(ray: Any, name: s
             logger.exception("it failed. More of it")
     assert notes == ["Ray: it failed"] and capsys.readouterr() == ("", "")
     assert logging.getLogger("ray").handlers == handlers
+
+
+def test_serve_says_nothing_behind_a_connection_and_again_in_the_next(ray: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its threads outlive the connection, and printed a trace for each thing that they missed."""
+    notes: list[str] = []
+    mute_serve()
+    logging.getLogger(SERVE).error("Ray has not been started yet")
+    assert capsys.readouterr() == ("", "")
+    with routed_messages(ray, notes.append):
+        logging.getLogger(SERVE).error("it failed")
+    assert notes == ["Ray: it failed"]
 
 
 def test_cluster_that_goes_on_failing_fills_no_log(ray: Any) -> None:
