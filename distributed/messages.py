@@ -46,7 +46,7 @@ def routed_messages(ray: Any, note: Note) -> Iterator[None]:
 
 def mute_serve() -> None:
     """Leave out what Serve's threads report: they outlive the connection, and miss it."""
-    logging.getLogger(SERVE).addFilter(_no_record)
+    logging.getLogger(SERVE).filters.insert(0, _no_record)  # before the one that says errors
 
 
 def _no_record(record: logging.LogRecord) -> bool:

@@ -61,6 +61,9 @@ def test_serve_says_nothing_behind_a_connection_and_again_in_the_next(ray: Any, 
     assert capsys.readouterr() == ("", "")
     with routed_messages(ray, notes.append):
         logging.getLogger(SERVE).error("it failed")
+        assert notes == ["Ray: it failed"]
+        mute_serve()
+        logging.getLogger(SERVE).error("Ray has been shut down")
     assert notes == ["Ray: it failed"]
 
 
