@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..runtime.checks import check_number
 from ..runtime.errors import RequestError, shown
 from ..runtime.files.arrays import read_array
 from ..runtime.request import Request
@@ -35,7 +36,7 @@ def request_of(values: Mapping[str, Any], folder: Path) -> tuple[Request, str | 
     values: by column, without empty cells. folder: the start of relative paths. Raises RequestError.
     """
     if "prompt" not in values:
-        raise RequestError("prompt is missing")
+        raise RequestError("prompt is missing or empty")
     fields = {name: _integral(value) if name in _WHOLE_COLUMNS else value for name, value in values.items() if name != "id"}
     threshold, cache = fields.pop("tea_threshold", None), fields.pop("cache", None)
     noise = fields.pop("latents", None)
@@ -84,7 +85,7 @@ def _cache(name: Any, threshold: Any) -> Any:
         return None
     if not isinstance(name, str) or name not in CACHES:
         raise RequestError(f"cache={shown(name)} is unknown; choose {', '.join(CACHES)} or {_NONE}")
-    return CACHES[name]() if threshold is None else TeaCache(threshold=threshold)
+    return CACHES[name]() if threshold is None else TeaCache(threshold=check_number("tea_threshold", threshold))
 
 
 def _text(name: str, text: str) -> str:

@@ -104,10 +104,9 @@ class _Batch:
 
     def _keep(self, job: Job) -> None:
         known = self._manifest.known(job.id)
-        record = Record(row=job.number, id=job.id, files=job.files, digest=job.digest)
-        if known is None or known.digest != job.digest or {*known.sizes_bytes} != {*job.files}:
-            record = self._recovered(job)
-            self._manifest.add(record)
+        is_known = known is not None and known.digest == job.digest and {*known.files} == {*job.files}
+        record = replace(known, row=job.number) if known is not None and is_known else self._recovered(job)
+        self._manifest.add(record)
         self._end(record, job.place, kept=self.progress.kept + 1)
 
     def _recovered(self, job: Job) -> Record:

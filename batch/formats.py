@@ -160,10 +160,21 @@ def _text_lines(path: Path, text: io.TextIOWrapper) -> Iterator[str]:
 def _records(path: Path, table: Any) -> Iterator[list[str]]:
     """The records of a `csv.reader`. Raises RequestError for a malformed one, naming the line."""
     try:
-        yield from table
+        while (record := _next_record(table)) is not None:
+            yield record
     except csv.Error as error:
         advice = "quote cells with double quotes and double the quotes inside, or use JSONL"
         raise RequestError(f"{str(path)!r} is malformed CSV near line {table.line_num}: {error}; {advice}") from error
+
+
+def _next_record(table: Any) -> list[str] | None:
+    """The next record, or None at the end. The csv module's limit of a cell holds for the whole process: it is put back."""
+    before = csv.field_size_limit(MAX_LINE_BYTES)
+    try:
+        record: list[str] | None = next(table, None)
+        return record
+    finally:
+        csv.field_size_limit(before)
 
 
 def _header(path: Path, names: Sequence[str] | None) -> list[str]:

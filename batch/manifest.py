@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ..runtime.errors import RequestError
@@ -44,6 +44,11 @@ class Record:
     parameters: Mapping[str, Any] | None = None
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """The size of each picture by its file."""
+        return dict(zip(self.files, self.sizes_bytes, strict=True))
+
+    @property
     def key(self) -> str:
         """Tells the row from all others of its file."""
         return f"row {self.row}" if self.id is None else f"id {self.id}"
@@ -51,15 +56,6 @@ class Record:
     def line(self) -> bytes:
         """The record as a line of the manifest."""
         return json.dumps(asdict(self), allow_nan=False).encode() + b"\n"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Known:
-    """The part of a row's last record that later runs need: see `Record`. sizes_bytes: by file."""
-
-    digest: str | None
-    error: str | None
-    sizes_bytes: Mapping[str, int]
 
 
 class Manifest:
@@ -79,14 +75,14 @@ class Manifest:
         if foreign and not ours:
             raise RequestError(f"{output.manifest!r} is no manifest of a batch: name another output")
 
-    def known(self, name: str) -> Known | None:
+    def known(self, name: str) -> Record | None:
         """The last record of the row of that id, or None."""
-        text = self._known[f"id {name}"]
-        return None if text is None else Known(**json.loads(text))
+        return self._last(f"id {name}")
 
     def add(self, record: Record) -> None:
-        """Add a record, unless the row's last one has the same outcome. Raises RequestError."""
-        if self._known[record.key] != _summary(record):
+        """Add a record, unless the row's last one has the same number and outcome. Raises RequestError."""
+        last = self._last(record.key)
+        if last is None or _outcome(last) != _outcome(record):
             self._output.append(record.line())
             self._remember(record)
 
@@ -94,8 +90,12 @@ class Manifest:
         """Free the table of records. The output stays open."""
         self._known.close()
 
+    def _last(self, key: str) -> Record | None:
+        text = self._known[key]
+        return None if text is None else _parse(text.encode())
+
     def _remember(self, record: Record) -> None:
-        self._known[record.key] = _summary(record)
+        self._known[record.key] = record.line().decode()
 
 
 def _is_cut_off(line: bytes) -> bool:
@@ -103,9 +103,8 @@ def _is_cut_off(line: bytes) -> bool:
     return not line.endswith(b"\n") and (line.startswith(LINE_BEGIN) or LINE_BEGIN.startswith(line))
 
 
-def _summary(record: Record) -> str:
-    sizes = dict(zip(record.files, record.sizes_bytes, strict=True))
-    return json.dumps({"digest": record.digest, "error": record.error, "sizes_bytes": sizes})
+def _outcome(record: Record) -> tuple[object, ...]:
+    return record.row, record.digest, record.error, record.sizes
 
 
 def _parse(line: bytes) -> Record | None:
@@ -114,7 +113,9 @@ def _parse(line: bytes) -> Record | None:
         return None
     try:
         record = Record(**parse_object(line))
-        return record if _is_record(record) else None
+        if not _is_record(record):
+            return None
+        return replace(record, files=tuple(record.files), sizes_bytes=tuple(record.sizes_bytes))
     except (ValueError, TypeError):
         return None
 

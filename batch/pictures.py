@@ -17,7 +17,7 @@ from ..runtime.images.png import JSON_CHUNK, encode_png
 from ..runtime.images.png_chunks import SIGNATURE, is_whole, read_text
 from ..runtime.parameters import drawing_parameters
 from ..runtime.pipeline import Pipeline
-from .manifest import Known
+from .manifest import Record
 from .outputs import Output
 from .rows import Job
 
@@ -90,13 +90,13 @@ class State(Enum):
     FOREIGN = "foreign"
 
 
-def state_of(output: Output, name: str, digest: str, known: Known | None) -> State:
-    """The state of a file. digest, known: of the row that it belongs to. Raises RequestError."""
+def state_of(output: Output, name: str, digest: str, known: Record | None) -> State:
+    """The state of a file. digest, known: the digest and the last record of the row that it belongs to. Raises RequestError."""
     size = output.size(name)
     if size is None:
         return State.MISSING
-    is_listed = known is not None and name in known.sizes_bytes
-    if output.keeps_whole and known is not None and known.digest == digest and known.sizes_bytes.get(name) == size:
+    is_listed = known is not None and name in known.sizes
+    if output.keeps_whole and known is not None and known.digest == digest and known.sizes.get(name) == size:
         return State.DRAWN
     content = output.read(name) or b""
     found = stored_digest(content)

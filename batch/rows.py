@@ -118,16 +118,28 @@ class RowFile:
         return Job(number=raw.number, place=raw.place, id=name, request=request, latents=latents, digest=digest)
 
     def _values(self, raw: RawRow, kind: Format) -> dict[str, Any]:
-        """A row's cells and the defaults of those that it doesn't name, without empty ones."""
-        own = {name: value for name, value in raw.values.items() if value is not None}
+        """A row's cells and the defaults of those that it doesn't name, without empty ones.
+
+        An empty text is an empty cell in every kind of file, because CSV can't tell the two apart.
+        """
+        own = {name: value for name, value in raw.values.items() if not _is_empty(value)}
         others = {name: text for name, text in self.defaults.items() if name not in own}
-        return {**fields_of_text(others), **(fields_of_text(own) if kind.is_text else own)}
+        values = {**fields_of_text(others), **(fields_of_text(own) if kind.is_text else own)}
+        if "tea_threshold" in others and values.get("cache") != "teacache":
+            del values["tea_threshold"]  # a default for the rows that have that cache
+        return values
 
 
 def _id_cell(raw: RawRow, kind: Format) -> Any:
     """A row's id as its cell says it; None for an empty cell."""
     cell = raw.values.get("id")
-    return fields_of_text({"id": cell})["id"] if kind.is_text and cell is not None else cell
+    if cell is None or _is_empty(cell):
+        return None
+    return fields_of_text({"id": cell})["id"] if kind.is_text else cell
+
+
+def _is_empty(cell: Any) -> bool:
+    return cell is None or (isinstance(cell, str) and not cell)
 
 
 def _check_defaults(defaults: Mapping[str, str], folder: Path) -> None:
@@ -135,7 +147,10 @@ def _check_defaults(defaults: Mapping[str, str], folder: Path) -> None:
     check_columns(defaults)
     if "id" in defaults:
         raise RequestError("id can't have a default: each row needs an id of its own")
-    request_of({"prompt": "", **fields_of_text(defaults)}, folder)
+    threshold = {name: text for name, text in defaults.items() if name == "tea_threshold"}
+    others = {name: text for name, text in defaults.items() if name not in threshold}
+    for values in (others, {"cache": "teacache", **threshold}):
+        request_of({"prompt": "", **fields_of_text(values)}, folder)
 
 
 def _take(taken: DiskTable, key: str, raw: RawRow, what: str) -> None:

@@ -52,7 +52,7 @@ class StoreOutput:
         self.manifest = f"{place.rstrip('/')}/{PARTS}/"
         self._store, self._place, self._clock = store, place, clock
         self._sizes = DiskTable()
-        self._run, self._part = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}", 0
+        self._run, self._part = _run_name(time.time_ns()), 0
         self._lines: list[bytes] = []
         self._since = clock()
         with _reporting(place):
@@ -102,6 +102,12 @@ class StoreOutput:
         self._since = self._clock()
         self.write(f"{PARTS}/{self._run}-{self._part:06d}.jsonl", b"".join(self._lines))
         self._lines, self._part = [], self._part + 1
+
+
+def _run_name(now_ns: int) -> str:
+    """The name of a run's parts: those of a later run sort behind them, also within a second."""
+    seconds, rest_ns = divmod(now_ns, 10**9)
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(seconds))}.{rest_ns:09d}-{secrets.token_hex(4)}"
 
 
 @contextmanager

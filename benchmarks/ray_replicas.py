@@ -12,8 +12,6 @@ import asyncio
 import json
 import os
 import statistics
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -21,7 +19,7 @@ from typing import Any
 
 import httpx2
 
-from benchmarks.serving import PROMPT, Load, bare_rate, draw, wait_until_ready
+from benchmarks.serving import PROMPT, Load, bare_rate, draw, running_server
 from omnigen2_rt import load
 from omnigen2_rt.commands.bench import machine_facts
 
@@ -100,19 +98,12 @@ async def figures(way: Way, chosen: argparse.Namespace) -> dict[str, Any]:
     """The figures of a way: its throughput, and the milliseconds of a request of one step."""
     words = ["serve", "--port", str(chosen.port), "--backend", "ort-cpu", *way.options]
     started = time.perf_counter()
-    server = subprocess.Popen([sys.executable, "-m", "omnigen2_rt", *words], stderr=subprocess.DEVNULL)
-    limits = httpx2.Limits(max_connections=chosen.clients + 1, max_keepalive_connections=chosen.clients + 1)
-    try:
-        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{chosen.port}", timeout=600, limits=limits) as http:
-            await wait_until_ready(http)
-            start_s = time.perf_counter() - started
-            await warm_up(http, way)
-            clients = Load(chosen.clients, chosen.steps)
-            rate = await clients.rate(http, chosen.seconds)
-            return {"start_s": start_s, "pictures_per_s": rate, **clients.figures(), "request_ms": await request_ms(http)}
-    finally:
-        server.terminate()
-        server.wait()
+    async with running_server(words, chosen.port, chosen.clients) as http:
+        start_s = time.perf_counter() - started
+        await warm_up(http, way)
+        clients = Load(chosen.clients, chosen.steps)
+        rate = await clients.rate(http, chosen.seconds)
+        return {"start_s": start_s, "pictures_per_s": rate, **clients.figures(), "request_ms": await request_ms(http)}
 
 
 async def warm_up(http: httpx2.AsyncClient, way: Way) -> None:

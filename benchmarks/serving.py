@@ -17,7 +17,8 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import httpx2
 
@@ -78,21 +79,31 @@ def bare_rate(pipeline: Pipeline, steps: int, seconds: float) -> float:
 async def server_process(chosen: argparse.Namespace) -> AsyncIterator[httpx2.AsyncClient]:
     """A server that has drawn once, and a client for it."""
     words = ["serve", "--port", chosen.port, "--threads", chosen.threads, "--backend", "ort-cpu"]
-    server = subprocess.Popen([sys.executable, "-m", "omnigen2_rt", *map(str, words)], stderr=subprocess.DEVNULL)
-    limits = httpx2.Limits(max_connections=chosen.clients + 1, max_keepalive_connections=chosen.clients + 1)
-    try:
-        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{chosen.port}", timeout=600, limits=limits) as http:
-            await wait_until_ready(http)
-            await draw(http, {"prompt": PROMPT, "num_inference_steps": 1})
-            yield http
-    finally:
-        server.terminate()
-        server.wait()
+    async with running_server(list(map(str, words)), chosen.port, chosen.clients) as http:
+        await draw(http, {"prompt": PROMPT, "num_inference_steps": 1})
+        yield http
 
 
-async def wait_until_ready(http: httpx2.AsyncClient) -> None:
-    """Wait until the server takes requests."""
+@asynccontextmanager
+async def running_server(words: list[str], port: int, clients: int) -> AsyncIterator[httpx2.AsyncClient]:
+    """A server that takes requests, and a client for it. words: of its command line. Ends the program where it doesn't start."""
+    limits = httpx2.Limits(max_connections=clients + 1, max_keepalive_connections=clients + 1)
+    with TemporaryFile() as log:
+        server = subprocess.Popen([sys.executable, "-m", "omnigen2_rt", *words], stderr=log)
+        try:
+            async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=600, limits=limits) as http:
+                await _wait_until_ready(http, server, log)
+                yield http
+        finally:
+            server.terminate()
+            server.wait()
+
+
+async def _wait_until_ready(http: httpx2.AsyncClient, server: subprocess.Popen[bytes], log: IO[bytes]) -> None:
     while True:
+        if server.poll() is not None:
+            log.seek(0)
+            raise SystemExit(f"the server has ended: {log.read().decode(errors='replace').strip()}")
         try:
             if (await http.get("/ready")).status_code == 200:
                 return

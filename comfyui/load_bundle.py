@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from omnigen2_rt.runtime.backends import BACKENDS
 from omnigen2_rt.runtime.dtypes import PRECISIONS
+from omnigen2_rt.runtime.load_options import LoadOptions
 
 from .bundles import MODEL_FOLDER, NANO, bundle_folder, bundle_names, content_digest
 from .open_bundles import BundleSettings, open_bundle
@@ -72,13 +73,7 @@ class LoadBundle(io.ComfyNode):
     ) -> io.NodeOutput:
         """Open the bundle, or take the one that is open already."""
         path: Path = bundle_folder(bundle, folder)
-        settings = BundleSettings(
-            folder=path,
-            digest=content_digest(path),
-            backend=backend,
-            precision=precision,
-            memory_limit_bytes=round(memory_limit_gb * GB) or None,
-            threads=threads or None,
-            keeps_memory=keep_loaded,
-        )
+        limit = round(memory_limit_gb * GB) or None
+        options = LoadOptions(backend=backend, precision=precision, memory_limit_bytes=limit, threads=threads or None)
+        settings = BundleSettings(folder=path, digest=content_digest(path), options=options, keeps_memory=keep_loaded)
         return io.NodeOutput(open_bundle(settings))

@@ -9,11 +9,12 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
 
 from omnigen2_rt import BackendError, Pipeline, load
+from omnigen2_rt.runtime.load_options import LoadOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,16 +23,13 @@ class BundleSettings:
 
     folder: the bundle's.
     digest: of its content, so that a bundle that was exported anew is opened anew.
-    backend, precision, memory_limit_bytes, threads: as for `load`.
+    options: how it is opened.
     keeps_memory: whether components stay loaded between two nodes.
     """
 
     folder: Path
     digest: str
-    backend: str = "auto"
-    precision: str = "auto"
-    memory_limit_bytes: int | None = None
-    threads: int | None = None
+    options: LoadOptions = LoadOptions()
     keeps_memory: bool = True
 
 
@@ -40,13 +38,7 @@ class OpenBundle:
 
     def __init__(self, settings: BundleSettings) -> None:
         self.settings = settings
-        self._pipeline = load(
-            settings.folder,
-            backend=settings.backend,
-            precision=settings.precision,
-            memory_limit_bytes=settings.memory_limit_bytes,
-            threads=settings.threads,
-        )
+        self._pipeline = load(settings.folder, **asdict(settings.options))
         weakref.finalize(self, self._pipeline.components.close, for_good=True).atexit = False
 
     @contextmanager

@@ -13,8 +13,18 @@ import typer
 from ..runtime.errors import OmniGen2Error, RequestError
 from .endpoint_options import KEY
 from .merging import with_loras
-from .option_values import memory_bytes
-from .options import Backend, BundleName, LoraFolder, Loras, MemoryLimit, Precision, Threads, needs_extra, open_pipeline
+from .options import (
+    Backend,
+    BundleName,
+    LoraFolder,
+    Loras,
+    MemoryLimit,
+    Precision,
+    Threads,
+    load_options,
+    needs_extra,
+    open_pipeline,
+)
 from .rewriting_options import RewriterKey, RewriterModel, RewriterURL, Rewrites, RewriteTemplate, rewrite_plan
 from .terminal import ProgressLine, printable
 
@@ -23,6 +33,7 @@ if TYPE_CHECKING:
     from ..batch.manifest import Record
     from ..batch.progress import Progress
     from ..rewriting.plan import RewritePlan
+    from ..runtime.load_options import LoadOptions
 
 SHOWN_PROBLEMS = 20
 """Rows without pictures that are shown; the manifest lists all."""
@@ -69,9 +80,8 @@ def batch(
     shown = ShownRows(ProgressLine(estimates=False))
     with ExitStack() as opened:
         if ray is not None:
-            limit = memory_bytes(memory_limit)
-            engine = (backend, precision, threads, limit)
-            drawer = opened.enter_context(_on_ray(ray, merged, digest, pool, engine, rewriting, shown.note))
+            options = load_options(backend, precision, threads, memory_limit)
+            drawer = opened.enter_context(_on_ray(ray, merged, digest, pool, options, rewriting, shown.note))
         elif any(value is not None for value in pool.values()):
             raise RequestError("the number of workers and what each reserves belong to --ray ADDRESS")
         else:
@@ -111,28 +121,19 @@ def _on_ray(
     bundle: str,
     digest: str,
     pool: dict[str, Any],
-    engine: tuple[str, str, int | None, int | None],
+    options: LoadOptions,
     rewriting: RewritePlan | None,
     note: Callable[[str], object],
 ) -> Iterator[Drawer]:
-    """A drawer on a Ray cluster. pool: fields of `PoolSettings`. engine: backend, precision, threads, bytes of memory."""
+    """A drawer on a Ray cluster. pool: fields of `PoolSettings`. options: how workers open the bundle."""
     needs_extra("ray", "ray")
     from ..distributed.batch import PoolSettings, draw_on_cluster
     from ..distributed.batch_worker import WorkerPlan
     from ..distributed.cluster import connected
 
     settings = PoolSettings(**pool)
-    backend, precision, threads, limit = engine
-    plan = WorkerPlan(
-        bundle=bundle,
-        digest=digest,
-        backend=backend,
-        precision=precision,
-        threads=threads,
-        memory_limit_bytes=limit,
-        rewriting=rewriting,
-    )
-    with connected(address):
+    plan = WorkerPlan(bundle=bundle, digest=digest, options=options, rewriting=rewriting)
+    with connected(address, note):
         yield draw_on_cluster(plan, settings, note)
 
 

@@ -50,7 +50,7 @@ def export(
     for merged in report.loras:
         say_lines(str(merged))
     if report.copied:
-        say_lines(f"copied, because another filesystem allows no link: {', '.join(report.copied)}")
+        say_lines(f"note: {report.copied}")
 
 
 def quantize(

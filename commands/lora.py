@@ -23,7 +23,7 @@ def lora(
     lora_dir: LoraFolder = None,
 ) -> None:
     """Merge LoRAs into a bundle and print the folder of the result, which is a bundle that every command takes."""
-    from ..exporter.lora_store import remove_stored, store_folder, stored_bundles
+    from ..exporter.lora_store import remove_stored, store_folders, stored_bundles
     from ..runtime.pipeline import bundle_path
 
     ways = [name for name, given in {"--lora": bool(loras), "--list": list_merged, "--prune": prune}.items() if given]
@@ -32,13 +32,14 @@ def lora(
     if loras:
         say_lines(str(with_loras(bundle, loras, lora_dir)))
         return
-    store = store_folder(bundle_path(bundle), lora_dir)
+    path = bundle_path(bundle)
     if list_merged:
-        say_lines("\n".join(map(_line, stored_bundles(store))) or f"no merged bundles in {str(store)!r}")
+        places = " or ".join(repr(str(store)) for store in store_folders(path, lora_dir))
+        say_lines("\n".join(map(_line, stored_bundles(path, lora_dir))) or f"no merged bundles of {bundle!r} in {places}")
         return
-    removal = remove_stored(store)
-    for path, name in removal.kept.items():
-        say_lines(f"left: {str(path)!r} holds {name!r}, which isn't part of it")
+    removal = remove_stored(path, lora_dir)
+    for kept, problem in removal.kept.items():
+        say_lines(f"left: {str(kept)!r}: {problem}")
     freed = sum(merged.size_bytes for merged in removal.removed)
     say_lines(f"removed {len(removal.removed)} merged bundles, {freed / 1e6:.1f} MB")
 

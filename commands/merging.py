@@ -41,13 +41,15 @@ def with_loras(bundle: str | Path, loras: Sequence[str], folder: Path | None) ->
 
 def _report(merged: MergedBundle) -> list[str]:
     """The lines about a bundle that was made; none about one that was there."""
+    from ..exporter.weights.placement import OTHER_FILESYSTEM
+
     if not merged.is_new:
         return []
     size = f"{merged.written_bytes / 1e6:.1f} MB in {merged.seconds:.1f} s"
     lines = [*map(str, merged.reports), f"merged into {str(merged.path)!r}: {size}"]
     if merged.copied:
-        copied = f"{len(merged.copied)} files were copied, because no link to the bundle's files is possible there"
-        lines.append(f"note: {copied}; --lora-dir names a folder on the bundle's own filesystem")
+        elsewhere = "; --lora-dir names a folder on the bundle's own" if OTHER_FILESYSTEM in merged.copied.reasons else ""
+        lines.append(f"note: {merged.copied}{elsewhere}")
     if merged.engines:
         lines.append(f"note: the bundle's engines don't fit; `omnigen2 build {merged.path}` builds those of the merged one")
     return lines

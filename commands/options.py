@@ -15,6 +15,7 @@ from .merging import with_loras
 from .option_values import memory_bytes
 
 if TYPE_CHECKING:
+    from ..runtime.load_options import LoadOptions
     from ..runtime.pipeline import Pipeline
 
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Request)}
@@ -54,9 +55,16 @@ def open_pipeline(
     """Open the pipeline that a command works with. Raises as `load` and `with_loras` do."""
     from ..runtime.pipeline import load
 
+    options = load_options(backend, precision, threads, memory_limit)
+    return load(with_loras(bundle, loras or (), lora_dir), **dataclasses.asdict(options), shares=shares)
+
+
+def load_options(backend: str, precision: str, threads: int | None, memory_limit: str | None) -> LoadOptions:
+    """The options of the command line with which bundles are opened. Raises RequestError."""
+    from ..runtime.load_options import LoadOptions
+
     limit = memory_bytes(memory_limit)
-    merged = with_loras(bundle, loras or (), lora_dir)
-    return load(merged, backend=backend, precision=precision, threads=threads, memory_limit_bytes=limit, shares=shares)
+    return LoadOptions(backend=backend, precision=precision, threads=threads, memory_limit_bytes=limit)
 
 
 def needs_extra(extra: str, *modules: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,10 +13,11 @@ import typer
 
 from ..runtime.errors import OmniGen2Error, RequestError
 from .merging import with_loras
-from .option_values import memory_bytes
-from .options import Backend, LoraFolder, MemoryLimit, Precision, Threads, check_range, needs_extra, open_pipeline
+from .options import Backend, LoraFolder, MemoryLimit, Precision, Threads, check_range, load_options, needs_extra
+from .terminal import printable
 
 if TYPE_CHECKING:
+    from ..runtime.load_options import LoadOptions
     from ..runtime.pipeline import Pipeline
     from ..serving.service import Service
     from ..serving.settings import ServerSettings
@@ -58,6 +59,9 @@ def serve(
     max_replicas: Annotated[int | None, typer.Option(help="The most; by default the fewest.")] = None,
     cpus_per_replica: Annotated[float | None, typer.Option(help="Processors that a replica reserves; by default 1.")] = None,
     gpus_per_replica: Annotated[float | None, typer.Option(help="GPUs, also a fraction of one; by default 0.")] = None,
+    replica_wait: Annotated[
+        float | None, typer.Option(help="Seconds to wait for the first replicas, and for one while none runs; by default 120.")
+    ] = None,
 ) -> None:
     """Serve bundles over HTTP: OpenAI's endpoints, jobs and a web page."""
     needs_extra("serve", *MODULES)
@@ -89,18 +93,19 @@ def serve(
     styles = _styles(lora or (), list(paths))
     if lora_dir is not None and not styles:
         raise RequestError("--lora-dir belongs to --lora")
-    replicas = {"least": min_replicas, "most": max_replicas, "cpus": cpus_per_replica, "gpus": gpus_per_replica}
+    amounts = {"cpus": cpus_per_replica, "gpus": gpus_per_replica, "start_s": replica_wait}
+    replicas = {"least": min_replicas, "most": max_replicas, **amounts}
     if ray is None and any(value is not None for value in replicas.values()):
         raise RequestError("the number of replicas and what each reserves belong to --ray ADDRESS")
-    engine = backend, precision, threads, memory_limit
+    options = load_options(backend, precision, threads, memory_limit)
     chosen = {name: value for name, value in replicas.items() if value is not None}
     with bound_socket(host, port) as listener:
         merged = {name: str(with_loras(paths[style.bundle], style.loras, lora_dir)) for name, style in styles.items()}
         opened: AbstractContextManager[Service]
         if ray is None:
-            opened = nullcontext(Service(_pipelines(paths, styles, merged, engine), settings))
+            opened = nullcontext(Service(_pipelines(paths, styles, merged, options), settings))
         else:
-            opened = _on_ray(ray, {**paths, **merged}, settings, chosen, engine, port)
+            opened = _on_ray(ray, {**paths, **merged}, settings, chosen, options, port)
         with opened as service:
             _announce(settings, list(service.bundles), host, port)
             log_requests()
@@ -111,11 +116,14 @@ def _pipelines(
     paths: Mapping[str, str],
     styles: Mapping[str, _Style],
     merged: Mapping[str, str],
-    engine: tuple[str, str, int | None, str | None],
+    options: LoadOptions,
 ) -> dict[str, Pipeline]:
     """The bundles' pipelines, and those of the merged ones, which share what is alike."""
-    pipelines = {name: open_pipeline(path, *engine) for name, path in paths.items()}
-    shared = {name: open_pipeline(merged[name], *engine, shares=pipelines[style.bundle]) for name, style in styles.items()}
+    from ..runtime.pipeline import load
+
+    chosen = asdict(options)
+    pipelines = {name: load(path, **chosen) for name, path in paths.items()}
+    shared = {name: load(merged[name], **chosen, shares=pipelines[style.bundle]) for name, style in styles.items()}
     return {**pipelines, **shared}
 
 
@@ -125,22 +133,22 @@ def _on_ray(
     bundles: dict[str, str],
     settings: ServerSettings,
     replicas: dict[str, Any],
-    engine: tuple[str, str, int | None, str | None],
+    options: LoadOptions,
     port: int,
 ) -> Iterator[Service]:
     """A service with replicas on a Ray cluster. replicas: fields of `ReplicaSettings`."""
     needs_extra("ray", "ray")
-    from ..distributed.front import EngineOptions, replicated_service
+    from ..distributed.front import replicated_service
     from ..distributed.settings import ReplicaSettings
 
     chosen = ReplicaSettings(**{"most": replicas.get("least", ReplicaSettings.most), **replicas})
-    backend, precision, threads, memory_limit = engine
-    options = EngineOptions(
-        backend=backend, precision=precision, threads=threads, memory_limit_bytes=memory_bytes(memory_limit)
-    )
     name = f"omnigen2-{socket.gethostname()}-{port}"
-    with replicated_service(bundles, settings, chosen, address=address, name=name, engine=options) as service:
+    with replicated_service(bundles, settings, chosen, address=address, name=name, options=options, note=_note) as service:
         yield service
+
+
+def _note(text: str) -> None:
+    typer.echo(printable(f"note: {text}"), err=True)
 
 
 def read_keys(file: Path | None) -> frozenset[bytes]:

@@ -86,7 +86,7 @@ def draw_on_cluster(plan: WorkerPlan, settings: PoolSettings, on_note: Callable[
         if first is None:
             return
         waiting = deque([_Task(first)])
-        with _Pool(plan, room_for(settings, plan.backend), on_note) as pool:
+        with _Pool(plan, room_for(settings, plan.options.backend), on_note) as pool:
             while True:
                 while len(waiting) < pool.places and (job := next(jobs, None)) is not None:
                     waiting.append(_Task(job))
@@ -136,7 +136,8 @@ class _Pool:
 
     def __init__(self, plan: WorkerPlan, room: Room, on_note: Callable[[str], object]) -> None:
         self._ray = import_ray()
-        self._plan = plan if plan.threads is not None or room.gpus else replace(plan, threads=max(1, int(room.cpus)))
+        threads = plan.options.threads or (None if room.gpus else max(1, int(room.cpus)))
+        self._plan = replace(plan, options=replace(plan.options, threads=threads))
         self._room = room
         self._on_note = on_note
         self._starting: dict[Any, Any] = {}  # worker by the reference of its start

@@ -6,8 +6,9 @@ Nodes share no files with the machine that reads the rows: input images travel a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from socket import gethostname
 from tempfile import TemporaryDirectory
 
 from .. import __version__
@@ -19,25 +20,24 @@ from ..rewriting.plan import RewritePlan
 from ..runtime.errors import OmniGen2Error
 from ..runtime.files.reading import read_bytes
 from ..runtime.images.opening import MAX_FILE_BYTES
+from ..runtime.load_options import LoadOptions
 from ..runtime.pipeline import load
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerPlan:
-    """The pipeline that each worker opens: see `load`.
+    """The pipeline that each worker opens.
 
     digest: the digest of the bundle on the machine that reads the rows.
     version: the release of omnigen2-rt there.
+    options: how it opens the bundle.
     rewriting: how prompts are rewritten, or None.
     """
 
     bundle: str
     digest: str
     version: str = __version__
-    backend: str = "auto"
-    precision: str = "auto"
-    threads: int | None = None
-    memory_limit_bytes: int | None = None
+    options: LoadOptions = LoadOptions()
     rewriting: RewritePlan | None = None
 
 
@@ -55,13 +55,7 @@ class Worker:
                 return f"a node has omnigen2-rt {__version__}, this machine {plan.version}: install the same"
             if bundle_digest(plan.bundle) != plan.digest:
                 return f"a node has another bundle at {plan.bundle!r} than this machine: copy it there"
-            self._pipeline = load(
-                plan.bundle,
-                backend=plan.backend,
-                precision=plan.precision,
-                threads=plan.threads,
-                memory_limit_bytes=plan.memory_limit_bytes,
-            )
+            self._pipeline = load(plan.bundle, **asdict(plan.options))
             self._rewriter = None if plan.rewriting is None else plan.rewriting.open(self._pipeline)
         except OmniGen2Error as error:
             return str(error)
@@ -69,13 +63,16 @@ class Worker:
 
     def draw(self, job: Job, images: Sequence[tuple[str, bytes]]) -> Drawn:
         """Draw a row whose request has no images. images: the name and the content of each."""
-        with TemporaryDirectory(prefix="omnigen2-") as folder:
-            paths = [_unpacked(Path(folder) / str(number), *image) for number, image in enumerate(images)]
-            whole = replace(job, request=replace(job.request, images=paths))
-            try:
+        try:
+            with TemporaryDirectory(prefix="omnigen2-") as folder:
+                paths = [_unpacked(Path(folder) / str(number), *image) for number, image in enumerate(images)]
+                whole = replace(job, request=replace(job.request, images=paths))
                 return draw(self._pipeline, self._plan.bundle, whole, self._rewriter)
-            except EndpointUnusable as error:  # raised, it would look like a worker that died
-                return Drawn(seconds=0.0, error=str(error))
+        except EndpointUnusable as error:  # raised, it would look like a worker that died
+            return Drawn(seconds=0.0, error=str(error))
+        except OSError as error:
+            problem = f"the node {gethostname()} can't hold the row's images: {error.strerror or error}"
+            return Drawn(seconds=0.0, error=problem)
 
 
 def packed(job: Job) -> tuple[Job, list[tuple[str, bytes]]]:

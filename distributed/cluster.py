@@ -10,30 +10,40 @@ from typing import Any
 
 from ..runtime.errors import OmniGen2Error
 from .address import check_address
+from .messages import Note, mute_serve, routed_messages
 
 LOCAL_STORE_BYTES = 2**29
 """Ray's object store on a cluster of this machine alone: room for the largest requests of many replicas."""
 
 
 def import_ray() -> Any:
-    """Ray, with its telemetry off unless the user has set it."""
+    """Ray, with its telemetry off unless the user has set it. A call without a connection fails: it would start a cluster."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     import ray
 
     return ray
 
 
 @contextmanager
-def connected(address: str) -> Iterator[None]:
+def connected(address: str, note: Note) -> Iterator[None]:
     """A connection for the block. address: "local" starts a cluster of this machine for it, "auto" takes the one that runs here.
 
-    A process that is connected already stays so. Raises OmniGen2Error where no cluster answers.
+    note: called with what Ray reports meanwhile. A process that is connected already stays so. Raises OmniGen2Error where no
+    cluster answers.
     """
     check_address(address)
     ray = import_ray()
-    if ray.is_initialized():
-        yield
-        return
+    with routed_messages(ray, note):
+        if ray.is_initialized():
+            yield
+            return
+        with _connection(ray, address):
+            yield
+
+
+@contextmanager
+def _connection(ray: Any, address: str) -> Iterator[None]:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
         options |= {"include_dashboard": False, "object_store_memory": LOCAL_STORE_BYTES}
@@ -45,6 +55,7 @@ def connected(address: str) -> Iterator[None]:
     try:
         yield
     finally:
+        mute_serve()
         ray.shutdown()
 
 

@@ -5,7 +5,6 @@ Serve routes tasks to the replica with the fewest, and restarts replicas that di
 
 from __future__ import annotations
 
-import logging
 import re
 import threading
 import time
@@ -15,6 +14,7 @@ from typing import Any
 
 from ..runtime.errors import BackendError, OmniGen2Error
 from .cluster import import_ray, last_line
+from .nodes import has_text
 from .remote import ReplicaLost
 from .replica import Replica, ReplicaPlan
 from .settings import ReplicaSettings
@@ -26,16 +26,17 @@ STATUS_S = 30.0
 """Seconds that Serve may take to say how the replicas are."""
 DRAIN_S = 300.0
 """Seconds that a replica has to finish its tasks when it is replaced or too many; then another one begins them again."""
+NOT_THERE = ("STARTING", "STOPPED")
+"""States in which a replica has no tasks. One that is being stopped finishes those that it has."""
 RESTARTS = 3
 """Attempts at a replica that can't open its bundle while an application starts."""
 
 
 def import_serve() -> Any:
-    """Ray Serve, silent but for warnings."""
+    """Ray Serve."""
     import_ray()
     from ray import serve
 
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     return serve
 
 
@@ -44,7 +45,18 @@ def open_serve(apps: Iterable[str]) -> None:
     serve = import_serve()
     serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING", "enable_access_log": False})
     for app in serve.status().applications.keys() & set(apps):
+        if not _is_deleted(serve, app):
+            advice = "try again in some minutes; `serve status` shows them"
+            raise OmniGen2Error(f"the replicas of an earlier server, {app!r}, have not ended: {advice}")
+
+
+def _is_deleted(serve: Any, app: str) -> bool:
+    """Remove an application. Returns whether it is gone already: Serve goes on with one whose replicas take long to end."""
+    try:
         serve.delete(app)
+    except TimeoutError:
+        return False
+    return True
 
 
 @contextmanager
@@ -68,6 +80,7 @@ class Deployment:
         self._serve = import_serve()
         self._handle: Any = None
         self._running = 0
+        self._seen_s = time.monotonic()
         self._status = "NOT_STARTED"
         self._is_closed = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name=f"replicas of {plan.name}", daemon=True)
@@ -94,7 +107,7 @@ class Deployment:
         self._is_closed.set()
         if self._watcher.is_alive():
             self._watcher.join(STATUS_S)  # Serve's API starts a cluster where there is no connection any more
-        self._serve.delete(self._app)
+        _is_deleted(self._serve, self._app)
 
     def facts(self) -> dict[str, Any]:
         """The part of `/v1/capabilities` about the replicas."""
@@ -105,6 +118,11 @@ class Deployment:
     def most_tasks(self) -> int:
         """Tasks that all replicas hold together when there are as many as may be."""
         return self._settings.most * self._plan.max_tasks
+
+    @property
+    def outage_s(self) -> float:
+        """Seconds since a replica was last known to take tasks, or to finish those that it has."""
+        return time.monotonic() - self._seen_s
 
     @property
     def running(self) -> int:
@@ -152,7 +170,8 @@ class Deployment:
                 raise OmniGen2Error(f"the replicas of {self._plan.name!r} can't start: {reason}")
             if time.monotonic() > deadline:
                 count = f"{self._running} of {self._settings.least} replicas of {self._plan.name!r} run"
-                raise OmniGen2Error(f"{count} after {self._settings.start_s:g} s: is enough of the cluster free for them?")
+                has = has_text(self._settings)
+                raise OmniGen2Error(f"{count} after {self._settings.start_s:g} s; {has}: add nodes, or reserve less")
             time.sleep(0.05)
 
     def _watch(self) -> None:
@@ -160,7 +179,7 @@ class Deployment:
         while not self._is_closed.wait(POLL_S):
             try:
                 self._look()
-            except (ray.exceptions.RayError, self._serve.exceptions.RayServeException):  # the controller is being restarted
+            except (ray.exceptions.RayError, self._serve.exceptions.RayServeException):  # Serve's controller is being restarted
                 self._running, self._status = 0, "UNKNOWN"
 
     def _look(self) -> str:
@@ -170,7 +189,10 @@ class Deployment:
             self._running, self._status = 0, "NOT_STARTED"
             return ""
         deployments = application.deployments.values()
-        self._running = sum(count for each in deployments for state, count in each.replica_states.items() if state == "RUNNING")
+        counts = [(state, count) for each in deployments for state, count in each.replica_states.items()]
+        self._running = sum(count for state, count in counts if state == "RUNNING")
+        if any(count for state, count in counts if state not in NOT_THERE):
+            self._seen_s = time.monotonic()
         self._status = application.status.value
         return "\n".join([application.message, *(each.message for each in deployments)])
 

@@ -15,6 +15,9 @@ from ..serving.jobs import Job
 from ..serving.queue import Queue
 from .remote import RemoteWorker
 
+POLL_S = 1.0
+"""Seconds after which it is seen that there are no replicas any more."""
+
 
 class Dispatcher(Queue):
     """A queue whose jobs are carried out elsewhere. `close` ends it.
@@ -53,11 +56,14 @@ class Dispatcher(Queue):
         return self._describe()
 
     def _loop(self) -> None:
-        with self._changed:
-            while not self._is_closed:
+        while True:
+            with self._changed:
+                if self._is_closed:
+                    return
                 for job in self._admit():
                     threading.Thread(target=self._carry_out, args=[job], name=f"job {job.id[-6:]}", daemon=True).start()
-                self._changed.wait()
+                self._changed.wait(POLL_S)
+            self._worker.end_waits()
 
     def _carry_out(self, job: Job) -> None:
         try:

@@ -10,7 +10,7 @@ import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import FrameType
 from typing import NoReturn
 from urllib.parse import quote
@@ -21,6 +21,7 @@ from ..batch.digests import bundle_digest
 from ..runtime.backends import DeviceArray, Session
 from ..runtime.bundle import Bundle
 from ..runtime.errors import BackendError
+from ..runtime.load_options import LoadOptions
 from ..runtime.pipeline import Pipeline, bundle_path
 from ..serving.metrics import EngineMetrics, Metrics
 from ..serving.queue import Queue
@@ -29,23 +30,14 @@ from ..serving.settings import ServerSettings
 from .cluster import connected
 from .deployment import Deployment, deployed, open_serve
 from .dispatcher import Dispatcher
-from .nodes import Engine, check_nodes, choose_engine, with_engine
+from .messages import Note
+from .nodes import Engine, check_nodes, check_room, choose_engine, with_engine
 from .remote import RemoteWorker
 from .replica import ReplicaPlan
 from .settings import ReplicaSettings
 
 LEAST_TASKS = 2
 """Tasks that a replica holds: one more than its engine works on, so that it never waits for the next one to be sent."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineOptions:
-    """Options with which replicas open bundles; see `load`."""
-
-    backend: str = "auto"
-    precision: str = "auto"
-    threads: int | None = None
-    memory_limit_bytes: int | None = None
 
 
 @contextmanager
@@ -56,21 +48,24 @@ def replicated_service(
     *,
     address: str,
     name: str,
-    engine: EngineOptions,
+    options: LoadOptions,
+    note: Note = lambda text: None,
 ) -> Iterator[Service]:
     """A service whose jobs replicas carry out, for the block. At its end the replicas are removed, and a local cluster with them.
 
     bundles: paths by the names that clients use. address: see `connected`. name: tells this server from others of the cluster.
+    options: how replicas open the bundles. note: called with lines for the user.
     Raises OmniGen2Error where nodes differ or replicas don't start.
     """
     paths = {bundle: path if path == "nano" else os.path.abspath(path) for bundle, path in bundles.items()}
-    plans = {bundle: _plan(bundle, path, replicas, engine) for bundle, path in paths.items()}
+    plans = {bundle: _plan(bundle, path, replicas, options) for bundle, path in paths.items()}
     apps = {bundle: f"{name}-{quote(bundle, safe='')}" for bundle in bundles}
     pipelines: dict[str, Pipeline] = {}
     deployments: dict[str, Deployment] = {}
-    with connected(address), ExitStack() as started:
+    with connected(address, note), ExitStack() as started:
         check_nodes(list(dict.fromkeys(paths.values())), replicas)
         open_serve(apps.values())
+        check_room(len(plans) * replicas.least, replicas, note, can_grow=address != "local")
         for bundle, plan in plans.items():
             chosen = choose_engine(plan, replicas)
             pipelines[bundle] = pipeline = stand_in(plan, chosen)
@@ -78,15 +73,16 @@ def replicated_service(
             plan = replace(with_engine(plan, chosen), max_active=active, max_tasks=max(LEAST_TASKS, active))
             deployments[bundle] = started.enter_context(deployed(apps[bundle], plan, replicas))
         with restarting_on_hangup(deployments.values()):
-            yield Service(pipelines, settings, dispatching_to(deployments))
+            yield Service(pipelines, settings, dispatching_to(deployments, replicas.start_s))
 
 
-def dispatching_to(deployments: Mapping[str, Deployment]) -> Schedule:
-    """Returns the schedule that sends a bundle's jobs to its replicas."""
+def dispatching_to(deployments: Mapping[str, Deployment], patience_s: float) -> Schedule:
+    """Returns the schedule that sends a bundle's jobs to its replicas. patience_s: see `RemoteWorker`."""
 
     def dispatch(bundle: str, pipeline: Pipeline, settings: ServerSettings, metrics: Metrics) -> Queue:
         deployment = deployments[bundle]
-        worker = RemoteWorker(deployment.send, EngineMetrics(metrics, bundle))
+        observer = EngineMetrics(metrics, bundle)
+        worker = RemoteWorker(deployment.send, observer, outage_s=lambda: deployment.outage_s, patience_s=patience_s)
         metrics.gauge("omnigen2_replicas", "Replicas that take requests.", bundle, lambda: deployment.running)
         metrics.gauge("omnigen2_resent", "Tasks that were sent again because a replica was lost.", bundle, lambda: worker.resent)
         most, queued = deployment.most_tasks, settings.max_queue
@@ -118,7 +114,7 @@ def restarting_on_hangup(deployments: Iterable[Deployment]) -> Iterator[None]:
 
 def stand_in(plan: ReplicaPlan, engine: Engine) -> Pipeline:
     """A pipeline that requests are checked against, and that runs nothing: the engines are on the replicas."""
-    return Pipeline(Bundle.open(bundle_path(plan.path)), RemoteBackend(engine), plan.memory_limit_bytes)
+    return Pipeline(Bundle.open(bundle_path(plan.path)), RemoteBackend(engine), plan.options.memory_limit_bytes)
 
 
 class RemoteBackend:
@@ -143,14 +139,6 @@ class RemoteBackend:
         raise BackendError("this process has no engine: the replicas have it")
 
 
-def _plan(bundle: str, path: str, replicas: ReplicaSettings, engine: EngineOptions) -> ReplicaPlan:
-    return ReplicaPlan(
-        name=bundle,
-        path=path,
-        digest=bundle_digest(path),
-        has_gpu=replicas.gpus > 0,
-        backend=engine.backend,
-        precision=engine.precision,
-        threads=engine.threads or replicas.threads,
-        memory_limit_bytes=engine.memory_limit_bytes,
-    )
+def _plan(bundle: str, path: str, replicas: ReplicaSettings, options: LoadOptions) -> ReplicaPlan:
+    own = replace(options, threads=options.threads or replicas.threads)
+    return ReplicaPlan(name=bundle, path=path, digest=bundle_digest(path), has_gpu=replicas.gpus > 0, options=own)

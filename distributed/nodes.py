@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -14,6 +16,8 @@ from .settings import ReplicaSettings
 
 NODE_TIMEOUT_S = 60.0
 """Seconds that a node may take to report its bundles."""
+SETTLING_S = 2.0
+"""Seconds until Ray counts what ended as free."""
 
 
 class Engine(NamedTuple):
@@ -63,6 +67,45 @@ def _collected(pending: dict[str, tuple[str, Any]]) -> Iterator[tuple[str, Repor
             raise OmniGen2Error(f"node {name} can't run omnigen2-rt: {last_line(str(error))}") from error
 
 
+def check_room(count: int, settings: ReplicaSettings, note: Callable[[str], object], *, can_grow: bool) -> None:
+    """Say at once where the cluster has no room for so many replicas, which are then waited for.
+
+    can_grow: whether nodes may still come. Raises OmniGen2Error where there is no room and none can come.
+    """
+    asked = f"{count} replicas that reserve {_amounts(settings)} each are to start"
+    if _fit(_totals(), settings) < count and not can_grow:
+        raise OmniGen2Error(f"{asked}; {has_text(settings)}: ask for fewer, or reserve less")
+    end = time.monotonic() + SETTLING_S
+    while _fit(_totals(), settings) < count or _fit([_free()], settings) < count:
+        if time.monotonic() > end:
+            note(f"{asked}; {has_text(settings)}: waiting up to {settings.start_s:g} s for more")
+            return
+        time.sleep(0.1)
+
+
+def has_text(settings: ReplicaSettings) -> str:
+    """The part of a message about what the cluster has of the resources that a replica reserves."""
+    totals, free = _totals(), _free()
+    names = [("CPU", "processors")] + [("GPU", "GPUs")] * bool(settings.gpus)
+    amounts = [f"{sum(node.get(key, 0) for node in totals):g} {noun}, {free.get(key, 0):g} of them free" for key, noun in names]
+    return f"the cluster has {' and '.join(amounts)}, on {len(totals)} node{'s' * (len(totals) != 1)}"
+
+
+def _totals() -> list[dict[str, float]]:
+    return [node["Resources"] for node in _alive_nodes()]
+
+
+def _free() -> dict[str, float]:
+    free: dict[str, float] = import_ray().available_resources()
+    return free
+
+
+def _fit(nodes: Sequence[dict[str, float]], settings: ReplicaSettings) -> float:
+    """The number of replicas that fit on nodes with these resources."""
+    wanted = [(name, amount) for name, amount in (("CPU", settings.cpus), ("GPU", settings.gpus)) if amount]
+    return sum(min((node.get(name, 0) // amount for name, amount in wanted), default=math.inf) for node in nodes)
+
+
 def choose_engine(plan: ReplicaPlan, settings: ReplicaSettings) -> Engine:
     """The backend and precision that a replica takes, tried where and with what a replica would run.
 
@@ -75,8 +118,8 @@ def choose_engine(plan: ReplicaPlan, settings: ReplicaSettings) -> Engine:
         engine: Engine = ray.get(reference, timeout=settings.start_s)
     except ray.exceptions.GetTimeoutError as error:
         ray.cancel(reference)
-        wanted = f"{_amounts(settings)} free for {plan.name!r}"
-        raise OmniGen2Error(f"no node had {wanted} within {settings.start_s:g} s: add nodes, or reserve less") from error
+        wanted = f"no node had {_amounts(settings)} free for {plan.name!r} within {settings.start_s:g} s"
+        raise OmniGen2Error(f"{wanted}; {has_text(settings)}: add nodes, or reserve less") from error
     except ray.exceptions.RayTaskError as error:
         raise OmniGen2Error(f"a replica can't open {plan.name!r}: {error.cause}") from error
     except ray.exceptions.RayError as error:
@@ -92,7 +135,7 @@ def _engine(plan: ReplicaPlan) -> Engine:
 
 def with_engine(plan: ReplicaPlan, engine: Engine) -> ReplicaPlan:
     """The plan with the backend and precision by name, so that no replica chooses another."""
-    return replace(plan, backend=engine.name, precision=engine.precision)
+    return replace(plan, options=replace(plan.options, backend=engine.name, precision=engine.precision))
 
 
 def _alive_nodes() -> list[dict[str, Any]]:

@@ -8,17 +8,20 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from math import inf
+from typing import NamedTuple, Protocol
 
 from ..runtime.errors import Cancelled
 from ..serving.bodies import ChatBody, DrawBody
-from ..serving.errors import ApiError, from_facts
+from ..serving.errors import LOG, ApiError, from_facts
 from ..serving.jobs import Job, Outcome
 from ..serving.work import Observer
 from .tasks import Message, Task, outcome_of
 
 MOST_LOSSES = 5
 """A task whose replicas are lost this often after it began may itself be what ends them."""
+RETRY_S = 10
+"""When a request may be tried again that found no replica."""
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
 """Seconds before a task is sent again."""
 
@@ -40,16 +43,29 @@ class Response(Protocol):
 Send = Callable[[Task], Response]
 
 
+class _UnderWay(NamedTuple):
+    """A task that was sent."""
+
+    job: Job
+    response: Response
+    relay: Relay
+
+
 class RemoteWorker:
     """Carries out a bundle's jobs on the replicas behind `send`. Called from a thread for each job.
 
+    outage_s: the seconds since a replica was last there; 0 while one is.
+    patience_s: how long a job may have waited when there has been no replica for as long. Then it fails.
     resent: how many tasks were sent again because a replica was lost.
     """
 
-    def __init__(self, send: Send, observer: Observer) -> None:
+    def __init__(
+        self, send: Send, observer: Observer, *, outage_s: Callable[[], float] = lambda: 0.0, patience_s: float = inf
+    ) -> None:
         self._send = send
         self._observer = observer
-        self._responses: dict[str, Response] = {}
+        self._outage_s, self._patience_s = outage_s, patience_s
+        self._under_way: dict[str, _UnderWay] = {}
         self.resent = 0
         self._lock = threading.Lock()
 
@@ -64,6 +80,8 @@ class RemoteWorker:
                 losses += relay.has_begun
                 with self._lock:
                     self.resent += 1
+                if relay.has_begun:
+                    LOG.warning("%s is sent to another replica: its own was lost", job.id)
             if losses == MOST_LOSSES:
                 raise ApiError("engine_error", f"{losses} replicas were lost one after another while they worked on this")
             job.cancel_requested.wait(pause_s)
@@ -71,13 +89,30 @@ class RemoteWorker:
 
     def cancel(self, job: Job) -> None:
         """End the task of a job whose `cancel_requested` is set."""
-        if (response := self._responses.get(job.id)) is not None:
-            response.cancel()
+        if (task := self._under_way.get(job.id)) is not None:
+            task.response.cancel()
+
+    def end_waits(self) -> None:
+        """End the tasks that no replica began, where there has been none for too long. Called again and again."""
+        for job, response, relay in list(self._under_way.values()):
+            if not relay.has_begun and self._is_in_vain(job):
+                response.cancel()
+
+    def _is_in_vain(self, job: Job) -> bool:
+        return min(time.time() - job.created, self._outage_s()) > self._patience_s
+
+    def _check_replicas(self, job: Job) -> None:
+        """Raises ApiError where the job has waited for a replica for too long."""
+        if self._is_in_vain(job):
+            message = f"no replica has run for {self._outage_s():.0f} s: try again later"
+            raise ApiError("no_replica", message, None, RETRY_S)
 
     def _try(self, job: Job, relay: Relay) -> Outcome:
         _check(job)
+        self._check_replicas(job)
         relay.restart()
-        response = self._responses[job.id] = self._send(Task.of(job))
+        response = self._send(Task.of(job))
+        self._under_way[job.id] = _UnderWay(job, response, relay)
         try:
             _check(job)  # it may have been cancelled before the response was known
             for message in response:
@@ -86,9 +121,11 @@ class RemoteWorker:
         except BaseException:
             response.cancel()
             _check(job)  # whatever a cancelled response raises
+            if not relay.has_begun:
+                self._check_replicas(job)
             raise
         finally:
-            del self._responses[job.id]
+            del self._under_way[job.id]
         raise ReplicaLost
 
 

@@ -10,8 +10,9 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
+from ..runtime.load_options import LoadOptions
 from ..runtime.pipeline import Pipeline, load
 from ..serving.jobs import FINAL, Event
 from ..serving.scheduler import SWITCH_INTERVAL_S, Scheduler
@@ -28,6 +29,7 @@ class ReplicaPlan:
     path: its folder, the same on every node.
     digest: its content's.
     has_gpu: whether the replica reserves one; without, it sees none.
+    options: how it opens the bundle.
     max_active: tasks that take turns.
     max_tasks: tasks that the replica holds at most.
     """
@@ -36,10 +38,7 @@ class ReplicaPlan:
     path: str
     digest: str
     has_gpu: bool
-    backend: str = "auto"
-    precision: str = "auto"
-    threads: int | None = None
-    memory_limit_bytes: int | None = None
+    options: LoadOptions = LoadOptions()
     max_active: int = 1
     max_tasks: int = 2
 
@@ -48,13 +47,7 @@ class ReplicaPlan:
         check_digest(self.path, self.digest)
         if not self.has_gpu:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides no GPU from a process that reserves none
-        return load(
-            self.path,
-            backend=self.backend,
-            precision=self.precision,
-            threads=self.threads,
-            memory_limit_bytes=self.memory_limit_bytes,
-        )
+        return load(self.path, **asdict(self.options))
 
 
 class Replica:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..runtime.errors import RequestError
 
 MAX_REPLICAS = 1000
+MAX_START_S = 86_400
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +17,7 @@ class ReplicaSettings:
 
     least, most: how many there are; between the two their number follows the requests under way.
     cpus, gpus: what a replica reserves of a node: a fraction below 1, or a whole number. Ray only counts reservations.
-    start_s: how long the first replicas may take to start.
+    start_s: how long the first replicas may take to start, and how long requests wait while none runs.
     upscale_delay_s, downscale_delay_s: how long there must have been too few or too many before their number changes.
     """
 
@@ -33,6 +34,8 @@ class ReplicaSettings:
             raise RequestError(f"--min-replicas={self.least} is out of range; 1 to {MAX_REPLICAS} are allowed")
         if not self.least <= self.most <= MAX_REPLICAS:
             raise RequestError(f"--max-replicas={self.most} is out of range; {self.least} to {MAX_REPLICAS} are allowed here")
+        if not 1 <= self.start_s <= MAX_START_S:
+            raise RequestError(f"--replica-wait={self.start_s:g} is out of range; 1 to {MAX_START_S} seconds are allowed")
         check_amount("--cpus-per-replica", self.cpus)
         check_amount("--gpus-per-replica", self.gpus)
 

@@ -31,7 +31,7 @@ from .staging import Staging, Work, open_staging, prepare_target
 from .target import check_replaceable
 from .weights.lora import MERGED_WEIGHTS, Lora, LoraReport, identify_lora, merge_loras, report_lora
 from .weights.materialize import materialize
-from .weights.placement import place
+from .weights.placement import Copies, place_all
 from .weights.tensor_file import Locations
 
 TOOLS = ("omnigen2-rt", "torch", "onnx", "onnx-ir", "onnxscript")
@@ -43,14 +43,14 @@ class ExportReport:
     """The result of an export.
 
     resumed_graphs: those taken over from an earlier, killed run.
-    copied: weight files that had to be copied because no link was possible.
+    copied: the weight files that had to be copied.
     loras: what each merged LoRA changes.
     """
 
     bundle: Path
     graphs: int
     resumed_graphs: int
-    copied: tuple[str, ...]
+    copied: Copies
     seconds: float
     loras: tuple[LoraReport, ...] = ()
 
@@ -153,7 +153,7 @@ def _has_hash(path: Path, digest: str) -> bool:
 
 def _write_bundle(
     job: _Job, staging: Staging, finished: dict[str, str], progress: Progress
-) -> tuple[tuple[str, ...], int]:
+) -> tuple[Copies, int]:
     """Write the whole bundle. Returns the weight files that were copied, and the number of graphs."""
     progress(0, job.graph_count, "placing weights")
     copied, locations = _place_weights(job, staging.bundle)
@@ -172,7 +172,7 @@ def _write_bundle(
     )
     _check_unchanged(job, staging.work)
     write_manifest(staging.bundle, manifest)
-    return tuple(copied), len(graphs)
+    return copied, len(graphs)
 
 
 def _check_unchanged(job: _Job, work: Work) -> None:
@@ -194,10 +194,10 @@ def _placed_name(weights: Path) -> str:
     return f"{weights.parent.name}/{weights.name}"
 
 
-def _place_weights(job: _Job, folder: Path) -> tuple[list[str], Locations]:
+def _place_weights(job: _Job, folder: Path) -> tuple[Copies, Locations]:
     """Put the weight files into the bundle's folder. Returns those that were copied, and the tensors' places there."""
     targets = {path: folder / _placed_name(path) for path in job.checkpoint.weight_files()}
-    copied = [_placed_name(path) for path, target in targets.items() if place(path, target)]
+    copied = place_all(targets.items())
     locations = {
         part: {name: replace(location, path=targets[location.path]) for name, location in tensors.items()}
         for part, tensors in job.checkpoint.locations.items()

@@ -26,11 +26,11 @@ from ..runtime.files.writing import write_whole
 from ..runtime.manifest import MANIFEST, FileSpec, GraphSpec, Manifest, MergedLora
 from ..runtime.progress import Progress, no_progress
 from .bundle_writer import disk_errors, file_spec, write_manifest
-from .lora_store import WORK, merge_key, store_folder, tidy
+from .lora_store import WORK, merge_key, store_folders, tidy
 from .staging import BusyError, Work, open_staging
 from .weights.graph_weights import replace_weights
 from .weights.lora import MERGED_WEIGHTS, Lora, LoraReport, identify_lora, merge_loras, report_lora
-from .weights.placement import place
+from .weights.placement import Copies, place_all
 
 __all__ = ["Lora", "MergedBundle", "merged_bundle"]
 
@@ -49,7 +49,7 @@ class MergedBundle:
     is_new: whether this call made it. The other fields say how, and are empty where it was there.
     reports: what each LoRA changes.
     written_bytes: the merged weights.
-    copied: files that had to be copied because no link was possible.
+    copied: the files that had to be copied.
     engines: the engines in the original bundle, which don't fit the merged one.
     """
 
@@ -58,7 +58,7 @@ class MergedBundle:
     is_new: bool = False
     reports: tuple[LoraReport, ...] = ()
     written_bytes: int = 0
-    copied: tuple[str, ...] = ()
+    copied: Copies = Copies()
     engines: int = 0
     seconds: float = 0.0
 
@@ -73,16 +73,18 @@ def merged_bundle(
     """The bundle with LoRAs merged, one after another; it is made where it isn't there yet.
 
     bundle: a bundle that isn't quantized: its folder, or opened.
-    folder: where merged bundles are kept; by default beside the bundle, see `lora_store.store_folder`.
+    folder: where merged bundles are kept; by default beside the bundle, see `lora_store.store_folders`.
     Several processes may ask for the same one: the others wait for the first.
     Raises BundleError, and ExportError where a LoRA can't be merged or the disk is full; then nothing is left.
     """
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     _check(opened, loras)
     job = _Job(opened, tuple(loras), tuple(map(identify_lora, loras)), file_hash(opened.path / MANIFEST))
-    target = store_folder(opened.path, folder) / merge_key(job.base, job.all_loras)
-    with disk_errors(target):
-        return _existing(target, job) or _made(target, job, progress)
+    name = merge_key(job.base, job.all_loras)
+    targets = [store / name for store in store_folders(opened.path, folder)]
+    with disk_errors(targets[-1]):
+        found = next(filter(None, (_existing(target, job) for target in targets)), None)
+        return found or _made(targets[-1], job, progress)
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ def _made(target: Path, job: _Job, progress: Progress) -> MergedBundle:
 
 def _write(
     target: Path, job: _Job, locations: Mapping[str, TensorLocation], progress: Progress
-) -> tuple[FileSpec, tuple[str, ...]]:
+) -> tuple[FileSpec, Copies]:
     """Write the bundle and give it its name; returns as `_write_bundle`. Raises BusyError while another process does."""
     reads = [job.bundle.path, *(lora.path for lora in job.loras)]
     with open_staging(Work(WORK, target, str(job.bundle.path), reads, {"key": target.name})) as staging:
@@ -171,7 +173,7 @@ def _write(
 
 def _write_bundle(
     job: _Job, locations: Mapping[str, TensorLocation], folder: Path, progress: Progress
-) -> tuple[FileSpec, tuple[str, ...]]:
+) -> tuple[FileSpec, Copies]:
     """Write the whole bundle. Returns the entry of the merged weights, and the files that were copied."""
     own = job.bundle.manifest
     name = _new_name(own)
@@ -260,6 +262,6 @@ def _rewritten_graph(graph: Path, weights: Mapping[str, TensorLocation], folder:
     return content
 
 
-def _place_files(bundle: Bundle, folder: Path) -> tuple[str, ...]:
+def _place_files(bundle: Bundle, folder: Path) -> Copies:
     """Put the files that don't change into the new bundle. Returns those that were copied."""
-    return tuple(name for name in bundle.hashes if not (folder / name).exists() and place(bundle.path / name, folder / name))
+    return place_all((bundle.path / name, folder / name) for name in bundle.hashes if not (folder / name).exists())

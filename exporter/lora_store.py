@@ -1,7 +1,8 @@
-"""The folder of a bundle's merged bundles: chooses it, lists what lies there, and removes it.
+"""The folders of a bundle's merged bundles: chooses them, lists what lies there, and removes it.
 
 A merged bundle's folder is named by its key, a hash of everything that decides its content. Only folders that prove to be merged
-bundles are listed or removed: their manifest gives the key that they are named by, and they hold no other files.
+bundles are listed or removed: their manifest gives the key that they are named by, and they hold no other files. In a folder that
+the user chose, merged bundles of other bundles may lie as well: there the hash of the bundle's manifest tells which are its own.
 """
 
 from __future__ import annotations
@@ -10,17 +11,19 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..runtime.bundle import MAX_MANIFEST_BYTES
-from ..runtime.errors import BundleError, ExportError
+from ..runtime.errors import BackendError, BundleError, ExportError
+from ..runtime.files.hashes import file_hash
+from ..runtime.files.locking import is_held
 from ..runtime.files.reading import read_bytes
 from ..runtime.files.user_cache import user_cache
 from ..runtime.manifest import MANIFEST, Manifest, MergedLora
-from .bundle_writer import disk_errors
+from .engines.engine_store import is_being_built
 from .staging import remove_bundle, remove_unfinished
 from .target import other_files
 
@@ -39,33 +42,38 @@ def merge_key(base: str, loras: Sequence[MergedLora]) -> str:
     return hashlib.sha256(json.dumps([FORMAT, base, contents]).encode()).hexdigest()[:32]
 
 
-def store_folder(bundle: Path, folder: str | Path | None = None) -> Path:
-    """The absolute path of the folder for the bundle's merged bundles, which may be missing.
+def store_folders(bundle: Path, folder: str | Path | None = None) -> tuple[Path, ...]:
+    """The absolute paths of the folders of the bundle's merged bundles, which may be missing. New ones are made in the last.
 
-    folder: the user's choice; by default BUNDLE.loras beside the bundle. Where that can't be made, and for a bundle in this
-    package or in a hub's cache, it is a folder in the user's cache. Raises ExportError where there is none either.
+    folder: the user's choice; by default BUNDLE.loras beside the bundle. Where that can't be written, and for a bundle in this
+    package or in a hub's cache, a folder in the user's cache follows. Raises ExportError where there is no folder at all.
     """
     if folder is not None:
-        return Path(os.path.realpath(folder))
+        return (Path(os.path.realpath(folder)),)
     real = Path(os.path.realpath(bundle))
-    beside = real.with_name(f"{real.name}{BESIDE}")
-    is_of_the_user = PACKAGE not in real.parents and not (bundle / MANIFEST).is_symlink()
-    if beside.is_dir() or (is_of_the_user and os.access(real.parent, os.W_OK | os.X_OK)):
-        return Path(os.path.realpath(beside))
-    cache = user_cache()
-    if cache.problem is not None:
+    beside = Path(os.path.realpath(real.with_name(f"{real.name}{BESIDE}")))
+    is_there, is_of_the_user = beside.is_dir(), PACKAGE not in real.parents and not (bundle / MANIFEST).is_symlink()
+    if os.access(beside if is_there else real.parent, os.W_OK | os.X_OK) and (is_there or is_of_the_user):
+        return (beside,)
+    cache, shared = user_cache(), (beside,) if is_there else ()
+    if cache.problem is None:
+        return (*shared, cache.folder / IN_CACHE / f"{real.name}-{hashlib.sha256(os.fsencode(real)).hexdigest()[:16]}")
+    if not shared:
         raise ExportError(f"merged bundles can't lie beside {str(bundle)!r}, and {cache.problem}: name a folder with --lora-dir")
-    return cache.folder / IN_CACHE / f"{real.name}-{hashlib.sha256(os.fsencode(real)).hexdigest()[:16]}"
+    return shared
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredBundle:
     """A merged bundle.
 
+    sha256: of its manifest.
+    merged_from: that of the bundle which the LoRAs were merged into.
     size_bytes: of the files that are not links to another bundle's: the space that its removal frees.
     """
 
     path: Path
+    sha256: str
     loras: tuple[MergedLora, ...]
     merged_from: str
     size_bytes: int
@@ -75,45 +83,123 @@ class StoredBundle:
 class Removal:
     """The outcome of `remove_stored`.
 
-    kept: merged bundles that were left, each with a file in it that isn't part of it.
+    kept: why merged bundles were left.
     """
 
     removed: tuple[StoredBundle, ...]
     kept: dict[Path, str]
 
 
-def stored_bundles(store: Path) -> list[StoredBundle]:
-    """The merged bundles in a store, by name. Raises ExportError where it can't be read."""
-    with disk_errors(store):
-        names = sorted(os.listdir(store)) if store.is_dir() else []
-    stored = [_stored(store / name) for name in names if KEY.fullmatch(name)]
-    return [bundle for bundle in stored if bundle is not None]
+def stored_bundles(bundle: Path, folder: str | Path | None = None) -> list[StoredBundle]:
+    """The bundles that were merged from a bundle, and those that were merged from these. folder: see `store_folders`.
 
-
-def remove_stored(store: Path) -> Removal:
-    """Remove the merged bundles in a store, their engines too, and the remains of killed processes. Raises ExportError.
-
-    A bundle that holds a file which is not its own, or a link, is left as it is.
+    In the bundle's own folders they are all, also those of the bundle as it was before. Raises ExportError for a folder that
+    can't be read, and BundleError where the bundle must be known and there is none.
     """
-    removed, kept = [], {}
-    for bundle in stored_bundles(store):
-        manifest = _manifest(bundle.path)
-        foreign = next(other_files(bundle.path, manifest), None) if manifest is not None else MANIFEST
-        if foreign is not None:
-            kept[bundle.path] = foreign
-            continue
-        with disk_errors(bundle.path):
-            remove_bundle(bundle.path)
-        removed.append(bundle)
-    tidy(store)
-    with suppress(OSError):  # it holds something
-        store.rmdir()
+    own = store_folders(bundle) if folder is None else ()
+    found = [stored for store in own for stored in _in_store(store)]
+    if folder is not None:
+        (store,) = store_folders(bundle, folder)
+        found = list(_in_store(store))
+        if store != Path(f"{os.path.realpath(bundle)}{BESIDE}"):
+            found = _made_from(_manifest_hash(bundle), found)
+    elif not any(store.is_dir() for store in own):
+        _manifest_hash(bundle)
+    return found
+
+
+def remove_stored(bundle: Path, folder: str | Path | None = None) -> Removal:
+    """Remove the bundles that `stored_bundles` finds, their engines too, and what killed processes left. Raises as that does.
+
+    Left are bundles that hold a file which is not their own, or a link, that are in use, or that can't be removed.
+    """
+    removed: list[StoredBundle] = []
+    kept: dict[Path, str] = {}
+    bases: set[str] = set()
+    for stored in sorted(stored_bundles(bundle, folder), key=lambda stored: -len(stored.loras)):  # what was merged further first
+        problem = "another one that stays was merged from it" if stored.sha256 in bases else _problem(stored)
+        if problem is None:
+            removed.append(stored)
+        else:
+            kept[stored.path] = problem
+            bases.add(stored.merged_from)
+    stores = store_folders(bundle, folder)
+    tidied = [nested for store in stores for nested in _with_nested(store) if tidy(nested)]
+    _remove_empty({each.path.parent for each in removed} | {*tidied}, () if folder is not None else stores)
     return Removal(removed=tuple(removed), kept=kept)
 
 
-def tidy(store: Path) -> None:
-    """Remove the remains of killed processes from a store."""
-    remove_unfinished(store, (WORK, "removal"))
+def tidy(store: Path) -> bool:
+    """Remove what killed processes left in a store. Returns whether there was anything."""
+    return remove_unfinished(store, (WORK, "removal"))
+
+
+def _problem(stored: StoredBundle) -> str | None:
+    """Remove a merged bundle; or the reason why it stays."""
+    manifest = _manifest(stored.path)
+    foreign = MANIFEST if manifest is None else next(other_files(stored.path, manifest), None)
+    if foreign is not None:
+        return f"it holds {foreign!r}, which isn't part of it"
+    try:
+        if is_held(stored.path) or is_being_built(stored.path):
+            return "it is in use"
+        remove_bundle(stored.path)
+    except (OSError, BackendError) as error:
+        return f"it can't be removed: {getattr(error, 'strerror', None) or error}"
+    return None
+
+
+def _remove_empty(folders: set[Path], own: Sequence[Path]) -> None:
+    """Remove folders of merged bundles that are empty now, and were made by merging: a folder that the user chose stays."""
+    for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
+        if folder in own or _is_nested(folder):
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
+
+
+def _manifest_hash(bundle: Path) -> str:
+    try:
+        return file_hash(bundle / MANIFEST)
+    except OSError as error:
+        raise BundleError(f"{str(bundle)!r} is not a bundle: {MANIFEST}: {error.strerror or error}") from error
+
+
+def _made_from(base: str, stored: Sequence[StoredBundle]) -> list[StoredBundle]:
+    """Those that were merged from the bundle of that manifest, at first hand or further."""
+    known: set[str] = set()
+    added = {base}
+    while added:
+        known |= added
+        added = {each.sha256 for each in stored if each.merged_from in known} - known
+    return [each for each in stored if each.merged_from in known]
+
+
+def _in_store(store: Path) -> Iterator[StoredBundle]:
+    """The merged bundles in a store, and in the stores that lie beside these. Raises ExportError where one can't be read."""
+    for folder in _with_nested(store):
+        for name in _names(folder):
+            if KEY.fullmatch(name) and (stored := _stored(folder / name)) is not None:
+                yield stored
+
+
+def _with_nested(store: Path) -> Iterator[Path]:
+    """A store, and the stores in it of its own merged bundles."""
+    yield store
+    for name in _names(store):
+        if _is_nested(store / name) and not os.path.islink(store / name):
+            yield from _with_nested(store / name)
+
+
+def _is_nested(folder: Path) -> bool:
+    """Whether a folder has the name of a merged bundle's own store."""
+    return folder.name.endswith(BESIDE) and KEY.fullmatch(folder.name.removesuffix(BESIDE)) is not None
+
+
+def _names(store: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(store)) if store.is_dir() else []
+    except OSError as error:
+        raise ExportError(f"{str(store)!r} can't be read: {error.strerror or error}") from error
 
 
 def _stored(folder: Path) -> StoredBundle | None:
@@ -122,8 +208,13 @@ def _stored(folder: Path) -> StoredBundle | None:
         return None
     if merge_key(manifest.merged_from, manifest.loras) != folder.name:
         return None
-    size = sum(state.st_size for state in map(os.lstat, _files(folder)) if state.st_nlink == 1)
-    return StoredBundle(path=folder, loras=manifest.loras, merged_from=manifest.merged_from, size_bytes=size)
+    return StoredBundle(
+        path=folder,
+        sha256=_manifest_hash(folder),
+        loras=manifest.loras,
+        merged_from=manifest.merged_from,
+        size_bytes=sum(state.st_size for state in map(os.lstat, _files(folder)) if state.st_nlink == 1),
+    )
 
 
 def _manifest(folder: Path) -> Manifest | None:

@@ -33,7 +33,9 @@ from ..runtime.files.unfinished import (
     PROGRESS,
     REPLACING,
     has_our_name,
+    is_own_mark,
     marked_folders,
+    signed_mark,
     unfinished_folders,
 )
 from ..runtime.files.writing import PARTIAL, temporary_name, write_whole
@@ -179,13 +181,19 @@ def remove_bundle(folder: Path) -> None:
         raise OSError(errno.EACCES, "can't be removed whole", str(staging.folder))
 
 
-def remove_unfinished(parent: Path, kinds: Sequence[str]) -> None:
-    """Remove the folders of work of these kinds that processes left unfinished in `parent`."""
+def remove_unfinished(parent: Path, kinds: Sequence[str]) -> bool:
+    """Remove the folders of work of these kinds that processes of this user left unfinished in `parent`, an absolute path.
+
+    Returns whether there were any. Folders stay whose mark somebody else wrote, and those that a process is at work in.
+    """
+    found = False
     with suppress(OSError), folder_lock(parent):
         for folder, mark in marked_folders(parent):
             with suppress(OSError):  # gone, or no locks here: a process may be at work in it
-                if mark["kind"] in kinds and (lock := _lock(folder)) is not None:
+                if mark["kind"] in kinds and is_own_mark(folder, mark) and (lock := _lock(folder)) is not None:
                     _remove(folder, lock)
+                    found = True
+    return found
 
 
 def _recover(target: Path) -> None:
@@ -235,7 +243,7 @@ def _take_over(work: Work) -> Staging | None:
             continue
         if lock is None:
             raise BusyError(_busy(work.target, folder, mark))
-        if found is None and mark == work.mark() and _can_go_on(folder) and (folder / PROGRESS).exists():
+        if found is None and mark.items() >= work.mark().items() and _can_go_on(folder) and (folder / PROGRESS).exists():
             found = Staging(folder, work, lock)
         elif _holds_the_only_copy(folder):
             lock.close()
@@ -248,7 +256,7 @@ def _take_over(work: Work) -> Staging | None:
 
 def _new_staging(work: Work) -> Staging:
     folder = work.target.parent / f"{PREFIX}{secrets.token_hex(16)}"
-    mark = json.dumps(work.mark(), indent=1).encode()
+    mark = json.dumps(signed_mark(folder, work.mark()), indent=1).encode()
     folder.mkdir(0o700)
     with (folder / MARK).open("xb") as file:
         file.write(mark)

@@ -23,7 +23,7 @@ from ..runtime.manifest import MANIFEST, Manifest
 
 OURS = re.compile(
     rf"(?:.*/)?{PARTIAL_NAME.pattern}"
-    rf"|{ENGINES}/(?:{ENGINE_NAME.pattern}\.(?:plan|json|[0-9a-f]{{16}}\.kernels)|\..*\.lock)"
+    rf"|{ENGINES}/(?P<dot>\.)?{ENGINE_NAME.pattern}\.(?(dot)lock|(?:plan|json|[0-9a-f]{{16}}\.kernels))"
     r"|compiled/[a-z0-9_]+\.\w+\.[0-9a-f]{16}\.blob"
 )
 """The files that this package puts beside a bundle's own: temporary ones, engines, and an earlier release's compiled models."""

@@ -6,7 +6,8 @@ Knows of the model only the bundle's manifest, and of the engine only the backen
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,6 +25,7 @@ from .checks import check_callback, check_text
 from .components import Components
 from .drawing import Drawing, start_drawing
 from .errors import BackendError, BundleError, shown
+from .files.locking import hold_folder
 from .guidance import has_negative_prompt
 from .images.loading import ImageSource, load_images
 from .manifest import MANIFEST
@@ -106,6 +108,7 @@ class Pipeline:
     ) -> None:
         self.bundle = bundle
         self.backend = backend
+        self._hold = _held(self, bundle)
         self.components = Components(bundle, backend, memory_limit_bytes, lender)
         self.language_model = LanguageModel(self.components)
         self.prompt_encoder = PromptEncoder(self.language_model)
@@ -213,3 +216,14 @@ class Pipeline:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.components.close(for_good=True)
+        self._hold()
+
+
+def _held(pipeline: Pipeline, bundle: Bundle) -> Callable[[], object]:
+    """Keep a merged bundle from `omnigen2 lora --prune` while the pipeline lives. Returns the function that gives it free."""
+    descriptor = None if bundle.manifest.merged_from is None else hold_folder(bundle.path)
+    return _nothing if descriptor is None else weakref.finalize(pipeline, os.close, descriptor)
+
+
+def _nothing() -> None:
+    """Do nothing."""

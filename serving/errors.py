@@ -25,6 +25,7 @@ CODES: dict[str, int] = {
     "too_large": 413,
     "queue_full": 429,
     "engine_error": 500,
+    "no_replica": 503,
     "out_of_memory": 503,
     "shutting_down": 503,
 }

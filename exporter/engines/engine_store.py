@@ -165,6 +165,11 @@ def _engine_of(path: Path) -> str | None:
     return kernels["engine"] if kernels else None
 
 
+def is_being_built(bundle: Path) -> bool:
+    """Whether a process builds an engine of the bundle now. Raises BackendError where its folder of engines is a link."""
+    return _is_building(engine_folder(bundle), None)
+
+
 def _is_building(folder: Path, name: str | None) -> bool:
     """Whether a builder holds the lock of `name`, or of any engine where name is None."""
     for path, _ in regular_files(folder):

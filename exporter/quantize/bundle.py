@@ -23,7 +23,7 @@ from ...runtime.progress import Progress, no_progress
 from ..bundle_writer import disk_errors, file_spec, write_manifest
 from ..graph_writer import complete_graph_spec, write_graph, write_inlined_graph
 from ..staging import Work, open_staging, prepare_target
-from ..weights.placement import place
+from ..weights.placement import Copies, place_all
 from ..weights.tensor_file import NewTensor, write_tensors
 from .calibration import PRECISION, Calibration, calibration_of
 from .groups import Group, make_group, new_tensors
@@ -107,11 +107,11 @@ def _check(bundle: Bundle, scheme: Scheme) -> None:
         )
 
 
-def _place_files(bundle: Bundle, staging: Path) -> tuple[str, ...]:
+def _place_files(bundle: Bundle, staging: Path) -> Copies:
     """Put the bundle's files into the new one. Returns those that were copied."""
     graphs = [name for graph in bundle.manifest.graphs for name in (graph.file, graph.inlined) if name is not None]
     names = (*graphs, *(spec.file for spec in bundle.manifest.files))
-    return tuple(name for name in names if place(bundle.path / name, staging / name))
+    return place_all((bundle.path / name, staging / name) for name in names)
 
 
 def _groups(

@@ -16,6 +16,7 @@ from ...runtime.pipeline import Pipeline
 from ...runtime.progress import Progress
 from ...runtime.request import Result
 from ..verify.difference import difference, psnr
+from ..weights.placement import Copies
 from .calibration import PRECISION, Calibration
 from .observer import Arrays, ObservedBackend, Observer
 
@@ -63,7 +64,7 @@ class QuantizationReport:
     """The content of `quantization.json`.
 
     scores: the caller's scores before and after; None without a scoring.
-    copied: unchanged files that had to be copied because no link was possible; not in the JSON.
+    copied: the unchanged files that had to be copied; not in the JSON.
     """
 
     scheme: str
@@ -72,7 +73,7 @@ class QuantizationReport:
     size_px: int
     steps: int
     scores: tuple[float, float] | None = None
-    copied: tuple[str, ...] = ()
+    copied: Copies = Copies()
 
     def table(self) -> str:
         """The report as text: a line for each component, drawing and score."""
@@ -81,7 +82,7 @@ class QuantizationReport:
         if self.scores is not None:
             rows.append(f"{'drawn rightly':<20}{'':>9}{self.scores[0]:>13.1%}{self.scores[1]:>13.1%}")
         if self.copied:
-            rows.append(f"copied, because another filesystem allows no link: {', '.join(self.copied)}")
+            rows.append(str(self.copied))
         return "\n".join(rows)
 
     def to_json(self) -> str:

@@ -21,7 +21,7 @@ from ...runtime.files.hashes import file_hash
 from ...runtime.files.safetensors_header import TensorLocation
 from ...runtime.manifest import MergedLora
 from ...runtime.progress import Progress, no_progress
-from .lora_file import PEFT_CONFIG, LoraFile, lora_file, read_lora
+from .lora_file import PEFT_CONFIG, LoraFile, lora_file, lora_values, read_lora
 from .tensor_file import NewTensor, read_tensor, write_tensors
 
 __all__ = ["MERGED_WEIGHTS", "Lora", "LoraReport", "identify_lora", "lora_file", "merge_lora", "merge_loras", "report_lora"]
@@ -124,10 +124,10 @@ def _merged(
     place = locations[f"{module}.weight"]
 
     def values() -> np.ndarray:
-        total: np.ndarray = read_tensor(place).astype(np.float32)
+        total = _base_weight(place)
         for scale, file in files:
             if module in file.pairs:
-                down, up = (read_tensor(side).astype(np.float32) for side in file.pairs[module])
+                down, up = (lora_values(side).astype(np.float32) for side in file.pairs[module])
                 with np.errstate(over="ignore", invalid="ignore"):  # the check below says so
                     change = up @ down
                     change *= np.float32(scale * file.factors[module])
@@ -136,6 +136,13 @@ def _merged(
         return total
 
     return NewTensor(dtype="F32", shape=place.shape, values=values)
+
+
+def _base_weight(place: TensorLocation) -> np.ndarray:
+    try:
+        return read_tensor(place).astype(np.float32)
+    except (OSError, ValueError) as error:  # ValueError: it is shorter than its header says
+        raise ExportError(f"{str(place.path)!r} can't be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _check_range(module: str, values: np.ndarray, precisions: Sequence[str]) -> None:

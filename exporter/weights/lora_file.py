@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
+from ...runtime.dtypes import BY_SAFETENSORS
 from ...runtime.errors import ExportError
+from ...runtime.files.reading import open_regular
 from ...runtime.files.safetensors_header import TensorLocation, read_annotated_header
 from ..json_files import read_json
 from .lora_names import LoraNames, lora_names
 from .lora_strength import Statement, metadata_statements, module_factors, peft_statement, unread_mentions
-from .tensor_file import WEIGHT_DTYPES, read_tensor
+from .tensor_file import WEIGHT_DTYPES
 
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 PEFT_FILE = "adapter_model.safetensors"
@@ -86,6 +88,23 @@ def read_lora(path: Path, locations: Mapping[str, TensorLocation]) -> LoraFile:
     return LoraFile(pairs=pairs, factors=module_factors(lora, ranks, alphas, statements, has_kohyas_names))
 
 
+def lora_values(tensor: TensorLocation) -> np.ndarray:
+    """A tensor of a LoRA, read into memory: a file that is cut short while it is mapped would end the process.
+
+    Raises ExportError where the file doesn't hold the tensor any more.
+    """
+    dtype = np.dtype(NUMBERS[tensor.dtype]) if tensor.dtype in NUMBERS else BY_SAFETENSORS[tensor.dtype].numpy
+    try:
+        with open_regular(tensor.path) as file:
+            file.seek(tensor.offset)
+            content = file.read(tensor.nbytes)
+    except OSError as error:
+        raise ExportError(f"LoRA {str(tensor.path)!r} can't be read: {error.strerror or error}") from error
+    if len(content) < tensor.nbytes:
+        raise ExportError(f"LoRA {str(tensor.path)!r} was cut short while it was read: try again when it is written completely")
+    return np.frombuffer(content, dtype).reshape(tensor.shape)
+
+
 def _read_tensors(lora: str, file: Path) -> tuple[dict[str, TensorLocation], dict[str, str]]:
     try:
         tensors, metadata = read_annotated_header(file)
@@ -146,18 +165,13 @@ def _check_shapes(module: str, down: TensorLocation, up: TensorLocation, weight:
 def _alpha(lora: str, name: str, tensor: TensorLocation) -> float:
     if math.prod(tensor.shape) != 1:
         raise ExportError(f"LoRA {lora} has {name!r} of shape {tensor.shape}; an alpha is one number")
-    stored = read_tensor(tensor) if tensor.dtype in WEIGHT_DTYPES else _read_number(tensor)
-    alpha = float(stored.item())
+    alpha = float(lora_values(tensor).item())
     if not np.isfinite(alpha) or alpha == 0:
         raise ExportError(f"LoRA {lora} has {name!r} of {alpha}; an alpha is a finite number other than 0")
     return alpha
 
 
-def _read_number(tensor: TensorLocation) -> np.ndarray:
-    return np.fromfile(tensor.path, NUMBERS[tensor.dtype], count=1, offset=tensor.offset)
-
-
 def _check_finite(lora: str, tensors: Mapping[str, TensorLocation]) -> None:
     for name, tensor in tensors.items():
-        if not np.isfinite(read_tensor(tensor).astype(np.float32)).all():
+        if not np.isfinite(lora_values(tensor).astype(np.float32)).all():
             raise ExportError(f"LoRA {lora} has a number in {name!r} that isn't finite (NaN or infinite): its training failed")

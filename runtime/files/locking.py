@@ -53,6 +53,39 @@ def try_lock(descriptor: int) -> bool:
     return True
 
 
+def hold_folder(folder: Path) -> int | None:
+    """Say that a folder is in use until the descriptor that comes back is closed. None where the system can't lock folders.
+
+    Several may hold a folder at a time.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        if fcntl is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return descriptor
+    except OSError:  # no locks here, or the folder is being removed
+        pass
+    os.close(descriptor)
+    return None
+
+
+def is_held(folder: Path) -> bool:
+    """Whether this or another process holds the folder with `hold_folder`; False where that can't be known."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return not try_lock(descriptor)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
 def open_lock(path: Path) -> BinaryIO:
     """A lock's file, made where it is missing. Raises OSError for what is no file of its own: a link, a second name, a FIFO."""
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)

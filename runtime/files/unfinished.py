@@ -2,7 +2,7 @@
 
     omnigen2-unfinished-<32 hexadecimal digits>/
         lock           locked by the process at work; holds its number and since when
-        job.json       the mark: the kind of work, the target, the source, a hash of all options; removed last
+        job.json       the mark: the kind of work, the target, the source, a hash of all options, a MAC; removed last
         progress.json  what a later run of the same job can take over
         replacing      there while an existing folder is being replaced
         old/           the existing folder, renamed away where two folders can't be exchanged in one step
@@ -13,17 +13,23 @@ Recognizes such folders and says what to do with one. Writes none.
 
 from __future__ import annotations
 
+import hmac
+import json
 import os
 import re
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .json_text import read_object
+from .user_cache import user_cache
 
 PREFIX = "omnigen2-unfinished-"
 NAME = re.compile(rf"{PREFIX}[0-9a-f]{{32}}")
 MARK, LOCK, PROGRESS, REPLACING, OLD, NEW = "job.json", "lock", "progress.json", "replacing", "old", "new"
+MAC = "mac"
+PURPOSE = "unfinished folder"
 
 
 def has_our_name(folder: Path) -> bool:
@@ -43,6 +49,18 @@ def read_mark(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return mark if isinstance(mark.get("kind"), str) and isinstance(mark.get("target"), str) else None
+
+
+def signed_mark(folder: Path, mark: Mapping[str, Any]) -> dict[str, Any]:
+    """The mark with its MAC, by the secret of this process's user. folder: the absolute path of the folder that bears it."""
+    content = {name: value for name, value in mark.items() if name != MAC}
+    text = json.dumps(content, sort_keys=True).encode()
+    return {**content, MAC: user_cache().mac(PURPOSE, os.fsencode(folder), b"\0", text)}
+
+
+def is_own_mark(folder: Path, mark: Mapping[str, Any]) -> bool:
+    """Whether a process of this user wrote the mark for this folder: anybody can write the rest of a mark."""
+    return hmac.compare_digest(str(mark.get(MAC)).encode(), str(signed_mark(folder, mark)[MAC]).encode())
 
 
 def _holds_link(folder: Path) -> bool:

@@ -121,7 +121,24 @@ def test_row_that_changed_is_drawn_again(rows: Path, tmp_path: Path) -> None:
     progress, _ = run(rows, tmp_path / "out", pipeline)
     assert pipeline.prompts == ["one"] and progress.kept == 1
     assert read_parameters(tmp_path / "out" / "a.png")["seed"] == 8
-    assert [line["row"] for line in manifest_of(tmp_path / "out")] == [1, 2, 3, 1]
+    assert [line["row"] for line in manifest_of(tmp_path / "out")] == [1, 2, 3, 1, 2]
+
+
+def test_row_that_moved_has_its_number_in_the_manifest(rows: Path, tmp_path: Path) -> None:
+    """The manifest went on saying the number of the run that drew the row."""
+    run(rows, tmp_path / "out", FakePipeline())
+    first = {line["id"]: line for line in manifest_of(tmp_path / "out")}
+    lines = rows.read_text(encoding="utf-8").splitlines(keepends=True)
+    rows.write_text("".join([*lines[1:], lines[0]]), encoding="utf-8")
+    pipeline = FakePipeline()
+    _, records = run(rows, tmp_path / "out", pipeline)
+    last = {line["id"]: line for line in manifest_of(tmp_path / "out")}
+    numbers = {"b": 1, "c": 2, "a": 3}
+    assert pipeline.prompts == [] and {record.id: record.row for record in records} == numbers
+    assert last == {name: {**first[name], "row": number} for name, number in numbers.items()}
+    count = len(manifest_of(tmp_path / "out"))
+    run(rows, tmp_path / "out", FakePipeline())
+    assert len(manifest_of(tmp_path / "out")) == count == 6
 
 
 def test_other_bundle_draws_everything_again(rows: Path, tmp_path: Path) -> None:

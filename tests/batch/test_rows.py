@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from omnigen2_rt.batch.rows import BadRow, Job, RowFile, file_names, row_id
 from omnigen2_rt.runtime.errors import RequestError
+from omnigen2_rt.runtime.step_caches import TaylorSeer, TeaCache
 from tests.batch.doubles import BUNDLE, write_jsonl
 
 
@@ -109,7 +112,7 @@ def test_id_that_occurs_twice_is_the_later_rows_problem(
 
 
 def test_bad_row_says_where_it_stands(tmp_path: Path) -> None:
-    rows = rows_of(write_jsonl(tmp_path / "rows.jsonl", {"id": "a", "steps": 0, "prompt": ""}, {"id": "../x", "prompt": ""}))
+    rows = rows_of(write_jsonl(tmp_path / "rows.jsonl", {"id": "a", "steps": 0, "prompt": "a"}, {"id": "../x", "prompt": "a"}))
     assert [(row.number, row.place, row.id) for row in rows] == [(1, "line 1", "a"), (2, "line 2", None)]
     assert isinstance(rows[0], BadRow) and rows[0].problem == "steps=0 is below the fewest steps, 1"
 
@@ -133,6 +136,7 @@ def test_digest_tells_everything_that_decides_the_picture(tmp_path: Path) -> Non
     digests = [digest_of(tmp_path, **cells) for cells in others] + [digest_of(tmp_path, bundle="1" * 64)]
     assert len({*digests}) == len(digests)
     assert digest_of(tmp_path, seed=0, steps=50.0, text_guidance=4, id="x", negative_prompt=None) == digests[0]
+    assert digest_of(tmp_path, cache="teacache", tea_threshold=1) == digest_of(tmp_path, cache="teacache", tea_threshold=1.0)
     assert digest_of(tmp_path, images="copy.png") == digest_of(tmp_path, images="red.png")
 
 
@@ -164,6 +168,39 @@ def test_default_is_for_rows_without_their_own(tmp_path: Path) -> None:
 def test_default_that_no_row_could_have_is_refused(tmp_path: Path, defaults: dict[str, str], message: str) -> None:
     with pytest.raises(RequestError, match=f"^{message}"):
         RowFile.open(write_jsonl(tmp_path / "rows.jsonl", {"prompt": "a"}), defaults)
+
+
+def test_default_threshold_is_for_the_rows_that_have_its_cache(tmp_path: Path) -> None:
+    """A row with another cache, or with none, failed."""
+    cells: list[dict[str, Any]] = [{}, {"cache": "none"}, {"cache": "taylorseer"}, {"tea_threshold": 0.3}]
+    path = write_jsonl(tmp_path / "rows.jsonl", *({"prompt": "a", **each} for each in cells))
+    rows = rows_of(path, cache="teacache", tea_threshold="0.2")
+    caches = [row.request.cache if isinstance(row, Job) else row.problem for row in rows]
+    assert caches == [TeaCache(threshold=0.2), None, TaylorSeer(), TeaCache(threshold=0.3)]
+    rows = rows_of(write_jsonl(path, {"prompt": "a"}, {"prompt": "b", "cache": "teacache"}), tea_threshold="1")
+    assert [row.request.cache if isinstance(row, Job) else row.problem for row in rows] == [None, TeaCache(threshold=1.0)]
+    with pytest.raises(RequestError, match="threshold=-1.0 is out of range"):
+        rows_of(path, tea_threshold="-1")
+
+
+def test_empty_text_is_an_empty_cell_in_every_kind_of_file(tmp_path: Path) -> None:
+    """JSONL drew an empty prompt, and took an empty name for a picture's; CSV said that the prompt was missing."""
+    cells = {"id": "", "prompt": "", "images": "", "negative_prompt": "", "cache": ""}
+    write_jsonl(tmp_path / "rows.jsonl", cells)
+    (tmp_path / "rows.csv").write_text(f"{','.join(cells)}\n{',' * (len(cells) - 1)}\n")
+    parquet.write_table(pyarrow.table({name: [cell] for name, cell in cells.items()}), tmp_path / "rows.parquet")
+    for ending in ("jsonl", "csv", "parquet"):
+        (row,) = rows_of(tmp_path / f"rows.{ending}")
+        assert isinstance(row, BadRow) and (row.id, row.problem) == ("0000001", "prompt is missing or empty")
+        (row,) = rows_of(tmp_path / f"rows.{ending}", prompt="", negative_prompt="red")
+        assert isinstance(row, Job) and (row.request.prompt, row.request.negative_prompt) == ("", "red")
+
+
+def test_prompt_that_is_too_long_is_that_rows_problem(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text(f"prompt\n{'a' * 1_000_001}\nb\n")
+    first, second = rows_of(tmp_path / "rows.csv")
+    assert isinstance(first, BadRow) and first.problem == "prompt has 1000001 characters; at most 1000000 are read"
+    assert isinstance(second, Job)
 
 
 def test_column_that_is_unknown_is_refused_before_anything_is_drawn(tmp_path: Path) -> None:

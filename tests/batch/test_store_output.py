@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -62,11 +61,13 @@ def test_store_gives_back_what_was_written(store: Any, opened: Open, name: str) 
 
 
 def test_manifest_comes_back_in_order_over_several_runs(store: Any, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runs of one second came in any order, and then an older line of a row counted."""
     monkeypatch.setattr(store_module, "PART_LINES", 2)
-    seconds = itertools.count()
-    monkeypatch.setattr(store_module.time, "gmtime", lambda: time.struct_time((2026, 1, 1, 0, 0, next(seconds), 0, 1, 0)))
-    lines = [f"{number}\n".encode() for number in range(8)]
-    for part in (lines[:3], lines[3:]):
+    now = itertools.count(1_800_000_000_999_999_990, 5)
+    monkeypatch.setattr(store_module.time, "time_ns", lambda: next(now))
+    lines = [f"{number}\n".encode() for number in range(20)]
+    for start in range(0, 20, 4):
+        part = lines[start : start + 4]
         output = opened(store)
         for line in part:
             output.append(line)

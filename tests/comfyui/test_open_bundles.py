@@ -13,13 +13,15 @@ from typing import Any
 import pytest
 
 from omnigen2_rt import BackendError, BundleError, Pipeline, RequestError
+from omnigen2_rt.runtime.load_options import LoadOptions
 from tests.comfyui.prompts import bundle, draw_and_save, drawing, save
 from tests.comfyui.running import Comfy
 
 
-def settings(comfy: Comfy, folder: Path, **fields: Any) -> Any:
+def settings(comfy: Comfy, folder: Path, memory_limit_bytes: int | None = None, **fields: Any) -> Any:
     """Settings of a bundle on one thread of a CPU."""
-    own = {"backend": "ort-cpu", "precision": "fp32", "threads": 1, "digest": comfy.module("bundles").content_digest(folder)}
+    options = LoadOptions(backend="ort-cpu", precision="fp32", threads=1, memory_limit_bytes=memory_limit_bytes)
+    own = {"digest": comfy.module("bundles").content_digest(folder), "options": options}
     return comfy.module("open_bundles").BundleSettings(**{"folder": folder, **own, **fields})
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from omnigen2_rt.commands.option_values import lora_option
-from omnigen2_rt.exporter.lora_store import store_folder
+from omnigen2_rt.exporter.lora_store import store_folders
 from omnigen2_rt.exporter.weights import placement
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.errors import RequestError
@@ -128,14 +128,14 @@ def test_lora_with_a_bad_value_says_so(
 def test_lora_command_merges_lists_and_removes(command: Command, tmp_path: Path) -> None:
     bundle = shutil.copytree(NANO, tmp_path / "bundle")
     file = nano_lora(tmp_path / "style.safetensors", modules=MODULES[:1])
-    assert command("lora", bundle, "--list").out == f"no merged bundles in '{tmp_path.resolve()}/bundle.loras'\n"
+    assert command("lora", bundle, "--list").out == f"no merged bundles of '{bundle}' in '{bundle}.loras'\n"
     path = Path(command("lora", bundle, "--lora", f"{file}:2").out.strip())
-    assert path.parent == store_folder(bundle) and Bundle.open(path).manifest.loras[0].scale == 2
+    assert (path.parent,) == store_folders(bundle) and Bundle.open(path).manifest.loras[0].scale == 2
     listed = command("lora", bundle, "--list").out
     assert re.fullmatch(rf"{re.escape(str(path))}: style\.safetensors × 2; 0\.[0-9] MB\n", listed), listed
     (path / "notes.txt").touch()
     assert command("lora", bundle, "--prune").out == (
-        f"left: '{path}' holds 'notes.txt', which isn't part of it\nremoved 0 merged bundles, 0.0 MB\n"
+        f"left: '{path}': it holds 'notes.txt', which isn't part of it\nremoved 0 merged bundles, 0.0 MB\n"
     )
     (path / "notes.txt").unlink()
     assert re.fullmatch(r"removed 1 merged bundles, 0\.[0-9] MB\n", command("lora", bundle, "--prune").out)
@@ -152,7 +152,8 @@ def test_merging_onto_another_filesystem_copies_and_says_so(
     monkeypatch.setattr(placement, "_reflink", lambda source, target: False)
     monkeypatch.setattr(placement.os, "link", refuse)
     finished = command("lora", "nano", "--lora", nano_lora(tmp_path / "style.safetensors"), "--lora-dir", tmp_path / "store")
-    assert re.search(r"note: \d+ files were copied, because no link to the bundle's files is possible there", finished.err)
+    said = r"note: \d+ files were copied \(\d+\.\d MB\): the new folder lies on another filesystem, and no link leads there; "
+    assert re.search(said, finished.err)
     Bundle.open(finished.out.strip()).verify()
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.serving.running import wait_until
+
 STORE_BYTES = 100_000_000
 
 
@@ -22,8 +24,10 @@ def short_folder() -> tempfile.TemporaryDirectory[str]:
 @contextmanager
 def cluster_of(*nodes: dict[str, Any]) -> Iterator[Any]:
     """A cluster to which this process is connected. nodes: what each of its nodes has; the first is the head."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
+    from omnigen2_rt.distributed.cluster import import_ray
+    from omnigen2_rt.distributed.messages import mute_serve
+
+    ray = import_ray()  # with its settings, which count when it is first imported
     from ray.cluster_utils import Cluster
 
     with short_folder() as folder, pytest.MonkeyPatch.context() as patch:
@@ -41,8 +45,25 @@ def cluster_of(*nodes: dict[str, Any]) -> Iterator[Any]:
             cluster.wait_for_nodes()
             yield cluster
         finally:
+            mute_serve()
             ray.shutdown()
             cluster.shutdown()
+
+
+@contextmanager
+def with_nodes(cluster: Any, *nodes: dict[str, Any]) -> Iterator[list[Any]]:
+    """Nodes that a cluster has in the block. Those that are still there at its end are removed, and Ray has noticed."""
+    import ray
+
+    before = set(cluster.worker_nodes)
+    added = [cluster.add_node(object_store_memory=STORE_BYTES, **node) for node in nodes]
+    cluster.wait_for_nodes()
+    try:
+        yield added
+    finally:
+        for node in set(cluster.worker_nodes) - before:
+            cluster.remove_node(node, allow_graceful=False)
+        wait_until(lambda: sum(node["Alive"] for node in ray.nodes()) == 1 + len(before))
 
 
 def replica_seconds(app: str) -> dict[int, float]:

@@ -26,7 +26,7 @@ def test_address_where_nothing_listens_is_refused_at_once() -> None:
 
 
 def test_connection_to_such_an_address_is_refused_before_ray_tries() -> None:
-    with pytest.raises(RequestError, match="HOST:PORT"), connected("nonsense"):
+    with pytest.raises(RequestError, match="HOST:PORT"), connected("nonsense", lambda note: None):
         pass
 
 

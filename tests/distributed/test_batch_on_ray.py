@@ -12,6 +12,7 @@ from PIL import Image
 
 from tests.batch.doubles import manifest_of, pictures_in, write_jsonl
 from tests.commands.processes import COMMAND, run, start
+from tests.distributed.clusters import with_nodes
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
 
@@ -19,17 +20,10 @@ QUICK = ("--backend", "ort-cpu", "--threads", 1, "--default", "steps=1", "--defa
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def nodes(cluster: Any) -> Iterator[list[Any]]:
     """Two nodes with a CPU each."""
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    try:
-        cluster.add_node(num_cpus=1)
-        yield cluster
-    finally:
-        cluster.shutdown()
+    with with_nodes(cluster, {"num_cpus": 1}, {"num_cpus": 1}) as nodes:
+        yield nodes
 
 
 def sixty_rows(folder: Path) -> Path:
@@ -49,7 +43,7 @@ def wait_for(pictures: int, folder: Path, process: Any) -> None:
         time.sleep(0.005)
 
 
-def test_batch_on_ray_survives_the_death_of_its_driver_and_of_a_node(cluster: Any, tmp_path: Path) -> None:
+def test_batch_on_ray_survives_the_death_of_its_driver_and_of_a_node(cluster: Any, nodes: list[Any], tmp_path: Path) -> None:
     rows, out = sixty_rows(tmp_path), tmp_path / "out"
     words = (*COMMAND, "batch", rows, out, *QUICK)
     process = start(*words, "--ray", cluster.address, cwd=tmp_path)
@@ -60,10 +54,11 @@ def test_batch_on_ray_survives_the_death_of_its_driver_and_of_a_node(cluster: An
 
     process = start(*words, "--ray", cluster.address, cwd=tmp_path)
     wait_for(len(before) + 10, out, process)
-    cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+    cluster.remove_node(nodes[0], allow_graceful=False)
     said, errors = process.communicate(timeout=120)
 
     assert process.returncode == 1, errors
+    assert "\x1b" not in said + errors and "raylet" not in said + errors  # nothing in Ray's own words
     assert f"60 rows: {58 - len(before)} drawn, {len(before)} were there, 2 failed" in said
     after = {path.name: path.stat().st_mtime_ns for path in out.glob("*.png")}
     assert len(after) == 58 and before.items() <= after.items()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -15,10 +18,13 @@ from omnigen2_rt.batch.rows import Job, RowFile
 from omnigen2_rt.distributed.batch_worker import Worker, WorkerPlan, packed
 from omnigen2_rt.evaluation.endpoint import Endpoint
 from omnigen2_rt.rewriting.plan import RewritePlan
+from omnigen2_rt.runtime.load_options import LoadOptions
+from omnigen2_rt.runtime.request import Request
 from tests.batch.doubles import write_jsonl
 from tests.evaluation.endpoint_double import endpoint_double, fails, says
 
-PLAN = WorkerPlan(bundle="nano", digest=bundle_digest("nano"), backend="ort-cpu", precision="fp32", threads=1)
+OPTIONS = LoadOptions(backend="ort-cpu", precision="fp32", threads=1)
+PLAN = WorkerPlan(bundle="nano", digest=bundle_digest("nano"), options=OPTIONS)
 
 
 def test_worker_draws_the_bytes_that_are_drawn_here(tmp_path: Path) -> None:
@@ -42,10 +48,10 @@ def test_worker_draws_the_bytes_that_are_drawn_here(tmp_path: Path) -> None:
         ({"digest": "0" * 64}, "a node has another bundle at 'nano' than this machine: copy it there"),
         ({"version": "0.0.1"}, f"a node has omnigen2-rt {__version__}, this machine 0.0.1: install the same"),
         ({"bundle": "nowhere"}, "'nowhere' is not a bundle (no bundle.json): there is no such folder"),
-        ({"backend": "none"}, "backend='none' is not one of auto, "),
+        ({"options": LoadOptions(backend="none")}, "backend='none' is not one of auto, "),
     ],
 )
-def test_worker_that_cannot_open_its_pipeline_says_why(change: dict[str, str], problem: str) -> None:
+def test_worker_that_cannot_open_its_pipeline_says_why(change: dict[str, Any], problem: str) -> None:
     found = Worker(dataclasses.replace(PLAN, **change)).open()
     assert found is not None and found.startswith(problem)
 
@@ -62,3 +68,15 @@ def test_worker_rewrites_prompts_as_the_plan_says(tmp_path: Path) -> None:
         double.reply = lambda asked, number: fails(401)
         other = dataclasses.replace(job, request=dataclasses.replace(job.request, prompt="a blue star"))
         assert "the key is missing or wrong" in str(worker.draw(other, []).error)
+
+
+def test_node_that_is_full_is_the_rows_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counted as the death of a worker, three times."""
+
+    def refuse(path: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    job = Job(number=1, place="line 1", id="1", request=Request(prompt="a"), latents=None, digest="d")
+    drawn = Worker(PLAN).draw(job, [("a.png", b"x")])
+    assert drawn.error is not None and drawn.error.endswith("can't hold the row's images: No space left on device")

@@ -16,6 +16,7 @@ from omnigen2_rt.distributed.nodes import Engine
 from omnigen2_rt.distributed.remote import RemoteWorker
 from omnigen2_rt.distributed.replica import Replica, ReplicaPlan
 from omnigen2_rt.runtime.errors import BackendError, BundleError
+from omnigen2_rt.runtime.load_options import LoadOptions
 from omnigen2_rt.runtime.pipeline import Pipeline
 from omnigen2_rt.serving.metrics import EngineMetrics, Metrics
 from omnigen2_rt.serving.queue import Queue
@@ -25,9 +26,8 @@ from tests.distributed.doubles import InProcess, event_loop
 from tests.serving.running import Running, picture_of, running, wait_until
 
 PROMPT = "a large red circle on a blue background"
-PLAN = ReplicaPlan(
-    name="nano", path="nano", digest=bundle_digest("nano"), has_gpu=False, backend="ort-cpu", precision="fp32", threads=1
-)
+OPTIONS = LoadOptions(backend="ort-cpu", precision="fp32", threads=1)
+PLAN = ReplicaPlan(name="nano", path="nano", digest=bundle_digest("nano"), has_gpu=False, options=OPTIONS)
 ENGINE = Engine("ort-cpu", "fp32", "fp32")
 
 

@@ -64,6 +64,8 @@ def test_node_that_differs_is_named(other: Report, said: str) -> None:
     [
         ({"least": 0}, "--min-replicas=0 is out of range; 1 to 1000 are allowed"),
         ({"least": 3, "most": 2}, "--max-replicas=2 is out of range; 3 to 1000 are allowed here"),
+        ({"start_s": 0.0}, "--replica-wait=0 is out of range; 1 to 86400 seconds are allowed"),
+        ({"start_s": float("nan")}, "--replica-wait=nan is out of range"),
         ({"gpus": 1.5}, "--gpus-per-replica=1.5 is neither a fraction below 1 nor a whole number, as Ray wants it"),
         ({"cpus": -1}, "--cpus-per-replica=-1 is out of range; 0 to 1024 are allowed"),
         ({"cpus": float("nan")}, "--cpus-per-replica=nan is out of range"),

@@ -1,10 +1,11 @@
 """The server in front of Ray: two nodes of this machine, with a replica each.
 
-The tests go in the order of the file: the second replica is started by load, and the last test kills its node.
+The tests go in the order of the file: the second replica is started by load, and the last ones kill both nodes.
 """
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import subprocess
@@ -21,14 +22,15 @@ from PIL import Image
 from omnigen2_rt import Request, load
 from omnigen2_rt.batch.digests import bundle_digest
 from omnigen2_rt.distributed.dispatcher import Dispatcher
-from omnigen2_rt.distributed.front import EngineOptions, replicated_service
-from omnigen2_rt.distributed.nodes import check_nodes, choose_engine
+from omnigen2_rt.distributed.front import replicated_service
+from omnigen2_rt.distributed.nodes import check_nodes, check_room, choose_engine
 from omnigen2_rt.distributed.replica import ReplicaPlan
 from omnigen2_rt.distributed.settings import ReplicaSettings
 from omnigen2_rt.runtime.errors import OmniGen2Error
+from omnigen2_rt.runtime.load_options import LoadOptions
 from omnigen2_rt.runtime.pipeline import Pipeline
 from omnigen2_rt.serving.settings import ServerSettings
-from tests.distributed.clusters import cluster_of, replica_seconds, short_folder
+from tests.distributed.clusters import STORE_BYTES, replica_seconds, short_folder, with_nodes
 from tests.serving.processes import ServerProcess
 from tests.serving.running import Running, picture_of, png_bytes, running, wait_until
 
@@ -36,7 +38,7 @@ pytestmark = pytest.mark.ray
 
 PROMPT = "a large red circle on a blue background"
 APP = "tests"
-HEAD, OTHER = {"num_cpus": 1}, {"num_cpus": 1, "num_gpus": 1}
+FIRST, OTHER = {"num_cpus": 1}, {"num_cpus": 1, "num_gpus": 1}
 """The other node says that it has a GPU: Ray counts what it is told."""
 
 
@@ -47,6 +49,7 @@ class Front:
     server: Running
     cluster: Any
     nodes: list[Any]
+    notes: list[str]
 
     @property
     def replicas(self) -> dict[str, Any]:
@@ -68,15 +71,17 @@ class Front:
 
 
 @pytest.fixture(scope="module")
-def front() -> Iterator[Front]:
+def front(cluster: Any) -> Iterator[Front]:
     replicas = ReplicaSettings(least=1, most=2, upscale_delay_s=0.0)
-    engine = EngineOptions(backend="ort-cpu", precision="fp32", threads=1)
-    with cluster_of(HEAD, OTHER) as cluster:
+    options = LoadOptions(backend="ort-cpu", precision="fp32", threads=1)
+    notes: list[str] = []
+    with with_nodes(cluster, FIRST, OTHER) as nodes:
+        settings = ServerSettings(max_queue=100)
         opened = replicated_service(
-            {"nano": "nano"}, ServerSettings(max_queue=100), replicas, address="auto", name=APP, engine=engine
+            {"nano": "nano"}, settings, replicas, address="auto", name=APP, options=options, note=notes.append
         )
         with opened as service, running(service) as server:
-            yield Front(server, cluster, cluster.list_all_nodes())
+            yield Front(server, cluster, nodes, notes)
 
 
 @pytest.fixture(scope="module")
@@ -163,13 +168,27 @@ def test_restart_replaces_the_replicas_while_requests_go_on(front: Front) -> Non
 
 
 def test_fraction_of_a_gpu_is_found_and_another_bundle_is_refused(front: Front) -> None:
-    plan = ReplicaPlan(name="nano", path="nano", digest=bundle_digest("nano"), has_gpu=True, backend="ort-cpu")
+    options = LoadOptions(backend="ort-cpu")
+    plan = ReplicaPlan(name="nano", path="nano", digest=bundle_digest("nano"), has_gpu=True, options=options)
     assert choose_engine(plan, ReplicaSettings(cpus=0.0, gpus=0.5)) == ("ort-cpu", "fp32", "fp32")
     check_nodes(["nano"], ReplicaSettings(gpus=1.0))
     with pytest.raises(OmniGen2Error, match="a replica can't open 'nano': 'nano' holds another bundle"):
         choose_engine(replace(plan, digest="0" * 64), ReplicaSettings(cpus=0.0))
     with pytest.raises(OmniGen2Error, match="no node of the cluster has 1 processors and 8 GPUs"):
         check_nodes(["nano"], ReplicaSettings(gpus=8.0))
+
+
+def test_cluster_without_room_is_noted_at_once(front: Front) -> None:
+    """The server waited silently for two minutes."""
+    notes: list[str] = []
+    check_room(3, ReplicaSettings(cpus=1.0), notes.append, can_grow=True)
+    has = "the cluster has 2 processors, [01] of them free, on 3 nodes"
+    (note,) = notes
+    assert re.fullmatch(f"3 replicas that reserve 1 processors each are to start; {has}: waiting up to 120 s for more", note)
+    with pytest.raises(OmniGen2Error, match=f"^3 replicas .*; {has}: ask for fewer, or reserve less$"):
+        check_room(3, ReplicaSettings(cpus=1.0), notes.append, can_grow=False)
+    check_room(2, ReplicaSettings(cpus=0.0), notes.append, can_grow=False)
+    assert len(notes) == 1
 
 
 def test_node_that_dies_costs_none_of_sixty_drawings(front: Front, nano: Pipeline) -> None:
@@ -187,6 +206,28 @@ def test_node_that_dies_costs_none_of_sixty_drawings(front: Front, nano: Pipelin
         front.cluster.remove_node(front.nodes[1], allow_graceful=False)
         assert list(drawn) == expected
     assert len(replica_seconds(APP).keys() & before.keys()) == 1 and front.resent > 0
+
+
+def test_request_without_any_replica_ends_with_an_error_and_is_drawn_where_one_comes_in_time(
+    front: Front, nano: Pipeline, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It never ended."""
+    (served,) = front.server.service.bundles.values()
+    assert isinstance(served.scheduler, Dispatcher)
+    front.cluster.remove_node(front.nodes[0], allow_graceful=False)
+    wait_until(lambda: not replica_seconds(APP))
+    with monkeypatch.context() as patched:
+        patched.setattr(served.scheduler._worker, "_patience_s", 2.0)
+        answer = front.server.http().post("/v1/images/generations", json={"prompt": PROMPT, "num_inference_steps": 8})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_replica"), answer.text
+        assert answer.headers["retry-after"] == "10"
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(front.draw, 7)
+        front.cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
+        assert waiting.result() == nano.generate(Request(prompt=PROMPT, steps=8, seed=7)).images[0].tobytes()
+    assert all(note.startswith("Ray: ") and "\n" not in note for note in front.notes), front.notes
+    said = capfd.readouterr()
+    assert "raylet" not in said.out + said.err
 
 
 def test_command_serves_on_a_cluster_of_its_own_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

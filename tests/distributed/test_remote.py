@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from omnigen2_rt.distributed import dispatcher as dispatcher_module
 from omnigen2_rt.distributed import remote
 from omnigen2_rt.distributed.dispatcher import Dispatcher
-from omnigen2_rt.distributed.remote import MOST_LOSSES, RemoteWorker, Send
+from omnigen2_rt.distributed.remote import MOST_LOSSES, RemoteWorker, ReplicaLost, Send
+from omnigen2_rt.distributed.tasks import Task
 from omnigen2_rt.serving.bodies import ChatBody, DrawBody, Message, ReflectBody
 from omnigen2_rt.serving.errors import ApiError
 from omnigen2_rt.serving.jobs import Event, Job
@@ -201,4 +205,87 @@ def test_cancel_ends_a_job_that_waits_for_a_replica(monkeypatch: pytest.MonkeyPa
     time.sleep(0.01)
     dispatcher.cancel(waiting)
     wait_until(lambda: waiting.state == "cancelled")
+    dispatcher.close()
+
+
+class Outage:
+    """No replica: responses wait until they are cancelled, or until one is there."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.is_over = threading.Event()
+        self.sent = 0
+
+    def __call__(self, task: Task) -> OutageResponse:
+        self.sent += 1
+        return OutageResponse(self)
+
+
+class OutageResponse:
+    def __init__(self, outage: Outage) -> None:
+        self._outage = outage
+        self._is_cancelled = threading.Event()
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        while not self._outage.is_over.wait(0.002):
+            if self._is_cancelled.is_set():
+                raise ReplicaLost
+        yield RUNNING
+        yield DONE
+
+    def cancel(self) -> None:
+        self._is_cancelled.set()
+
+
+@pytest.fixture
+def outage(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Outage, Dispatcher]]:
+    """An outage, and a dispatcher of two jobs at a time that waits a minute for its end."""
+    monkeypatch.setattr(dispatcher_module, "POLL_S", 0.01)
+    outage = Outage()
+    worker = RemoteWorker(outage, Counts(), outage_s=lambda: outage.seconds, patience_s=60.0)
+    dispatcher = Dispatcher(worker, max_active=2, max_queue=9)
+    yield outage, dispatcher
+    dispatcher.close()
+
+
+def test_jobs_that_wait_too_long_for_a_replica_fail(outage: tuple[Outage, Dispatcher]) -> None:
+    """They never ended."""
+    none, dispatcher = outage
+    old = [job() for _ in range(4)]
+    for each in old:
+        each.created -= 100
+        dispatcher.submit(each)
+    wait_until(lambda: none.sent == 2)
+    time.sleep(0.03)
+    assert [each.state for each in old] == ["running", "running", "queued", "queued"]
+    none.seconds = 61.0
+    wait_until(lambda: all(each.is_final for each in old))
+    errors = [each.error for each in old if each.error is not None]
+    assert [(error.code, str(error)) for error in errors] == [("no_replica", "no replica has run for 61 s: try again later")] * 4
+    assert (errors[0].status, errors[0].retry_after_s, none.sent) == (503, 10, 2)
+
+
+def test_job_that_came_late_waits_as_long_and_is_done_where_a_replica_comes(outage: tuple[Outage, Dispatcher]) -> None:
+    none, dispatcher = outage
+    none.seconds = 1000.0
+    late = job()
+    dispatcher.submit(late)
+    wait_until(lambda: none.sent == 1)
+    time.sleep(0.03)
+    assert late.state == "running"
+    none.is_over.set()
+    wait_until(lambda: late.state == "done")
+
+
+def test_job_that_a_replica_works_on_does_not_fail_where_its_state_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher_module, "POLL_S", 0.01)
+    gate, long = Gate(), job()
+    dispatcher = Dispatcher(RemoteWorker(gate, Counts(), outage_s=lambda: 1e9, patience_s=60.0), max_active=1, max_queue=1)
+    dispatcher.submit(long)
+    wait_until(lambda: gate.waiting == 1)
+    long.created -= 1000
+    time.sleep(0.03)
+    gate.open()
+    wait_until(lambda: long.is_final)
+    assert long.state == "done"
     dispatcher.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from omnigen2_rt.exporter.export import export_bundle
 from omnigen2_rt.exporter.lora_bundle import Lora, merged_bundle
 from omnigen2_rt.exporter.lora_store import KEY, WORK, stored_bundles
 from omnigen2_rt.exporter.staging import Work, open_staging
+from omnigen2_rt.exporter.weights import lora_file
 from omnigen2_rt.exporter.weights.tensor_file import NewTensor, read_tensor, write_tensors
 from omnigen2_rt.runtime.backends import exchange_arrays
 from omnigen2_rt.runtime.bundle import Bundle
@@ -146,10 +148,11 @@ def test_another_content_scale_order_or_bundle_is_another_merged_bundle(tmp_path
     paths = [merged_bundle(NANO, loras, folder=store).path for loras in ([a], [Lora(path=file, scale=0.9)], [a, b], [b, a])]
     nano_lora(file, seed=2)
     paths.append(merged_bundle(NANO, [a], folder=store).path)
+    assert len(stored_bundles(NANO, store)) == len(paths)
     bundle = shutil.copytree(NANO, tmp_path / "bundle")
     (bundle / MANIFEST).write_text(replace(Bundle.open(NANO).manifest, source="another").to_json())
     paths.append(merged_bundle(bundle, [a], folder=store).path)
-    assert len({*paths}) == len(paths) == len(stored_bundles(store))
+    assert len({*paths}) == len(paths)
 
 
 def test_renamed_file_finds_the_same_merged_bundle_and_changes_nothing_in_it(tmp_path: Path) -> None:
@@ -168,7 +171,7 @@ def test_settings_of_peft_count_as_content(tmp_path: Path) -> None:
         (tmp_path / "adapter_config.json").write_text(f'{{"peft_type": "LORA", "r": 4, "lora_alpha": {alpha}}}')
         paths.append(merged_bundle(NANO, [Lora(path=tmp_path)], folder=tmp_path / "store").path)
     assert paths[0] != paths[1] and file.exists()
-    assert [lora.name for lora in stored_bundles(tmp_path / "store")[0].loras] == [tmp_path.name]
+    assert [lora.name for lora in stored_bundles(NANO, tmp_path / "store")[0].loras] == [tmp_path.name]
 
 
 def test_merging_into_a_merged_bundle_equals_merging_both(tmp_path: Path) -> None:
@@ -221,7 +224,7 @@ def test_merge_waits_while_another_process_writes_the_same(tmp_path: Path) -> No
 def test_killed_merge_leaves_nothing_that_is_taken_for_a_bundle(phase: str, tmp_path: Path) -> None:
     store, file = tmp_path / "store", nano_lora(tmp_path / "a.safetensors")
     killed_merge(file, store, phase)
-    assert len(list(store.iterdir())) == 1 and not stored_bundles(store)
+    assert len(list(store.iterdir())) == 1 and not stored_bundles(NANO, store)
     nano_lora(file, seed=1)  # another key: the leftover goes all the same
     merged = merged_bundle(NANO, [Lora(path=file)], folder=store)
     assert merged.is_new and [entry.name for entry in store.iterdir()] == [merged.path.name]
@@ -311,6 +314,26 @@ def test_merging_without_a_lora_or_a_bundle_is_refused(tmp_path: Path) -> None:
         merged_bundle(NANO, [])
     with pytest.raises(BundleError, match="is not a bundle"):
         merged_bundle(tmp_path, [Lora(path=nano_lora(tmp_path / "a.safetensors"))])
+
+
+@pytest.mark.parametrize("moment", ["reading the header", "merging LoRAs"])
+def test_lora_that_is_cut_short_meanwhile_is_one_clear_line(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended in a ValueError of numpy's, or would have ended the process where the file was mapped."""
+    file = nano_lora(tmp_path / "a.safetensors")
+    size = file.stat().st_size
+
+    def cut(*words: object) -> None:
+        if moment in words:
+            os.truncate(file, size - 1000)
+
+    read = lora_file.read_annotated_header
+    if moment == "reading the header":
+        monkeypatch.setattr(lora_file, "read_annotated_header", lambda path: (read(path), cut(moment))[0])
+    with pytest.raises(ExportError, match="^LoRA '.*a.safetensors' was cut short while it was read: try again when") as error:
+        merged_bundle(NANO, [Lora(path=file)], folder=tmp_path / "store", progress=cut)
+    assert "\n" not in str(error.value) and not [*(tmp_path / "store").glob("*")]
 
 
 def test_damaged_merged_bundle_is_refused_with_what_to_do(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from omnigen2_rt.exporter.weights import placement
-from omnigen2_rt.exporter.weights.placement import place
+from omnigen2_rt.exporter.weights.placement import place, place_all
 from omnigen2_rt.runtime.errors import ExportError
 
 NO_LINKS = ("EXDEV", "EPERM", "EMLINK", "EOPNOTSUPP", "EACCES", "ENOSYS", "EINVAL", "ENOTTY", "EIO", "ELOOP")
@@ -34,7 +35,7 @@ def fail_to_link(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
 
 
 def test_file_is_linked_where_that_is_possible(source: Path, tmp_path: Path) -> None:
-    assert place(source, tmp_path / "out" / "b") is False
+    assert place(source, tmp_path / "out" / "b") is None
     assert (tmp_path / "out" / "b").samefile(source)
 
 
@@ -45,8 +46,27 @@ def test_file_that_can_not_be_linked_is_copied_and_that_is_reported(
     """Only five errors counted as "no links here": FUSE, macOS and some network filesystems have others."""
     fail_to_link(monkeypatch, code)
     monkeypatch.setattr(placement, "_reflink", lambda *_: False)
-    assert place(source, tmp_path / "b") is True
+    assert place(source, tmp_path / "b")
     assert (tmp_path / "b").read_bytes() == b"weights" and not (tmp_path / "b").samefile(source)
+
+
+@pytest.mark.parametrize(
+    ("code", "owner", "reason"),
+    [
+        (errno.EXDEV, 0, "the new folder lies on another filesystem"),
+        (errno.EPERM, 0, r"no link is possible there \(Operation not permitted\)"),
+        (errno.EPERM, 1, "they belong to another user, and this system allows no links to them"),
+    ],
+)
+def test_copies_are_reported_with_their_number_size_and_reason(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, owner: int, reason: str
+) -> None:
+    """The note said that the folder had to be on the bundle's filesystem where the kernel protects others' files from links."""
+    fail_to_link(monkeypatch, code)
+    monkeypatch.setattr(placement, "_reflink", lambda *_: False)
+    monkeypatch.setattr(placement.os, "geteuid", lambda: source.stat().st_uid + owner)
+    copies = place_all([(source, tmp_path / "b"), (source, tmp_path / "c")])
+    assert re.fullmatch(rf"2 files were copied \(0\.0 MB\): {reason}.*", str(copies)) and copies.size_bytes == 14
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
