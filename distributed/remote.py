@@ -12,9 +12,9 @@ from math import inf
 from typing import NamedTuple, Protocol
 
 from ..runtime.errors import Cancelled
-from ..serving.bodies import ChatBody, DrawBody
 from ..serving.errors import LOG, ApiError, from_facts
 from ..serving.jobs import Job, Outcome
+from ..serving.requests.bodies import ChatBody, DrawBody
 from ..serving.work import Observer
 from .tasks import Message, Task, outcome_of
 

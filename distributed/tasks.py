@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..serving.bodies import TaskBody
 from ..serving.jobs import Event, Job, Outcome
+from ..serving.requests.bodies import TaskBody
 
 Message = dict[str, Any]
 """An event of the replica's job. A `step` has its `seconds` at the engine, `done` has `facts` and `pictures`."""

@@ -19,11 +19,11 @@ from starlette.staticfiles import StaticFiles
 
 from .. import __version__
 from .answers import ErrorAnswer
-from .bodies import ChatBody, DrawBody, ReflectBody
 from .endpoints import chat, images, jobs, models, operations
 from .endpoints.streams import CLOSED, error_response
 from .errors import ApiError, as_api_error
 from .guard import Guard
+from .requests.bodies import ChatBody, DrawBody, ReflectBody
 from .service import Service
 
 UI = Path(__file__).parent / "ui"

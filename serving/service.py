@@ -14,21 +14,21 @@ from typing import Any
 
 from ..runtime.errors import OmniGen2Error
 from ..runtime.pipeline import Pipeline
-from .bodies import ChatBody, TaskBody, random_seed
 from .budget import ByteBudget
-from .checks import check_task
-from .conversations import picture_parts
 from .errors import LOG, ApiError, as_api_error
-from .fetching import Fetcher
 from .jobs import Ending, Job
 from .metrics import EngineMetrics, Metrics
-from .pictures import data_url, is_data_url
 from .queue import Queue
+from .requests.bodies import ChatBody, TaskBody, random_seed
+from .requests.checks import check_task
+from .requests.conversations import picture_parts
+from .requests.fetching import Fetcher
+from .requests.pictures import data_url, is_data_url, picture_places
 from .scheduler import Scheduler
 from .settings import ServerSettings
 from .store import Store
 from .watching import until_last
-from .work import Worker, picture_places
+from .work import Worker
 
 
 @dataclass(frozen=True, kw_only=True)

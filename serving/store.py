@@ -17,9 +17,9 @@ from typing import BinaryIO
 
 from ..runtime.errors import OmniGen2Error
 from ..runtime.files.locking import open_lock, try_lock
-from .bodies import TASK, without_inputs
 from .errors import LOG, ApiError, from_facts
 from .jobs import Ending, Job, Outcome, State
+from .requests.bodies import TASK, without_inputs
 
 DATABASE = "jobs.sqlite3"
 VERSION = 1

@@ -23,10 +23,10 @@ from ..runtime.parameters import drawing_parameters
 from ..runtime.pipeline import Pipeline
 from ..runtime.previews import preview_images
 from ..runtime.request import Request, Step
-from .bodies import ChatBody, DrawBody, ReflectBody
-from .conversations import dialogue
 from .jobs import Job, Outcome
-from .pictures import base64_text, data_url_bytes, encode_picture, read_picture
+from .requests.bodies import ChatBody, DrawBody, ReflectBody
+from .requests.conversations import dialogue
+from .requests.pictures import base64_text, body_images, encode_picture
 from .scheduler import Turn
 
 BATCH_PIXELS = 1024 * 1024
@@ -233,16 +233,6 @@ def _partial_steps(body: object, total: int) -> set[int] | None:
     if not isinstance(body, DrawBody) or not body.stream:
         return None
     return {max(1, round(total * (k + 1) / (body.partial_images + 1))) for k in range(body.partial_images)}
-
-
-def picture_places(body: DrawBody | ReflectBody) -> list[tuple[str, str]]:
-    """A body's input pictures as data URLs, each with its parameter."""
-    return [(url, f"images[{index}]") for index, url in enumerate(body.images)]
-
-
-def body_images(body: DrawBody | ReflectBody) -> list[Image.Image]:
-    """A body's input pictures. Raises ApiError."""
-    return [read_picture(data_url_bytes(url, param), param) for url, param in picture_places(body)]
 
 
 def batches(seeds: Sequence[int], size: Size) -> list[Sequence[int]]:

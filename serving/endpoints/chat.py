@@ -9,10 +9,10 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from ..answers import ChatAnswer
-from ..bodies import ChatBody
 from ..errors import ApiError
 from ..jobs import Job
-from ..pictures import MEDIA_TYPES, data_url
+from ..requests.bodies import ChatBody
+from ..requests.pictures import MEDIA_TYPES, data_url
 from ..service import Service
 from ..watching import watching
 from .reading import owner_of, read_body, service_of

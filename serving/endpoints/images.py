@@ -9,10 +9,10 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from ..answers import ImagesAnswer
-from ..bodies import QUALITY_STEPS, DrawBody
 from ..errors import ApiError
 from ..jobs import Job
-from ..pictures import base64_text
+from ..requests.bodies import QUALITY_STEPS, DrawBody
+from ..requests.pictures import base64_text
 from ..service import Service
 from ..watching import watching
 from .reading import owner_of, read_body, read_edit, service_of

@@ -9,10 +9,10 @@ from fastapi import APIRouter, Request, Response
 from starlette.responses import JSONResponse
 
 from ..answers import JobAnswer
-from ..bodies import ChatBody, DrawBody
 from ..errors import ApiError
 from ..jobs import Job
-from ..pictures import base64_text
+from ..requests.bodies import ChatBody, DrawBody
+from ..requests.pictures import base64_text
 from ..service import Service
 from ..watching import watching
 from .chat import chat_answer

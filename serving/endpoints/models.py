@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from ... import __version__
 from ...runtime.step_caches import CACHES
 from ..answers import Capabilities, ModelAnswer, ModelsAnswer
-from ..bodies import ChatBody, DrawBody, ReflectBody
+from ..requests.bodies import ChatBody, DrawBody, ReflectBody
 from ..service import Served
 from ..settings import MAX_DELIVERED_PIXELS, MAX_IMAGES, MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS, MAX_SIDE_PX, MAX_STEPS
 from .reading import service_of

@@ -14,9 +14,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
-from ..bodies import TASK, DrawBody, TaskBody, refusal
 from ..errors import ApiError
-from ..pictures import data_url
+from ..requests.bodies import TASK, DrawBody, TaskBody
+from ..requests.pictures import data_url
+from ..requests.refusals import refusal
 from ..service import Service
 from ..settings import MAX_IMAGES, MAX_PICTURE_BYTES
 

@@ -14,9 +14,9 @@ from omnigen2_rt.distributed import remote
 from omnigen2_rt.distributed.dispatcher import Dispatcher
 from omnigen2_rt.distributed.remote import MOST_LOSSES, RemoteWorker, ReplicaLost, Send
 from omnigen2_rt.distributed.tasks import Task
-from omnigen2_rt.serving.bodies import ChatBody, DrawBody, Message, ReflectBody
 from omnigen2_rt.serving.errors import ApiError
 from omnigen2_rt.serving.jobs import Event, Job
+from omnigen2_rt.serving.requests.bodies import ChatBody, DrawBody, Message, ReflectBody
 from tests.distributed.doubles import DONE, LOST, RUNNING, Gate, Script
 from tests.serving.running import wait_until
 

@@ -23,12 +23,12 @@ from pydantic import ValidationError
 
 from omnigen2_rt import Request
 from omnigen2_rt.runtime.pipeline import Pipeline
-from omnigen2_rt.serving import fetching
-from omnigen2_rt.serving.bodies import ChatBody, DrawBody
 from omnigen2_rt.serving.errors import ApiError
-from omnigen2_rt.serving.fetching import Fetcher, is_public
 from omnigen2_rt.serving.guard import digest
-from omnigen2_rt.serving.pictures import data_url
+from omnigen2_rt.serving.requests import fetching
+from omnigen2_rt.serving.requests.bodies import ChatBody, DrawBody
+from omnigen2_rt.serving.requests.fetching import Fetcher, is_public
+from omnigen2_rt.serving.requests.pictures import data_url
 from omnigen2_rt.serving.settings import ServerSettings
 from tests.serving.running import Running, png_bytes, serving, url_of, wait_until
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from omnigen2_rt import Request
-from omnigen2_rt.serving.bodies import DrawingBody
+from omnigen2_rt.serving.requests.bodies import DrawingBody
 from tests.serving.running import Running
 
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"

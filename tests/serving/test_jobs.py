@@ -20,10 +20,10 @@ from PIL import Image
 from omnigen2_rt import Request
 from omnigen2_rt.runtime.errors import OmniGen2Error
 from omnigen2_rt.runtime.pipeline import Pipeline
-from omnigen2_rt.serving.bodies import DrawBody
 from omnigen2_rt.serving.errors import ApiError
 from omnigen2_rt.serving.guard import digest
 from omnigen2_rt.serving.jobs import Ending, Job, Outcome
+from omnigen2_rt.serving.requests.bodies import DrawBody
 from omnigen2_rt.serving.settings import ServerSettings
 from omnigen2_rt.serving.store import DATABASE, Store
 from tests.serving.processes import ServerProcess, server_process, state

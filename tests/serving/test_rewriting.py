@@ -15,9 +15,9 @@ from omnigen2_rt.rewriting import plan
 from omnigen2_rt.rewriting.rewriter import Written
 from omnigen2_rt.runtime.images.png import read_parameters
 from omnigen2_rt.runtime.pipeline import Pipeline
-from omnigen2_rt.serving.bodies import DrawBody
-from omnigen2_rt.serving.checks import check_task
 from omnigen2_rt.serving.errors import ApiError
+from omnigen2_rt.serving.requests.bodies import DrawBody
+from omnigen2_rt.serving.requests.checks import check_task
 from tests.serving.running import Running, picture_of, wait_until
 
 PROMPT = "a large red circle on a blue background"

@@ -21,11 +21,11 @@ from omnigen2_rt import Request
 from omnigen2_rt.runtime.components import Components
 from omnigen2_rt.runtime.errors import BackendError
 from omnigen2_rt.runtime.pipeline import Pipeline
-from omnigen2_rt.serving.bodies import DrawBody
 from omnigen2_rt.serving.errors import ApiError
 from omnigen2_rt.serving.guard import digest
 from omnigen2_rt.serving.jobs import Job
 from omnigen2_rt.serving.queue import Queue
+from omnigen2_rt.serving.requests.bodies import DrawBody
 from omnigen2_rt.serving.scheduler import Scheduler, Turn
 from omnigen2_rt.serving.settings import ServerSettings
 from tests.serving.running import Running, picture_of, serving, wait_until

@@ -14,13 +14,14 @@ from typing import Any, cast
 
 from PIL import Image
 
-from ..runtime.errors import RequestError
-from ..runtime.images.loading import load_image
-from ..runtime.images.opening import open_picture
-from ..runtime.images.pixels import Size
-from ..runtime.images.png import encode_png
-from .errors import ApiError
-from .settings import MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS, MAX_REQUEST_PIXELS
+from ...runtime.errors import RequestError
+from ...runtime.images.loading import load_image
+from ...runtime.images.opening import open_picture
+from ...runtime.images.pixels import Size
+from ...runtime.images.png import encode_png
+from ..errors import ApiError
+from ..settings import MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS, MAX_REQUEST_PIXELS
+from .bodies import DrawBody, ReflectBody
 
 _DATA_URL = re.compile(r"data:(?:image/[a-zA-Z0-9.+-]{1,40}|application/octet-stream)?(?:;[a-zA-Z0-9=.-]{1,40}){0,2};base64,")
 _CHECKS = threading.BoundedSemaphore(2)
@@ -48,6 +49,16 @@ def data_url_bytes(url: str, param: str) -> bytes:
         return base64.b64decode(url[head.end() :], validate=True)
     except (binascii.Error, ValueError) as error:
         raise ApiError("image_unreadable", f"{param} is not valid base64: {error}", param) from error
+
+
+def picture_places(body: DrawBody | ReflectBody) -> list[tuple[str, str]]:
+    """A body's input pictures as data URLs, each with its parameter."""
+    return [(url, f"images[{index}]") for index, url in enumerate(body.images)]
+
+
+def body_images(body: DrawBody | ReflectBody) -> list[Image.Image]:
+    """A body's input pictures. Raises ApiError."""
+    return [read_picture(data_url_bytes(url, param), param) for url, param in picture_places(body)]
 
 
 def check_pictures(places: Sequence[tuple[str, str]]) -> list[Size]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from ..runtime.drawing import picture_sizes
-from ..runtime.pipeline import Pipeline
+from ...runtime.drawing import picture_sizes
+from ...runtime.pipeline import Pipeline
+from ..errors import ApiError
+from ..settings import CHARACTERS_PER_TOKEN, MAX_DELIVERED_PIXELS, MAX_SIDE_PX
 from .bodies import ChatBody, DrawBody, DrawingBody, ReflectBody, TaskBody
 from .conversations import said
-from .errors import ApiError
-from .pictures import check_pictures
-from .settings import CHARACTERS_PER_TOKEN, MAX_DELIVERED_PIXELS, MAX_SIDE_PX
-from .work import picture_places
+from .pictures import check_pictures, picture_places
 
 
 def check_task(body: TaskBody, pipeline: Pipeline) -> None:

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from ..runtime.chat.turns import Turn
+from ...runtime.chat.turns import Turn
+from ..errors import ApiError
+from ..settings import MAX_CHAT_IMAGES, MAX_IMAGES
 from .bodies import ChatBody, ImagePart, Message, TextPart
-from .errors import ApiError
 from .pictures import data_url_bytes, read_picture
-from .settings import MAX_CHAT_IMAGES, MAX_IMAGES
 
 
 @dataclass(frozen=True, kw_only=True)

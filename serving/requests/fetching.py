@@ -12,8 +12,8 @@ from urllib.parse import SplitResult, urlsplit
 
 import h11
 
-from .errors import ApiError
-from .settings import MAX_FETCHES, MAX_PICTURE_BYTES, MEGABYTE
+from ..errors import ApiError
+from ..settings import MAX_FETCHES, MAX_PICTURE_BYTES, MEGABYTE
 
 TIMEOUT_S = 10.0
 """The longest time from looking up the host to the last byte."""
