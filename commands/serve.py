@@ -164,6 +164,8 @@ def read_keys(file: Path | None) -> frozenset[bytes]:
     keys = [line for line in lines if line and not line.startswith("#")]
     if not keys:
         raise RequestError(f"--api-key-file {str(file)!r} holds no key: write one on each line")
+    if not all(key.isascii() for key in keys):
+        raise RequestError(f"--api-key-file {str(file)!r} holds a key that isn't ASCII, which HTTP can't carry: change it")
     if any(len(key) < 16 for key in keys):
         raise RequestError(f"--api-key-file {str(file)!r} holds a key of less than 16 characters: make them longer")
     return frozenset(map(digest, keys))

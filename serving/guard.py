@@ -79,7 +79,8 @@ class Guard:
         try:
             await self._answer(scope, headers, receive, send_marked)
         finally:
-            self._held.give(state["held_bytes"])
+            if state["held_bytes"]:
+                self._held.give(state["owner"], state["held_bytes"])
             words = scope["method"], ascii(scope["path"][:LOGGED_CHARACTERS])[1:-1], status or "-"
             LOG.info("%s %s %s %.3f s %s", *words, time.monotonic() - started, request_id)
 

@@ -70,6 +70,7 @@ class Job:
     ending: Ending | None = None
     cancel_requested: threading.Event = field(default_factory=threading.Event)
     keep: Callable[[Job, Ending], Ending] | None = None
+    _is_ending: bool = False
     _is_suspended: bool = False
     _watchers: list[Watcher] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -144,19 +145,22 @@ class Job:
         self.publish({"type": "step", **self.progress})
 
     def end(self, state: State, *, outcome: Outcome | None = None, error: ApiError | None = None) -> None:
-        """End it, once. The ending is kept before anybody hears of it."""
+        """End it, once. The ending is kept before anybody hears of it; the lock isn't held meanwhile, for a disk may be slow."""
         with self._lock:
-            if self.is_final or self._is_suspended:
+            if self.is_final or self._is_ending or self._is_suspended:
                 return
-            ending = Ending(state=state, outcome=outcome, error=error)
-            self.ending = ending if self.keep is None else self.keep(self, ending)
-            self.position = 0
+            self._is_ending = True
+        ending = Ending(state=state, outcome=outcome, error=error)
+        if self.keep is not None:
+            ending = self.keep(self, ending)
+        with self._lock:
+            self.ending, self.position = ending, 0
             self._tell(self._last())
 
     def suspend(self) -> None:
         """Stop it without an end: it is queued again when the server starts again."""
         with self._lock:
-            if not self.is_final and not self._is_suspended:
+            if not self.is_final and not self._is_ending and not self._is_suspended:
                 self._is_suspended, self.position = True, 0
                 self._tell({"type": "suspended"})
         self.cancel_requested.set()

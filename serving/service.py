@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -19,11 +20,11 @@ from .errors import LOG, ApiError, as_api_error
 from .jobs import Ending, Job
 from .metrics import EngineMetrics, Metrics
 from .queue import Queue
-from .requests.bodies import ChatBody, TaskBody, random_seed
+from .requests.bodies import TaskBody, random_seed
 from .requests.checks import check_task
-from .requests.conversations import picture_parts
 from .requests.fetching import Fetcher
-from .requests.pictures import data_url, is_data_url, picture_places
+from .requests.inputs import picture_places, replace_pictures
+from .requests.pictures import data_url, is_data_url
 from .scheduler import Scheduler
 from .settings import ServerSettings
 from .store import Store
@@ -57,6 +58,8 @@ def default_active(pipeline: Pipeline) -> int:
     return 2 if is_on_cpu and pipeline.components.memory_limit_bytes is None else 1
 
 
+DECODERS = 2
+"""Threads that decode pictures to see whether they can be: each takes up to 300 MB."""
 Schedule = Callable[[str, Pipeline, ServerSettings, Metrics], Queue]
 """Makes the queue of a bundle, with what carries out its jobs."""
 
@@ -76,6 +79,7 @@ class Service:
         self.is_draining = False
         self.is_at_work = False
         self._fetcher = Fetcher(settings.image_hosts, settings.max_body_bytes)
+        self._decoding = ThreadPoolExecutor(DECODERS, "decoding")
         self._open: dict[str, Job] = {}
         self._unwritten: dict[str, Job] = {}
         self.bundles = {name: self._served(name, pipeline) for name, pipeline in pipelines.items()}
@@ -97,18 +101,23 @@ class Service:
         self.check_running()
         served = self.bundle(body.model)
         self._check_open_jobs(owner, is_kept)
-        body = await self._with_pictures(body)
-        body = await asyncio.to_thread(self._prepared, body, served)
-        job = Job(body=body, model=served.name, owner=owner, is_kept=is_kept, body_bytes=body_bytes, keep=self._keep)
-        self.check_running()
-        self._check_open_jobs(owner, is_kept)
+        fetched = await self._fetch_pictures(body)
+        self.held.take(owner, fetched)
+        try:
+            body = await self._checked(body, served)
+            self.check_running()
+            self._check_open_jobs(owner, is_kept)
+        except BaseException:
+            self.held.give(owner, fetched)
+            raise
+        job = Job(body=body, model=served.name, owner=owner, is_kept=is_kept, body_bytes=body_bytes + fetched, keep=self._keep)
         self._open[job.id] = job
         try:
             if is_kept:
                 await asyncio.to_thread(self.store.add, job)
             served.scheduler.submit(job)
         except BaseException:
-            job.body_bytes = 0  # the caller still counts them
+            job.body_bytes = fetched  # the caller still counts the body
             self._close(job)
             if is_kept:
                 await asyncio.shield(asyncio.to_thread(self.store.delete, job.id))
@@ -125,8 +134,11 @@ class Service:
         self.bundles[job.model].scheduler.cancel(job)
 
     async def cancel_kept(self, job: Job) -> None:
-        """Cancel a kept job, for good: it does not run after a restart either. Raises ApiError where that can't be kept."""
-        await asyncio.to_thread(self.store.cancel, job)
+        """Cancel a kept job, for good: it does not run after a restart either."""
+        try:
+            await asyncio.to_thread(self.store.cancel, job)
+        except ApiError as error:  # its ending is written as soon as that is possible
+            LOG.error("%s is cancelled, which is not written yet: %s", job.id, error)
         self.cancel(job)
 
     async def find(self, job_id: str, owner: str) -> Job:
@@ -182,6 +194,8 @@ class Service:
                 served.pipeline.close()
             else:
                 self.is_at_work = True
+        self._decoding.shutdown(wait=False, cancel_futures=True)
+        self._fetcher.close()
         self._write_late()
         self.store.close()
 
@@ -201,17 +215,22 @@ class Service:
         """Queue what an earlier run of the server accepted and did not end."""
         for job in self.store.unfinished():
             job.keep = self._keep
-            self.held.take(job.body_bytes, is_accepted=True)
             if job.model not in self.bundles:
                 job.end("failed", error=ApiError("model_not_found", f"the model {job.model!r} is not served any more"))
                 continue
             self._open[job.id] = job
+            self.held.take(job.owner, job.body_bytes, is_accepted=True)
             self.bundles[job.model].scheduler.submit(job, is_accepted=True)
 
     def _check_open_jobs(self, owner: str, is_kept: bool) -> None:
         most = self.settings.max_open_jobs
         if is_kept and sum(job.is_kept and job.owner == owner for job in list(self._open.values())) >= most:
             raise ApiError("queue_full", f"{most} jobs of this key aren't finished: wait for one, or cancel one", None, 5)
+
+    async def _checked(self, body: TaskBody, served: Served) -> TaskBody:
+        """See `_prepared`. Pictures are decoded on threads of their own: requests without any don't wait for those."""
+        threads = self._decoding if picture_places(body) else None
+        return await asyncio.get_running_loop().run_in_executor(threads, self._prepared, body, served)
 
     def _prepared(self, body: TaskBody, served: Served) -> TaskBody:
         """The body as a job keeps it: with a seed, and checked. Raises ApiError."""
@@ -227,19 +246,12 @@ class Service:
             raise as_api_error(error) from error
         return body
 
-    async def _with_pictures(self, body: TaskBody) -> TaskBody:
-        """The body with a data URL in place of each picture's address on another host. Raises ApiError."""
-        if isinstance(body, ChatBody):
-            messages = enumerate(body.messages)
-            parts = [each for number, message in messages for each in picture_parts(message, f"messages[{number}]")]
-            outside = [(part.image_url, param) for part, param in parts if not is_data_url(part.image_url.url)]
-            fetched = await self._fetcher.fetch([(image.url, param) for image, param in outside])
-            for (image, _), data in zip(outside, fetched, strict=True):
-                image.url = data_url(data)
-            return body
-        outside_ones = [place for place in picture_places(body) if not is_data_url(place[0])]
-        files = iter(await self._fetcher.fetch(outside_ones))
-        return body.model_copy(update={"images": [url if is_data_url(url) else data_url(next(files)) for url in body.images]})
+    async def _fetch_pictures(self, body: TaskBody) -> int:
+        """Put a data URL in place of each picture's address on another host. Returns the bytes that they take."""
+        outside = [place for place in picture_places(body) if not is_data_url(place[0])]
+        urls = [data_url(data) for data in await self._fetcher.fetch(outside)]
+        replace_pictures(body, dict(zip([url for url, _ in outside], urls, strict=True)))
+        return sum(map(len, urls))
 
     def _keep(self, job: Job, ending: Ending) -> Ending:
         """Note a job's ending. Returns the one that stands: a kept job may have been cancelled."""
@@ -257,7 +269,7 @@ class Service:
 
     def _close(self, job: Job) -> None:
         if self._open.pop(job.id, None) is not None:
-            self.held.give(job.body_bytes)
+            self.held.give(job.owner, job.body_bytes)
 
     def _write_late(self) -> None:
         """Write the endings that could not be written when they came."""

@@ -19,10 +19,12 @@ from ..runtime.errors import OmniGen2Error
 from ..runtime.files.locking import open_lock, try_lock
 from .errors import LOG, ApiError, from_facts
 from .jobs import Ending, Job, Outcome, State
-from .requests.bodies import TASK, without_inputs
+from .requests.bodies import TASK, DrawBody, without_inputs
 
 DATABASE = "jobs.sqlite3"
 VERSION = 1
+DELETED_AT_ONCE = 5
+"""Jobs in a transaction that deletes: others wait for it."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -45,6 +47,8 @@ CREATE TABLE IF NOT EXISTS pictures (
     PRIMARY KEY (job, place)
 );
 """
+_NOTHING = DrawBody.model_validate({"prompt": ""})
+UNREADABLE = "the job can't be read by this release of the server"
 _COLUMNS = "number, id, owner, model, body, created, state, finished, facts, error"
 _Row = tuple[int, str, str, str, str, float, State, float | None, str | None, str | None]
 
@@ -96,7 +100,7 @@ class Store:
         facts = json.dumps(outcome.facts) if outcome else None
         error = json.dumps(ending.error.facts()) if ending.error else None
         body = without_inputs(job.body).model_dump_json()
-        size = sum(map(len, pictures)) + len(facts or "")
+        size = sum(map(len, pictures)) + len(facts or "") + len(body)
         with self._transaction() as database:
             row = database.execute("SELECT number, state, finished FROM jobs WHERE id = ?", (job.id,)).fetchone()
             if row is not None and row[1] != "queued":
@@ -131,7 +135,7 @@ class Store:
         return jobs
 
     def _fail(self, number: int) -> None:
-        error = ApiError("engine_error", "the job can't be read by this release of the server")
+        error = ApiError("engine_error", UNREADABLE)
         body = '{"kind":"draw","prompt":""}'
         with self._transaction() as database:
             database.execute(
@@ -155,16 +159,18 @@ class Store:
             database.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
 
     def expire(self, keep_s: float, keep_bytes: int) -> None:
-        """Forget finished jobs that are older than `keep_s`, and the oldest of those beyond `keep_bytes`."""
-        with self._transaction() as database:
-            database.execute("DELETE FROM jobs WHERE state != 'queued' AND finished < ?", (time.time() - keep_s,))
-            rows = database.execute("SELECT number, bytes FROM jobs WHERE state != 'queued' ORDER BY finished DESC").fetchall()
-            total, beyond = 0, []
-            for number, size in rows:
-                total += size
-                if total > keep_bytes:
-                    beyond.append((number,))
-            database.executemany("DELETE FROM jobs WHERE number = ?", beyond)
+        """Forget finished jobs that are older than `keep_s`, and the oldest of those beyond `keep_bytes`. A few at a time."""
+        query = "SELECT number, bytes, finished FROM jobs WHERE state != 'queued' ORDER BY finished DESC"
+        with self._lock:
+            rows = [] if self._is_closed else self._database.execute(query).fetchall()
+        oldest, total, forgotten = time.time() - keep_s, 0, []
+        for number, size, finished in rows:
+            total += size
+            if total > keep_bytes or finished < oldest:
+                forgotten.append((number,))
+        for first in range(0, len(forgotten), DELETED_AT_ONCE):
+            with self._transaction() as database:
+                database.executemany("DELETE FROM jobs WHERE number = ?", forgotten[first : first + DELETED_AT_ONCE])
 
     def close(self) -> None:
         """Close the database."""
@@ -192,12 +198,17 @@ class Store:
 
 
 def _job(row: _Row, pictures: tuple[bytes, ...] = ()) -> Job:
+    """The job of a row. Raises ValueError for an unfinished one that can't be read; of a finished one, its result is missing."""
     _, job_id, owner, model, body, created, state, finished, facts, error = row
-    job = Job(id=job_id, owner=owner, model=model, body=TASK.validate_json(body), created=created, is_kept=True)
-    job.body_bytes = len(body)
-    if finished is not None:
+    job = Job(id=job_id, owner=owner, model=model, body=_NOTHING, created=created, is_kept=True)
+    try:
+        job.body, job.body_bytes = TASK.validate_json(body), len(body)
         outcome = Outcome(facts=json.loads(facts), pictures=pictures) if facts else None
-        job.ending = Ending(
-            state=state, outcome=outcome, error=from_facts(json.loads(error)) if error else None, finished=finished
-        )
+        problem = from_facts(json.loads(error)) if error else None
+    except ValueError:
+        if finished is None:
+            raise
+        outcome, state, problem = None, "failed", ApiError("engine_error", UNREADABLE)
+    if finished is not None:
+        job.ending = Ending(state=state, outcome=outcome, error=problem, finished=finished)
     return job

@@ -26,7 +26,8 @@ from ..runtime.request import Request, Step
 from .jobs import Job, Outcome
 from .requests.bodies import ChatBody, DrawBody, ReflectBody
 from .requests.conversations import dialogue
-from .requests.pictures import base64_text, body_images, encode_picture
+from .requests.inputs import input_images
+from .requests.pictures import base64_text, encode_picture
 from .scheduler import Turn
 
 BATCH_PIXELS = 1024 * 1024
@@ -70,7 +71,8 @@ class Worker:
         job.end("done", outcome=outcome)
 
     def _draw(self, job: Job, turn: Turn, body: DrawBody) -> Outcome:
-        images, manifest = body_images(body), self.pipeline.bundle.manifest
+        manifest = self.pipeline.bundle.manifest
+        images = input_images(body, manifest)
         started = time.perf_counter()
         rewrite = self._rewritten(body, turn) if body.rewrite else None
         request = body.request(body.prompt if rewrite is None else rewrite.prompt, images)
@@ -117,7 +119,7 @@ class Worker:
         return RewritePlan().open(self.pipeline, on_token=on_token).rewrite(body.prompt, len(body.images))
 
     def _reflect(self, job: Job, turn: Turn, body: ReflectBody) -> Outcome:
-        request = body.request(body.prompt, body_images(body))
+        request = body.request(body.prompt, input_images(body, self.pipeline.bundle.manifest))
         prompts = self.pipeline.language_model.chat.reflection
         _ = self.pipeline.language_model.vision  # raises before anything is drawn
         watch = _Watch(self, job, turn, body.steps)

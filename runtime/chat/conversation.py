@@ -148,6 +148,7 @@ class Conversation:
 
         def finish(is_complete: bool) -> ChatResult:
             result, self._past = ended(is_complete)
+            self._stream, self._past_if_closed = None, Past  # a cycle of references would keep the pictures in memory
             return result
 
         self._past_if_closed = lambda: ended(False)[1]

@@ -23,7 +23,7 @@ async def models(request: Request) -> ModelsAnswer:
     return ModelsAnswer(data=[_model(served) for served in service_of(request).bundles.values()])
 
 
-@router.get("/v1/models/{model_id}")
+@router.get("/v1/models/{model_id:path}")
 async def model(request: Request, model_id: str) -> ModelAnswer:
     """A bundle."""
     return _model(service_of(request).bundle(model_id))

@@ -38,6 +38,9 @@ MAX_SEED = 2**63 - 1
 """The largest seed: what a JSON reader of 64 bits takes. The noise depends on the low 32 bits."""
 MAX_STOPS = MAX_METADATA = 16
 MAX_PARTS = 100
+MAX_STOP_CHARACTERS = 1000
+MAX_UNUSED_CHARACTERS = 1000
+"""Of a text that has no effect."""
 _SIZE = re.compile(r"([0-9]{2,5})x([0-9]{2,5})")
 
 
@@ -69,24 +72,29 @@ def _few(value: Any) -> Any:
 
 
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)]
+Unused = Annotated[str | None, Field(max_length=MAX_UNUSED_CHARACTERS, description="Without effect.")]
 PictureURL = Annotated[
     str, BeforeValidator(_address), Field(description="A data URL, or the address of a picture on an allowed host.")
 ]
 
 
-class Body(BaseModel):
-    """What every body has in common. `priority` "low" gives way to all others. A null is a parameter that is left out."""
+class _Object(BaseModel):
+    """A JSON object. A null is a parameter that is left out."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, populate_by_name=True, hide_input_in_errors=True)
-
-    priority: Literal["normal", "low"] = "normal"
-    user: str | None = Field(None, description="Without effect.")
-    safety_identifier: str | None = Field(None, description="Without effect.")
 
     @model_validator(mode="before")
     @classmethod
     def _left_out(cls, values: Any) -> Any:
         return {name: value for name, value in values.items() if value is not None} if isinstance(values, dict) else values
+
+
+class Body(_Object):
+    """What every body has in common. `priority` "low" gives way to all others."""
+
+    priority: Literal["normal", "low"] = "normal"
+    user: Unused = None
+    safety_identifier: Unused = None
 
 
 class DrawingBody(Body):
@@ -158,9 +166,9 @@ class DrawBody(DrawingBody):
     background: Literal["auto", "opaque"] = "auto"
     stream: bool = False
     partial_images: int = Field(0, ge=0, le=3, description="Previews in a stream.")
-    moderation: str | None = Field(None, description="Without effect.")
-    style: str | None = Field(None, description="Without effect.")
-    input_fidelity: str | None = Field(None, description="Without effect.")
+    moderation: Unused = None
+    style: Unused = None
+    input_fidelity: Unused = None
 
     @property
     def seeds(self) -> list[int]:
@@ -178,25 +186,21 @@ class ReflectBody(DrawingBody):
     rounds: int = Field(2, ge=1, le=MAX_ROUNDS, description="Corrections at most.")
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class TextPart(_Part):
+class TextPart(_Object):
     """A text of a message."""
 
     type: Literal["text"]
     text: str
 
 
-class ImageURL(_Part):
+class ImageURL(_Object):
     """A picture's address."""
 
     url: PictureURL
-    detail: str | None = Field(None, description="Without effect.")
+    detail: Unused = None
 
 
-class ImagePart(_Part):
+class ImagePart(_Object):
     """A picture of a message."""
 
     type: Literal["image_url"]
@@ -205,19 +209,18 @@ class ImagePart(_Part):
 
 Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 Parts = TypeAliasType("Parts", Annotated[list[Part], FailFast(), Field(max_length=MAX_PARTS)])
-Stops = TypeAliasType("Stops", Annotated[list[str], FailFast(), Field(max_length=MAX_STOPS)])
+Stop = Annotated[str, Field(max_length=MAX_STOP_CHARACTERS)]
+Stops = TypeAliasType("Stops", Annotated[list[Stop], FailFast(), Field(max_length=MAX_STOPS)])
 """Lists end at their first wrong item: an error for each would take a hundred times the body's memory."""
 
 
-class Message(BaseModel):
+class Message(_Object):
     """A message. images: an answer's pictures, as the server returned them. Fields that answers carry besides are accepted."""
-
-    model_config = ConfigDict(extra="forbid")
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str | Parts | None = None
     images: list[ImagePart] | None = Field(None, max_length=10)
-    name: str | None = Field(None, description="Without effect.")
+    name: Unused = None
     refusal: None = None
     annotations: list[Any] | None = Field(None, max_length=0)
     audio: None = None
@@ -225,19 +228,15 @@ class Message(BaseModel):
     tool_calls: list[Any] | None = Field(None, max_length=0)
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(_Object):
     """Options of a stream."""
-
-    model_config = ConfigDict(extra="forbid")
 
     include_usage: bool = False
     include_obfuscation: bool = Field(False, description="Without effect.")
 
 
-class ResponseFormat(BaseModel):
+class ResponseFormat(_Object):
     """The form of an answer: text."""
-
-    model_config = ConfigDict(extra="forbid")
 
     type: Literal["text"] = "text"
 
@@ -256,7 +255,7 @@ class ChatBody(DrawingBody):
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=0, le=1_000_000)
     repetition_penalty: float | None = Field(None, ge=0.01, le=100)
-    stop: str | Stops | None = Field(None)
+    stop: Stop | Stops | None = Field(None)
     modalities: list[Literal["text", "image"]] | None = Field(None, description="[\"text\"] lets it answer in words only.")
     n: Literal[1] = 1
     frequency_penalty: Literal[0] = 0
@@ -269,11 +268,11 @@ class ChatBody(DrawingBody):
     parallel_tool_calls: bool | None = Field(None, description="Without effect.")
     logit_bias: Annotated[dict[str, float] | None, BeforeValidator(_few)] = Field(None, max_length=0)
     top_logprobs: Literal[0] | None = None
-    metadata: Annotated[dict[str, str] | None, BeforeValidator(_few)] = Field(None, description="Without effect.")
-    service_tier: str | None = Field(None, description="Without effect.")
-    reasoning_effort: str | None = Field(None, description="Without effect.")
-    verbosity: str | None = Field(None, description="Without effect.")
-    prompt_cache_key: str | None = Field(None, description="Without effect.")
+    metadata: Annotated[dict[str, Unused] | None, BeforeValidator(_few)] = Field(None, description="Without effect.")
+    service_tier: Unused = None
+    reasoning_effort: Unused = None
+    verbosity: Unused = None
+    prompt_cache_key: Unused = None
 
     @property
     def may_draw(self) -> bool:
@@ -305,7 +304,8 @@ TASK: TypeAdapter[TaskBody] = TypeAdapter(
     Annotated[
         Annotated[DrawBody, Tag("draw")] | Annotated[ReflectBody, Tag("reflect")] | Annotated[ChatBody, Tag("chat")],
         Discriminator(_kind),
-    ]
+    ],
+    config=ConfigDict(hide_input_in_errors=True),
 )
 """Reads the body of a job, by its kind."""
 

@@ -8,7 +8,8 @@ from ..errors import ApiError
 from ..settings import CHARACTERS_PER_TOKEN, MAX_DELIVERED_PIXELS, MAX_SIDE_PX
 from .bodies import ChatBody, DrawBody, DrawingBody, ReflectBody, TaskBody
 from .conversations import said
-from .pictures import check_pictures, picture_places
+from .inputs import picture_places
+from .pictures import check_pictures
 
 
 def check_task(body: TaskBody, pipeline: Pipeline) -> None:
@@ -52,6 +53,6 @@ def _check_chat(body: ChatBody, pipeline: Pipeline) -> None:
         message = f"messages have {characters} characters; this model takes at most {most}: leave out old ones"
         raise ApiError("invalid_value", message, "messages")
     body.request(turns[-1].text)
-    if parts := [part for turn in turns for part in turn.pictures]:
+    if places := picture_places(body):
         _ = pipeline.language_model.vision
-        check_pictures([(part.image_url.url, param) for part, param in parts])
+        check_pictures(places)

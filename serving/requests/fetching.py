@@ -6,7 +6,10 @@ import asyncio
 import ipaddress
 import socket
 import ssl
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -16,7 +19,9 @@ from ..errors import ApiError
 from ..settings import MAX_FETCHES, MAX_PICTURE_BYTES, MEGABYTE
 
 TIMEOUT_S = 10.0
-"""The longest time from looking up the host to the last byte."""
+"""The longest time for a picture, from looking up its host to the last byte."""
+REQUEST_TIMEOUT_S = 30.0
+"""For all pictures of a request."""
 MOST_AT_ONCE = 8
 _CHUNK_BYTES = 2**16
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -29,24 +34,62 @@ class Fetcher:
         self._hosts = hosts
         self._most_bytes = most_bytes
         self._places = asyncio.Semaphore(MOST_AT_ONCE)
+        self._lookups = ThreadPoolExecutor(MOST_AT_ONCE, "lookup")  # a slow name server holds up nothing else
 
     async def fetch(self, places: Collection[tuple[str, str]]) -> list[bytes]:
         """The bytes at addresses, each given with its parameter.
 
         Raises ApiError where a host isn't allowed or isn't public, where one can't be read, and where they are too many.
         """
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + REQUEST_TIMEOUT_S
         targets = [(_target(url, self._hosts, param), param) for url, param in places]
         if len(targets) > MAX_FETCHES:
             message = f"{len(targets)} pictures are to be fetched; at most {MAX_FETCHES} are: send the others as data URLs"
             raise ApiError("invalid_value", message, targets[-1][1])
         fetched: list[bytes] = []
         for parts, param in targets:
-            async with self._places:
-                fetched.append(await _fetch(parts, param))
+            with _reporting(param):
+                async with asyncio.timeout_at(min(ends, loop.time() + TIMEOUT_S)), self._places:
+                    fetched.append(await self._fetch(parts, param))
             if sum(map(len, fetched)) > self._most_bytes:
                 message = f"the fetched pictures are larger than {self._most_bytes // MEGABYTE} MB together"
                 raise ApiError("too_large", message, param)
         return fetched
+
+    def close(self) -> None:
+        """Look up no name any more."""
+        self._lookups.shutdown(wait=False, cancel_futures=True)
+
+    async def _fetch(self, parts: SplitResult, param: str) -> bytes:
+        reader, writer = await self._connect(parts, param)
+        try:
+            return await _get(reader, writer, parts, param)
+        finally:
+            writer.close()
+
+    async def _connect(self, parts: SplitResult, param: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection to the address that was checked: a name may change its own."""
+        host, is_secure = parts.hostname or "", parts.scheme == "https"
+        port = parts.port or (443 if is_secure else 80)
+        look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().run_in_executor(self._lookups, look_up)
+        addresses = [str(info[4][0]) for info in found]
+        if not addresses or not all(is_public(address) for address in addresses):
+            raise ApiError("image_url_not_allowed", f"{param}: {host!r} has an address that isn't public", param)
+        security: dict[str, Any] = {"ssl": ssl.create_default_context(), "server_hostname": host} if is_secure else {}
+        return await asyncio.open_connection(addresses[0], port, **security)
+
+
+@contextmanager
+def _reporting(param: str) -> Iterator[None]:
+    """Turns what fetching a picture raises into an ApiError."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise ApiError("image_unreadable", f"{param} took longer than {TIMEOUT_S:g} s", param) from error
+    except (OSError, h11.ProtocolError, ValueError) as error:
+        raise ApiError("image_unreadable", f"{param} can't be fetched: {type(error).__name__}", param) from error
 
 
 def _target(url: str, hosts: Collection[str], param: str) -> SplitResult:
@@ -61,32 +104,6 @@ def _target(url: str, hosts: Collection[str], param: str) -> SplitResult:
         allowed = ", ".join(sorted(hosts)) or "none"
         raise ApiError("image_url_not_allowed", f"{param}: pictures of {host!r} aren't fetched; allowed hosts: {allowed}", param)
     return parts
-
-
-async def _fetch(parts: SplitResult, param: str) -> bytes:
-    try:
-        async with asyncio.timeout(TIMEOUT_S):
-            reader, writer = await _connect(parts, param)
-            try:
-                return await _get(reader, writer, parts, param)
-            finally:
-                writer.close()
-    except TimeoutError as error:
-        raise ApiError("image_unreadable", f"{param} took longer than {TIMEOUT_S:g} s", param) from error
-    except (OSError, h11.ProtocolError, ValueError) as error:
-        raise ApiError("image_unreadable", f"{param} can't be fetched: {type(error).__name__}", param) from error
-
-
-async def _connect(parts: SplitResult, param: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection to the address that was checked: a name may change its own."""
-    host, is_secure = parts.hostname or "", parts.scheme == "https"
-    port = parts.port or (443 if is_secure else 80)
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    addresses = [str(info[4][0]) for info in found]
-    if not addresses or not all(is_public(address) for address in addresses):
-        raise ApiError("image_url_not_allowed", f"{param}: {host!r} has an address that isn't public", param)
-    security: dict[str, Any] = {"ssl": ssl.create_default_context(), "server_hostname": host} if is_secure else {}
-    return await asyncio.open_connection(addresses[0], port, **security)
 
 
 async def _get(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, parts: SplitResult, param: str) -> bytes:

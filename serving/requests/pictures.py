@@ -7,7 +7,6 @@ import binascii
 import io
 import re
 import tempfile
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -21,11 +20,10 @@ from ...runtime.images.pixels import Size
 from ...runtime.images.png import encode_png
 from ..errors import ApiError
 from ..settings import MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS, MAX_REQUEST_PIXELS
-from .bodies import DrawBody, ReflectBody
 
 _DATA_URL = re.compile(r"data:(?:image/[a-zA-Z0-9.+-]{1,40}|application/octet-stream)?(?:;[a-zA-Z0-9=.-]{1,40}){0,2};base64,")
-_CHECKS = threading.BoundedSemaphore(2)
-"""So many pictures are decoded at once to see whether they can be: each may take 300 MB."""
+MAX_SCANS = 200
+"""Of a JPEG: each goes over all of its pixels, and may take 60 bytes. Cameras and programs write up to about 20."""
 MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
 
@@ -51,16 +49,6 @@ def data_url_bytes(url: str, param: str) -> bytes:
         raise ApiError("image_unreadable", f"{param} is not valid base64: {error}", param) from error
 
 
-def picture_places(body: DrawBody | ReflectBody) -> list[tuple[str, str]]:
-    """A body's input pictures as data URLs, each with its parameter."""
-    return [(url, f"images[{index}]") for index, url in enumerate(body.images)]
-
-
-def body_images(body: DrawBody | ReflectBody) -> list[Image.Image]:
-    """A body's input pictures. Raises ApiError."""
-    return [read_picture(data_url_bytes(url, param), param) for url, param in picture_places(body)]
-
-
 def check_pictures(places: Sequence[tuple[str, str]]) -> list[Size]:
     """The sizes of a request's pictures: data URLs, each with its parameter. Decodes one after another and keeps none.
 
@@ -75,8 +63,7 @@ def check_pictures(places: Sequence[tuple[str, str]]) -> list[Size]:
             raise ApiError("too_large", f"the pictures up to {param} have more than {most} together: send smaller ones", param)
     sizes = []
     for url, param in places:
-        with _CHECKS:
-            sizes.append(Size(*read_picture(data_url_bytes(url, param), param).size))
+        sizes.append(Size(*read_picture(data_url_bytes(url, param), param).size))
     return sizes
 
 
@@ -91,6 +78,8 @@ def _opened(data: bytes, param: str) -> Iterator[Image.Image]:
     """The picture, not yet decoded. What goes wrong with it becomes an ApiError."""
     if len(data) > MAX_PICTURE_BYTES:
         raise _too_large(param)
+    if data.startswith(b"\xff\xd8") and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
+        raise ApiError("image_unreadable", f"{param} is a JPEG of {scans} scans; at most {MAX_SCANS} are read", param)
     with tempfile.TemporaryFile() as file:  # the runtime's readers want a file
         file.write(data)
         file.seek(0)

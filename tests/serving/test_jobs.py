@@ -175,7 +175,7 @@ def test_store_keeps_the_first_ending_and_gives_it_to_its_owner(tmp_path: Path) 
 def test_store_forgets_old_jobs_and_the_oldest_beyond_its_size() -> None:
     store, jobs = Store(), [kept_job() for _ in range(4)]
     failure = ApiError("engine_error", "it broke", "seed")
-    endings = [*(done(1000, 100 * age) for age in range(3)), Ending(state="failed", error=failure, finished=time.time() - 300)]
+    endings = [*(done(100_000, 100 * age) for age in range(3)), Ending(state="failed", error=failure, finished=time.time() - 300)]
     for job, ending in zip(jobs, endings, strict=True):
         store.add(job)
         store.finish(job, ending)
@@ -183,7 +183,7 @@ def test_store_forgets_old_jobs_and_the_oldest_beyond_its_size() -> None:
     assert found is not None and found.error is not None and found.error.facts() == failure.facts()
     store.expire(keep_s=250, keep_bytes=10**6)
     assert [store.find(job.id, "A") is not None for job in jobs] == [True, True, True, False]
-    store.expire(keep_s=250, keep_bytes=2100)
+    store.expire(keep_s=250, keep_bytes=210_000)
     assert [store.find(job.id, "A") is not None for job in jobs] == [True, True, False, False]
     store.close()
 

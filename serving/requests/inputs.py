@@ -1,0 +1,44 @@
+"""The input pictures of a body: where they stand in it, and how a drawing reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from PIL import Image
+
+from ...runtime.drawing import input_size
+from ...runtime.images.pixels import Size, resize_lanczos
+from ...runtime.manifest import Manifest
+from .bodies import ChatBody, DrawBody, ReflectBody, TaskBody
+from .conversations import picture_parts
+from .pictures import data_url_bytes, read_picture
+
+
+def picture_places(body: TaskBody) -> list[tuple[str, str]]:
+    """A body's input pictures, those of a conversation's history included: the address of each, and its parameter."""
+    if isinstance(body, ChatBody):
+        parts = [each for number, message in enumerate(body.messages) for each in picture_parts(message, f"messages[{number}]")]
+        return [(part.image_url.url, param) for part, param in parts]
+    return [(url, f"images[{index}]") for index, url in enumerate(body.images)]
+
+
+def replace_pictures(body: TaskBody, urls: Mapping[str, str]) -> None:
+    """Put other addresses in the place of some pictures' own, in the body itself."""
+    if isinstance(body, ChatBody):
+        for message in body.messages:
+            for part, _ in picture_parts(message, ""):
+                part.image_url.url = urls.get(part.image_url.url, part.image_url.url)
+    else:
+        body.images[:] = [urls.get(url, url) for url in body.images]
+
+
+def input_images(body: DrawBody | ReflectBody, manifest: Manifest) -> list[Image.Image]:
+    """A drawing's input pictures at the size at which the model reads them: none of a photograph's own size is kept.
+
+    Raises ApiError, or RequestError for one that is too small.
+    """
+    request, images = body.request(""), []
+    for url, param in picture_places(body):
+        picture = read_picture(data_url_bytes(url, param), param)
+        images.append(resize_lanczos(picture, input_size(manifest, request, Size(*picture.size))))
+    return images
