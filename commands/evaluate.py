@@ -59,8 +59,8 @@ def nano(
         bar.end()
         say_lines(table(scores))
         write_json(json_file, to_json(scores, settings, pipeline_facts(pipeline)))
-    if not all(score.is_reached for score in scores):
-        raise typer.Exit(1)
+    if missed := [score.title for score in scores if not score.is_reached]:
+        raise OmniGen2Error(f"below what is needed: {'; '.join(missed)}")
 
 
 def judged_command(benchmark: str) -> Callable[..., None]:

@@ -56,7 +56,10 @@ def problem(name: str) -> str | None:
     except BackendError as error:
         return str(error)
     if PROVIDERS[name] not in onnxruntime.get_available_providers():
-        return f'this onnxruntime has no {PROVIDERS[name]}: pip uninstall onnxruntime, then pip install "omnigen2-rt[gpu]"'
+        return (
+            f"this onnxruntime has no {PROVIDERS[name]}. On a machine with an NVIDIA GPU: pip uninstall onnxruntime, "
+            'then pip install "omnigen2-rt[gpu]"'
+        )
     return None
 
 

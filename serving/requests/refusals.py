@@ -21,7 +21,7 @@ def refusal(error: ValidationError) -> ApiError:
     if kind == "string_pattern_mismatch":
         return ApiError("invalid_value", f"{where} must be auto or WIDTHxHEIGHT in pixels, such as 512x512", where)
     if kind == "extra_forbidden":
-        return ApiError("unsupported_value", f"{where} is not supported here", where)
+        return ApiError("unsupported_value", f"{where} is not supported here; /docs lists what is", where)
     if kind == "missing":
         return ApiError("invalid_value", f"{where} is required", where)
     code = "unsupported_value" if kind in ("literal_error", "none_required", "union_tag_invalid") else "invalid_value"

@@ -21,7 +21,7 @@ def test_eval_prints_the_table_writes_the_figures_and_fails_below_what_is_needed
     assert header.split() == ["ability", "score", "95", "%", "confidence", "needed", "aim", "samples"]
     assert [row.split(":")[0] for row in rows if not row.startswith("  ")] == ["one object", "look"]
     assert all(row.endswith("not reached") for row in rows if not row.startswith("  "))
-    assert "2/2 look: right answers" in finished.err
+    assert "2/2 look: right answers" in finished.err and "error: below what is needed: one object: " in finished.err
     figures = json.loads((tmp_path / "scores.json").read_text())
     assert [score["name"] for score in figures["scores"]] == ["one-object", "look"]
     assert (figures["backend"], figures["precision"], figures["settings"]["steps"]) == ("ort-cpu", "fp32", 2)
