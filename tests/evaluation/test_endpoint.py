@@ -128,6 +128,7 @@ def test_timeout_is_tried_again() -> None:
         (format_datetime(datetime.now(UTC) - timedelta(seconds=300)), 0, 0),
         ("soon", 1, 1),
     ],
+    ids=["seconds", "parts of seconds", "date", "date that is past", "word"],
 )
 def test_wait_that_the_server_asks_for_is_kept(header: str, least: float, most: float) -> None:
     waits: list[float] = []
