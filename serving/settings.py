@@ -14,6 +14,8 @@ MAX_PICTURE_BYTES = 20 * MEGABYTE
 MAX_PICTURE_PIXELS = 40_000_000
 MAX_REQUEST_PIXELS = 100_000_000
 """The most pixels of all pictures that a request gives, those of a conversation's history included."""
+MAX_CHAT_PIXELS = 4 * 1024 * 1024
+"""A larger picture of a chat is scaled down to this area before the model reads it."""
 MAX_IMAGES = 5
 MAX_CHAT_IMAGES = 100
 MAX_FETCHES = 20

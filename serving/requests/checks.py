@@ -8,12 +8,14 @@ from ..errors import ApiError
 from ..settings import CHARACTERS_PER_TOKEN, MAX_DELIVERED_PIXELS, MAX_SIDE_PX
 from .bodies import ChatBody, DrawBody, DrawingBody, ReflectBody, TaskBody
 from .conversations import said
-from .inputs import picture_places
-from .pictures import check_pictures
+from .inputs import picture_places, shrink_pictures
 
 
 def check_task(body: TaskBody, pipeline: Pipeline) -> None:
-    """Check a body whose pictures are data URLs. Raises ApiError, RequestError or BundleError."""
+    """Check a body whose pictures are data URLs, and shrink these to what is read of them.
+
+    Raises ApiError, RequestError or BundleError.
+    """
     if isinstance(body, ChatBody):
         _check_chat(body, pipeline)
     else:
@@ -38,7 +40,7 @@ def _check_drawing(body: DrawBody | ReflectBody, pipeline: Pipeline) -> None:
     if isinstance(body, DrawBody) and body.rewrite and pipeline.bundle.manifest.chat is None:
         raise ApiError("unsupported_value", "rewrite needs a language model that writes: this bundle only draws", "rewrite")
     request = body.request(body.prompt)
-    picture_sizes(pipeline.bundle.manifest, request, check_pictures(picture_places(body)))
+    picture_sizes(pipeline.bundle.manifest, request, shrink_pictures(body, pipeline.bundle.manifest))
     if request.cache is not None:
         request.cache.check(pipeline.components.most_blended)
 
@@ -53,6 +55,6 @@ def _check_chat(body: ChatBody, pipeline: Pipeline) -> None:
         message = f"messages have {characters} characters; this model takes at most {most}: leave out old ones"
         raise ApiError("invalid_value", message, "messages")
     body.request(turns[-1].text)
-    if places := picture_places(body):
+    if picture_places(body):
         _ = pipeline.language_model.vision
-        check_pictures(places)
+        shrink_pictures(body, pipeline.bundle.manifest)

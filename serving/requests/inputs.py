@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from PIL import Image
 
 from ...runtime.drawing import input_size
-from ...runtime.images.pixels import Size, resize_lanczos
+from ...runtime.images.pixels import Size, reference_size, resize_lanczos
 from ...runtime.manifest import Manifest
+from ..settings import MAX_CHAT_PIXELS
 from .bodies import ChatBody, DrawBody, ReflectBody, TaskBody
 from .conversations import picture_parts
-from .pictures import data_url_bytes, read_picture
+from .pictures import check_sizes, data_url, data_url_bytes, png_bytes, read_picture
 
 
 def picture_places(body: TaskBody) -> list[tuple[str, str]]:
@@ -30,6 +31,28 @@ def replace_pictures(body: TaskBody, urls: Mapping[str, str]) -> None:
                 part.image_url.url = urls.get(part.image_url.url, part.image_url.url)
     else:
         body.images[:] = [urls.get(url, url) for url in body.images]
+
+
+def shrink_pictures(body: TaskBody, manifest: Manifest) -> list[Size]:
+    """Put each input picture into the body at the size at which it is read, and return those sizes.
+
+    A drawing reads them at its input size, a chat at most at `MAX_CHAT_PIXELS`. One picture is decoded after another, and none is
+    kept. Raises ApiError for one that can't be read, and for more pixels together than a request may have; RequestError for one
+    that is too small.
+    """
+    places = picture_places(body)
+    check_sizes(places)
+    request, sizes, urls = body.request(""), [], {}
+    for url, param in places:
+        picture = read_picture(data_url_bytes(url, param), param)
+        given = Size(*picture.size)
+        is_chat = isinstance(body, ChatBody)
+        size = reference_size(*given, 1, MAX_CHAT_PIXELS, max(given)) if is_chat else input_size(manifest, request, given)
+        sizes.append(size)
+        if size != given:
+            urls[url] = data_url(png_bytes(resize_lanczos(picture, size)), "image/png")
+    replace_pictures(body, urls)
+    return sizes
 
 
 def input_images(body: DrawBody | ReflectBody, manifest: Manifest) -> list[Image.Image]:

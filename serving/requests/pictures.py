@@ -16,7 +16,6 @@ from PIL import Image
 from ...runtime.errors import RequestError
 from ...runtime.images.loading import load_image
 from ...runtime.images.opening import open_picture
-from ...runtime.images.pixels import Size
 from ...runtime.images.png import encode_png
 from ..errors import ApiError
 from ..settings import MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS, MAX_REQUEST_PIXELS
@@ -49,8 +48,8 @@ def data_url_bytes(url: str, param: str) -> bytes:
         raise ApiError("image_unreadable", f"{param} is not valid base64: {error}", param) from error
 
 
-def check_pictures(places: Sequence[tuple[str, str]]) -> list[Size]:
-    """The sizes of a request's pictures: data URLs, each with its parameter. Decodes one after another and keeps none.
+def check_sizes(places: Sequence[tuple[str, str]]) -> None:
+    """Check the sizes of a request's pictures, data URLs with their parameters, without decoding them.
 
     Raises ApiError for one that can't be read, and for more pixels together than a request may have.
     """
@@ -61,10 +60,6 @@ def check_pictures(places: Sequence[tuple[str, str]]) -> list[Size]:
         if pixels > MAX_REQUEST_PIXELS:
             most = f"{MAX_REQUEST_PIXELS // 1_000_000} megapixels"
             raise ApiError("too_large", f"the pictures up to {param} have more than {most} together: send smaller ones", param)
-    sizes = []
-    for url, param in places:
-        sizes.append(Size(*read_picture(data_url_bytes(url, param), param).size))
-    return sizes
 
 
 def read_picture(data: bytes, param: str) -> Image.Image:
@@ -106,6 +101,13 @@ def encode_picture(image: Image.Image, output_format: str, compression: int, par
         return encode_png(image, parameters)
     file = io.BytesIO()
     image.save(file, format=output_format.upper(), quality=max(1, compression))
+    return file.getvalue()
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    """A PNG that is written quickly, for the server itself."""
+    file = io.BytesIO()
+    image.save(file, format="PNG", compress_level=1)
     return file.getvalue()
 
 
