@@ -61,6 +61,7 @@ def test_interrupted_export_exits_130_and_the_next_one_finishes(
     assert_export_finishes(command, monkeypatch, bundle, resumed=1)
 
 
+@pytest.mark.slow
 def test_export_of_a_file_too_large_to_write_says_so_and_the_next_one_finishes(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

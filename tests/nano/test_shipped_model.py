@@ -18,7 +18,7 @@ from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.pipeline import NANO, Pipeline
 
 SAMPLES = 12
-FEW_SAMPLES = {"chained-edits": 4}
+FEW_SAMPLES = {"chained-edits": 2}
 """Abilities of which a sample takes seconds, with their number of samples."""
 MIN_RIGHT = {
     "one-object": 10,
@@ -30,7 +30,7 @@ MIN_RIGHT = {
     "two-reflected": 9,
     "look": 9,
     "conversation": 9,
-    "chained-edits": 3,
+    "chained-edits": 1,
     "other-words": 9,
     "decide": 11,
     "reflect-found": 8,

@@ -67,19 +67,20 @@ def nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def reports(nano: Path) -> dict[str, BuildReport]:
-    return {precision: build_engines(nano, options(precision)) for precision in ("bf16", "fp32")}
+    return {"bf16": build_engines(nano, options("bf16"))}
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp32", marks=pytest.mark.slow)])
 def test_every_component_of_nano_builds_with_the_attention_that_is_expected(
-    reports: dict[str, BuildReport], precision: str
+    reports: dict[str, BuildReport], nano: Path, precision: str
 ) -> None:
-    attention = {record.key["component"]: record.report["attention"] for record in reports[precision].built}
+    built = (reports.get(precision) or build_engines(nano, options(precision))).built
+    attention = {record.key["component"]: record.report["attention"] for record in built}
     kind = "fused" if precision == "bf16" else "decomposable"
     expected = {component.name: "none" for component in COMPONENTS}
     expected |= dict.fromkeys(WITH_ATTENTION, kind) | dict.fromkeys(VAE, "decomposable")
     assert attention == expected
-    for record in reports[precision].built:
+    for record in built:
         assert record.report["notes"] == [], f"{record.name} took a second try"
         assert record.report["scratch_bytes"] is not None and record.size_bytes > record.report["weight_bytes"]
 
