@@ -6,8 +6,8 @@ Knows no file format, see `data_files`, and no benchmark.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -23,7 +23,8 @@ class Sample:
     key: names it among all samples of its subtask.
     task: its subtask.
     inputs: the input pictures' files, in their order.
-    problem: why it can't be drawn, such as a picture that is missing; None for a whole sample. It is counted, never left out.
+    problem: why it has no picture, such as a missing input or a drawing that failed; None for a whole sample. The sample counts as
+        missing, whatever file lies in its place.
     is_shared: whether it belongs to the part that all published models could be scored on (GEdit's intersection).
     has_language_folder: whether its files lie in a folder of its language.
     """
@@ -42,6 +43,11 @@ class Sample:
         """Names the sample among all, and its picture's file: subtask/key or subtask/language/key, safe on every system."""
         parts = [self.task, self.language, self.key] if self.has_language_folder else [self.task, self.key]
         return "/".join(map(safe_name, parts))
+
+
+def with_problems(samples: Iterable[Sample], problems: Mapping[str, str]) -> tuple[Sample, ...]:
+    """The samples, each with its problem of drawing. problems: by sample name; a problem that a sample has stays."""
+    return tuple(replace(each, problem=each.problem or problems.get(each.name)) for each in samples)
 
 
 def safe_name(text: str) -> str:

@@ -151,6 +151,19 @@ def test_second_evaluation_in_the_same_folder_is_refused(command: Command, gedit
     assert "another evaluation is at work in" in error
 
 
+def test_picture_of_an_earlier_run_is_not_scored_where_drawing_fails_now(command: Command, gedit: Path, tmp_path: Path) -> None:
+    words = ("eval", "gedit", gedit, "--bundle", "nano", "--out", tmp_path / "out", *QUICK)
+    assert command(*words).code == 0
+    (tmp_path / "red.png").write_bytes(b"damaged since")
+    with endpoint_double(lambda asked, number: says("unasked")) as double:
+        finished = command(*words, "--judge", double.url, "--allow-incomplete")
+    assert finished.code == 0 and "Samples without a score: 2 of 2." in finished.out and not double.asked
+    folder = tmp_path / "out" / "nano" / "gpt-4.1"
+    rows = [json.loads(line) for line in (folder / "combined_score.jsonl").read_text().splitlines()]
+    assert all(row["overall_score"] is None and "red.png" in row["problems"][0] for row in rows)
+    assert "<img" not in (folder / "report.html").read_text()
+
+
 def test_sample_without_its_picture_is_said_when_only_drawing(command: Command, gedit: Path, tmp_path: Path) -> None:
     (tmp_path / "red.png").unlink()
     finished = command("eval", "gedit", gedit, "--bundle", "nano", "--out", tmp_path / "out", *QUICK)
