@@ -185,7 +185,7 @@ def geneval(
     json_file: JsonFile = None,
 ) -> None:
     """Score GenEval from detections that you supply: the detector isn't part of this package."""
-    from .judged import score_detections
+    from .detected import score_detections
 
     check_json_file(json_file)
     score_detections(detections, against, allow_incomplete, lambda facts: write_json(json_file, facts))

@@ -23,8 +23,8 @@ class Sample:
     key: names it among all samples of its subtask.
     task: its subtask.
     inputs: the input pictures' files, in their order.
-    problem: why it has no picture, such as a missing input or a drawing that failed; None for a whole sample. The sample counts as
-        missing, whatever file lies in its place.
+    problem: why it has no picture, such as a missing input or a drawing that failed; None for a whole sample.
+        The sample counts as missing, whatever file lies in its place.
     is_shared: whether it belongs to the part that all published models could be scored on (GEdit's intersection).
     has_language_folder: whether its files lie in a folder of its language.
     """

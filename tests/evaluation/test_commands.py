@@ -107,6 +107,16 @@ def test_geneval_gives_no_average_of_an_incomplete_set(command: Command, tmp_pat
     assert "1 of 2 pictures have no verdict, because detections or colours are missing" in error
 
 
+def test_geneval_says_the_gaps_of_an_average_that_is_allowed(command: Command, tmp_path: Path) -> None:
+    broken = write_detections(tmp_path / "broken.jsonl", [True, None])
+    lines = command("eval", "geneval", broken, "--allow-incomplete").out.splitlines()
+    assert lines[:3] == [
+        "This is not the whole published set: its average is not a score of the benchmark.",
+        "Pictures without a verdict: 1 of 2.",
+        "Tags without any verdict, which no average holds: single_object, two_object, colors, position, color_attr.",
+    ]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
