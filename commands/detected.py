@@ -11,8 +11,10 @@ from .endpoint_options import note
 from .score_tables import score_table, verdict_line
 from .terminal import say_lines
 
+Write = Callable[[dict[str, Any]], None]
 
-def score_detections(detections: Path, against: Path | None, allow_incomplete: bool, write: Callable[[dict[str, Any]], None]) -> None:
+
+def score_detections(detections: Path, against: Path | None, allow_incomplete: bool, write: Write) -> None:
     """Score GenEval's pictures from detections. Raises OmniGen2Error where verdicts are missing."""
     from ..evaluation.geneval import gap_lines, prompt_differences, read_detections, score_pictures
     from ..evaluation.results import average_facts

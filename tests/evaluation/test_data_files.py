@@ -83,6 +83,7 @@ def test_jsonl_names_pictures_beside_it(tmp_path: Path) -> None:
         ([None], "an input picture is missing"),
         ([{"bytes": None, "path": "gone.png"}], "the input picture 'gone.png' is missing"),
         ([17], "an input picture is missing"),
+        ([], "there are no input pictures"),
     ],
 )
 def test_picture_that_is_missing_is_a_problem_of_its_sample(pictures: object, said: str, tmp_path: Path) -> None:
@@ -104,6 +105,24 @@ def test_gedit_takes_the_raw_picture_and_the_language(tmp_path: Path) -> None:
     assert (english.name, english.is_shared) == ("text_change/en/1", True)
     assert (chinese.name, chinese.is_shared, chinese.instruction) == ("text_change/cn/1", False, "y")
     assert load_image(english.inputs[0]).getpixel((0, 0)) == (0, 0, 255)
+
+
+def test_gedit_takes_the_other_picture_where_the_raw_one_is_empty(tmp_path: Path) -> None:
+    raw = {"bytes": None, "path": None}
+    facts = {"key": "1", "task_type": "text_change", "instruction": "x", "input_image": {"bytes": png("red"), "path": "a.png"}}
+    write_parquet(tmp_path / "a.parquet", [{**facts, "input_image_raw": raw}, {**facts, "key": "2", "input_image_raw": raw}])
+    samples = GEDIT.read(tmp_path, tmp_path / "inputs", "en")
+    assert [each.problem for each in samples] == [None, None] and load_image(samples[0].inputs[0]).size == (32, 32)
+
+
+@pytest.mark.parametrize("language", ["en", "cn"])
+def test_row_without_a_language_is_in_the_one_that_is_asked_for(language: str, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png("red"))
+    facts = {"task_type": "text_change", "instruction": "x", "input_image": "a.png"}
+    rows = [{"key": "1", **facts}, {"key": "2", "instruction_language": None, **facts}]
+    write_lines(tmp_path / "data.jsonl", [*rows, {"key": "3", "instruction_language": "de", **facts}])
+    samples = GEDIT.read(tmp_path, tmp_path / "inputs", language)
+    assert [(each.name, each.language) for each in samples] == [(f"text_change/{language}/{k}", language) for k in (1, 2)]
 
 
 def test_imgedit_is_one_json_object(tmp_path: Path) -> None:
