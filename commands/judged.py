@@ -162,7 +162,7 @@ def _drawn(
     with open_pipeline(model.bundle, *plan.drawing.engine) as pipeline:
         if rewriting is not None:
             samples = rewritten_samples(rewriting, pipeline, samples, plan.out / model.name, bar.show)
-        problems = draw_samples(pipeline, samples, fields, plan.out / model.name, bar.show)
+        problems = draw_samples(pipeline, samples, fields, plan.out / model.name, bar.show, _note)
         facts = pipeline_facts(pipeline)
     bar.end()
     shown = {name: repr(value) if name == "cache" else value for name, value in fields.items()}
