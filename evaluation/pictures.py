@@ -132,7 +132,7 @@ def _damage(path: Path) -> str | None:
 
 
 def _is_cut_off(path: Path) -> bool:
-    """Whether the file is empty, begins with zeros, or is a PNG file without an end. Raises RequestError for an unreadable one."""
+    """Whether the file is empty, begins with zeros, or is a PNG file without an end. Raises RequestError for no readable file."""
     try:
         with open_regular(path) as file:
             head = file.read(len(SIGNATURE))
