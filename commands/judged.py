@@ -85,6 +85,7 @@ class Model:
 def run(plan: Plan, write: Write) -> None:
     """Draw, judge, print and write an evaluation. Raises OmniGen2Error where samples or answers are missing in the end."""
     from ..evaluation.benchmarks import BENCHMARKS
+    from ..evaluation.judging import check_rubrics
     from ..evaluation.results import INPUTS, locked_results
     from ..evaluation.samples import chosen_samples
 
@@ -99,6 +100,8 @@ def run(plan: Plan, write: Write) -> None:
             judge = _judge(plan.judge, benchmark, plan.out)
         samples = benchmark.read(plan.data, plan.out / INPUTS, plan.language)
         samples = chosen_samples(samples, plan.subtasks, plan.samples)
+        if judge is not None:
+            check_rubrics(judge.rubrics, benchmark, samples)
         drawn = [_drawn(plan, benchmark, model, samples) for model in models]
         if judge is None:
             _say_drawn(models, samples, [problems for problems, _ in drawn])

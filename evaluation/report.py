@@ -69,9 +69,13 @@ def report_page(
         script_hash=_hash(script),
         table=_table(model, other, difference),
         footnotes=_footnotes(difference is not None),
-        options="".join(f"<option>{escape(task)}</option>" for task in subtasks(score.sample for score in model.scores)),
+        options="".join(map(_option, subtasks(score.sample for score in model.scores))),
         cards="\n".join(_card(benchmark, score, model, theirs.get(score.sample.name), other) for score in ordered),
     )
+
+
+def _option(task: str) -> str:
+    return f'<option value="{escape(task)}">{escape(task)}</option>'
 
 
 def _hash(text: str) -> str:

@@ -148,6 +148,13 @@ def test_wrong_options_are_refused(words: tuple[object, ...], said: str, command
     assert not [*tmp_path.rglob("*/fullset/*")]
 
 
+def test_rubric_that_lacks_a_section_is_refused_before_anything_is_drawn(command: Command, gedit: Path, tmp_path: Path) -> None:
+    (tmp_path / "half.toml").write_text('[semantic_consistency]\ntext = "grade {instruction}"\n')
+    words = ("eval", "gedit", gedit, "--bundle", "nano", "--out", tmp_path / "out", *QUICK)
+    error = command.fails(*words, "--judge", "http://host/v1", "--rubric", tmp_path / "half.toml")
+    assert "the rubric has no section 'perceptual_quality'" in error and not [*tmp_path.rglob("fullset")]
+
+
 def test_data_that_cannot_be_read_is_refused(command: Command, tmp_path: Path) -> None:
     error = command.fails("eval", "omnicontext", tmp_path / "none", "--bundle", "nano", "--out", tmp_path / "out")
     assert "must be a folder, or end in .jsonl" in error
