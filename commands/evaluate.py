@@ -68,7 +68,7 @@ def judged_command(benchmark: str) -> Callable[..., None]:
 
     def evaluate(
         data: Annotated[Path, typer.Argument(help="The benchmark's folder or file: parquet, JSONL or JSON.")],
-        bundle: Annotated[str | None, typer.Option(help="The bundle's folder, or nano.")] = None,
+        bundle: Annotated[str | None, typer.Option(help="The bundle's folder, or nano; required unless --no-draw.")] = None,
         against: Annotated[str | None, typer.Option(help="Another bundle to draw with and compare with.")] = None,
         against_run: Annotated[str | None, typer.Option(help="Instead: the --name of an earlier run in --out.")] = None,
         out: Annotated[Path, typer.Option(help="The folder of pictures, answers and scores.")] = Path("results"),

@@ -12,10 +12,11 @@ import typer
 
 from ..runtime.errors import OmniGen2Error, RequestError
 from ..runtime.parameters import base_name
+from .endpoint_options import endpoint_host, note, wait_notes
 from .options import check_range, open_pipeline
 from .rewritten_samples import rewritten_samples
 from .score_tables import outcome_text, score_table, verdict_line
-from .terminal import ProgressLine, printable, say_lines
+from .terminal import ProgressLine, say_lines
 
 if TYPE_CHECKING:
     from ..evaluation.benchmark import Benchmark
@@ -165,7 +166,7 @@ def _drawn(
     with open_pipeline(model.bundle, *plan.drawing.engine) as pipeline:
         if rewriting is not None:
             samples = rewritten_samples(rewriting, pipeline, samples, plan.out / model.name, bar.show)
-        problems = draw_samples(pipeline, samples, fields, plan.out / model.name, bar.show, _note)
+        problems = draw_samples(pipeline, samples, fields, plan.out / model.name, bar.show, note)
         facts = pipeline_facts(pipeline)
     bar.end()
     shown = {name: repr(value) if name == "cache" else value for name, value in fields.items()}
@@ -191,7 +192,7 @@ def _judge(options: JudgeOptions, benchmark: Benchmark, out: Path) -> Judge:
         else read_rubrics(options.rubric, grades, benchmark.text_form)
     )
     return Judge(
-        asker=EndpointClient(endpoint, on_wait=_note),
+        asker=EndpointClient(endpoint, on_wait=wait_notes("--judge", options.url)),
         model=model,
         cache=AnswerCache(out / ANSWERS),
         rubrics=rubrics,
@@ -200,18 +201,14 @@ def _judge(options: JudgeOptions, benchmark: Benchmark, out: Path) -> Judge:
     )
 
 
-def _note(text: str) -> None:
-    typer.echo(printable(f"note: {text}"), err=True)
-
-
 def _say_drawn(models: Sequence[Model], samples: Sequence[Sample], problems: Sequence[Mapping[str, str]]) -> None:
     """Say what was drawn. Raises OmniGen2Error where something wasn't."""
     broken = [sample for sample in samples if sample.problem is not None]
     for sample in broken[:20]:
-        _note(f"{sample.name}: {sample.problem}")
+        note(f"{sample.name}: {sample.problem}")
     for model, each in zip(models, problems, strict=True):
         for name, problem in [*each.items()][:20]:
-            _note(f"{name}: {problem}")
+            note(f"{name}: {problem}")
         typer.echo(f"{model.name}: {len(samples) - len(broken) - len(each)} of {len(samples)} pictures are there")
     if broken or any(problems):
         raise OmniGen2Error("samples could not be drawn; the notes say why")
@@ -226,13 +223,16 @@ def _judge_models(
     drawn: Sequence[tuple[Model, tuple[dict[str, str], dict[str, Any] | None]]],
     write: Write,
 ) -> None:
+    from ..evaluation.endpoint import EndpointError
     from ..evaluation.results import REPORT, average_facts
     from ..evaluation.run import compare_models, judge_folder, judge_model
 
-    bar, outcomes = ProgressLine(), []
+    bar = ProgressLine()
+    outcomes: list[Outcome] = []
+    host = "" if plan.judge is None else endpoint_host(plan.judge.url)
     for model, (problems, drawing) in drawn:
-        outcomes.append(
-            judge_model(
+        try:
+            outcome = judge_model(
                 benchmark,
                 samples,
                 plan.out / model.name,
@@ -243,7 +243,9 @@ def _judge_models(
                 allow_incomplete=plan.allow_incomplete,
                 progress=bar.show,
             )
-        )
+        except EndpointError as error:
+            raise OmniGen2Error(f"--judge {host}: {error}") from error
+        outcomes.append(outcome)
         bar.end()
     facts: dict[str, Any] = {each.name: average_facts(each.averages) for each in outcomes}
     page = outcomes[0].folder / judge_folder(judge, plan.language) / REPORT
@@ -273,4 +275,4 @@ def _check_complete(outcomes: Sequence[Outcome], allow_incomplete: bool) -> None
             "missing; the page says why. --ask-again asks anew, --allow-incomplete averages the rest"
         )
     if any(not each.completeness.is_whole for each in outcomes) and not allow_incomplete:
-        _note("no average is given, because this is not the whole published set; --allow-incomplete gives one")
+        note("no average is given, because this is not the whole published set; --allow-incomplete gives one")

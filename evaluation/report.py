@@ -21,7 +21,7 @@ from .judging import Judging
 from .pictures import picture_path
 from .samples import Sample, subtasks
 from .scores import Average, Completeness, SampleScore, gap_lines
-from .statistics import Estimate
+from .statistics import FEW_SAMPLES, Estimate
 
 PAGE = Path(__file__).parent / "page"
 INPUT_PX, OUTPUT_PX = 160, 320
@@ -68,7 +68,7 @@ def report_page(
         script=script,
         script_hash=_hash(script),
         table=_table(model, other, difference),
-        footnotes=_footnotes(difference is not None),
+        footnotes=_footnotes(model, difference),
         options="".join(map(_option, subtasks(score.sample for score in model.scores))),
         cards="\n".join(_card(benchmark, score, model, theirs.get(score.sample.name), other) for score in ordered),
     )
@@ -100,10 +100,12 @@ def _notices(models: Sequence[Shown]) -> str:
     return "".join(f'<p class="notice">{escape(line)}</p>' for line in lines)
 
 
-def _footnotes(has_difference: bool) -> str:
+def _footnotes(model: Shown, difference: Mapping[str, Average] | None) -> str:
     text = "In brackets: the 95 % interval of a bootstrap over samples, within subtasks."
-    if has_difference:
-        text += " A difference is taken sample by sample; where its interval holds 0, the two are not told apart."
+    if difference is not None:
+        text += " A difference is taken sample by sample; where its interval holds 0, the two can't be told apart."
+    if any(each.all is not None and each.all.is_narrow for each in (*model.averages.values(), *(difference or {}).values())):
+        text += f" These intervals are too narrow: a subtask has fewer than {FEW_SAMPLES} samples."
     return f'<p class="quiet">{text}</p>'
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from omnigen2_rt.commands.endpoint_options import wait_notes
 from omnigen2_rt.runtime.images.png import read_parameters
 from tests.commands.command import Command
-from tests.evaluation.endpoint_double import endpoint_double, says
+from tests.evaluation.endpoint_double import endpoint_double, fails, says
 
 QUICK = ("--backend", "ort-cpu", "--precision", "fp32", "--threads", 1, "--steps", 1, "--text-guidance", 1, "--image-guidance", 1)
 
@@ -153,6 +155,24 @@ def test_rubric_that_lacks_a_section_is_refused_before_anything_is_drawn(command
     words = ("eval", "gedit", gedit, "--bundle", "nano", "--out", tmp_path / "out", *QUICK)
     error = command.fails(*words, "--judge", "http://host/v1", "--rubric", tmp_path / "half.toml")
     assert "the rubric has no section 'perceptual_quality'" in error and not [*tmp_path.rglob("fullset")]
+
+
+def test_endpoint_that_answers_nobody_is_named_by_option_and_host(command: Command, gedit: Path, tmp_path: Path) -> None:
+    words = ("eval", "gedit", gedit, "--bundle", "nano", "--out", tmp_path / "out", *QUICK)
+    with endpoint_double(lambda asked, number: fails(401)) as double:
+        error = command.fails(*words, "--judge", double.url, "--parallel", 1)
+        assert f"--judge {double.url[7:-3]}: the endpoint answered 401" in error
+
+
+def test_wait_for_an_endpoint_is_noted_once_whatever_the_number_of_threads(capsys: pytest.CaptureFixture[str]) -> None:
+    on_wait = wait_notes("--judge", "http://host:8001/v1")
+    threads = [Thread(target=on_wait, args=(f"busy; next try in {number % 2} s",)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    lines = sorted(capsys.readouterr().err.splitlines())
+    assert lines == [f"note: --judge host:8001: busy; next try in {number} s" for number in range(2)]
 
 
 def test_data_that_cannot_be_read_is_refused(command: Command, tmp_path: Path) -> None:
