@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -37,7 +40,29 @@ def endpoint_client(option: str, url: str | None, model: str | None, key_variabl
     from ..evaluation.endpoint import Endpoint, EndpointClient
 
     endpoint = Endpoint(url=url, model=model, key=os.environ.get(key_variable) or None)
-    return EndpointClient(endpoint, on_wait=lambda reason: note(reason))
+    return EndpointClient(endpoint, on_wait=wait_notes(option, url))
+
+
+def wait_notes(option: str, url: str) -> Callable[[str], None]:
+    """The function that notes waits for an endpoint: each reason and length once, though several threads may wait.
+
+    option: that names the endpoint; a note begins with it and the host.
+    """
+    seen, lock = set[str](), threading.Lock()
+
+    def on_wait(reason: str) -> None:
+        with lock:
+            is_new = reason not in seen
+            seen.add(reason)
+        if is_new:
+            note(f"{option} {endpoint_host(url)}: {reason}")
+
+    return on_wait
+
+
+def endpoint_host(url: str) -> str:
+    """The host and the port of an address."""
+    return urlsplit(url).netloc
 
 
 def note(text: str) -> None:

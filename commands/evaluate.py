@@ -68,7 +68,7 @@ def judged_command(benchmark: str) -> Callable[..., None]:
 
     def evaluate(
         data: Annotated[Path, typer.Argument(help="The benchmark's folder or file: parquet, JSONL or JSON.")],
-        bundle: Annotated[str | None, typer.Option(help="The bundle's folder, or nano.")] = None,
+        bundle: Annotated[str | None, typer.Option(help="The bundle's folder, or nano; required unless --no-draw.")] = None,
         against: Annotated[str | None, typer.Option(help="Another bundle to draw with and compare with.")] = None,
         against_run: Annotated[str | None, typer.Option(help="Instead: the --name of an earlier run in --out.")] = None,
         out: Annotated[Path, typer.Option(help="The folder of pictures, answers and scores.")] = Path("results"),
@@ -185,7 +185,7 @@ def geneval(
     json_file: JsonFile = None,
 ) -> None:
     """Score GenEval from detections that you supply: the detector isn't part of this package."""
-    from .judged import score_detections
+    from .detected import score_detections
 
     check_json_file(json_file)
     score_detections(detections, against, allow_incomplete, lambda facts: write_json(json_file, facts))

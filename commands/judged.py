@@ -12,10 +12,11 @@ import typer
 
 from ..runtime.errors import OmniGen2Error, RequestError
 from ..runtime.parameters import base_name
+from .endpoint_options import endpoint_host, note, wait_notes
 from .options import check_range, open_pipeline
 from .rewritten_samples import rewritten_samples
 from .score_tables import outcome_text, score_table, verdict_line
-from .terminal import ProgressLine, printable, say_lines
+from .terminal import ProgressLine, say_lines
 
 if TYPE_CHECKING:
     from ..evaluation.benchmark import Benchmark
@@ -85,6 +86,7 @@ class Model:
 def run(plan: Plan, write: Write) -> None:
     """Draw, judge, print and write an evaluation. Raises OmniGen2Error where samples or answers are missing in the end."""
     from ..evaluation.benchmarks import BENCHMARKS
+    from ..evaluation.judging import check_rubrics
     from ..evaluation.results import INPUTS, locked_results
     from ..evaluation.samples import chosen_samples
 
@@ -99,6 +101,8 @@ def run(plan: Plan, write: Write) -> None:
             judge = _judge(plan.judge, benchmark, plan.out)
         samples = benchmark.read(plan.data, plan.out / INPUTS, plan.language)
         samples = chosen_samples(samples, plan.subtasks, plan.samples)
+        if judge is not None:
+            check_rubrics(judge.rubrics, benchmark, samples)
         drawn = [_drawn(plan, benchmark, model, samples) for model in models]
         if judge is None:
             _say_drawn(models, samples, [problems for problems, _ in drawn])
@@ -162,7 +166,7 @@ def _drawn(
     with open_pipeline(model.bundle, *plan.drawing.engine) as pipeline:
         if rewriting is not None:
             samples = rewritten_samples(rewriting, pipeline, samples, plan.out / model.name, bar.show)
-        problems = draw_samples(pipeline, samples, fields, plan.out / model.name, bar.show)
+        problems = draw_samples(pipeline, samples, fields, plan.out / model.name, bar.show, note)
         facts = pipeline_facts(pipeline)
     bar.end()
     shown = {name: repr(value) if name == "cache" else value for name, value in fields.items()}
@@ -188,7 +192,7 @@ def _judge(options: JudgeOptions, benchmark: Benchmark, out: Path) -> Judge:
         else read_rubrics(options.rubric, grades, benchmark.text_form)
     )
     return Judge(
-        asker=EndpointClient(endpoint, on_wait=_note),
+        asker=EndpointClient(endpoint, on_wait=wait_notes("--judge", options.url)),
         model=model,
         cache=AnswerCache(out / ANSWERS),
         rubrics=rubrics,
@@ -197,18 +201,14 @@ def _judge(options: JudgeOptions, benchmark: Benchmark, out: Path) -> Judge:
     )
 
 
-def _note(text: str) -> None:
-    typer.echo(printable(f"note: {text}"), err=True)
-
-
 def _say_drawn(models: Sequence[Model], samples: Sequence[Sample], problems: Sequence[Mapping[str, str]]) -> None:
     """Say what was drawn. Raises OmniGen2Error where something wasn't."""
     broken = [sample for sample in samples if sample.problem is not None]
     for sample in broken[:20]:
-        _note(f"{sample.name}: {sample.problem}")
+        note(f"{sample.name}: {sample.problem}")
     for model, each in zip(models, problems, strict=True):
         for name, problem in [*each.items()][:20]:
-            _note(f"{name}: {problem}")
+            note(f"{name}: {problem}")
         typer.echo(f"{model.name}: {len(samples) - len(broken) - len(each)} of {len(samples)} pictures are there")
     if broken or any(problems):
         raise OmniGen2Error("samples could not be drawn; the notes say why")
@@ -223,13 +223,16 @@ def _judge_models(
     drawn: Sequence[tuple[Model, tuple[dict[str, str], dict[str, Any] | None]]],
     write: Write,
 ) -> None:
+    from ..evaluation.endpoint import EndpointError
     from ..evaluation.results import REPORT, average_facts
     from ..evaluation.run import compare_models, judge_folder, judge_model
 
-    bar, outcomes = ProgressLine(), []
+    bar = ProgressLine()
+    outcomes: list[Outcome] = []
+    host = "" if plan.judge is None else endpoint_host(plan.judge.url)
     for model, (problems, drawing) in drawn:
-        outcomes.append(
-            judge_model(
+        try:
+            outcome = judge_model(
                 benchmark,
                 samples,
                 plan.out / model.name,
@@ -240,7 +243,9 @@ def _judge_models(
                 allow_incomplete=plan.allow_incomplete,
                 progress=bar.show,
             )
-        )
+        except EndpointError as error:
+            raise OmniGen2Error(f"--judge {host}: {error}") from error
+        outcomes.append(outcome)
         bar.end()
     facts: dict[str, Any] = {each.name: average_facts(each.averages) for each in outcomes}
     page = outcomes[0].folder / judge_folder(judge, plan.language) / REPORT
@@ -270,30 +275,4 @@ def _check_complete(outcomes: Sequence[Outcome], allow_incomplete: bool) -> None
             "missing; the page says why. --ask-again asks anew, --allow-incomplete averages the rest"
         )
     if any(not each.completeness.is_whole for each in outcomes) and not allow_incomplete:
-        _note("no average is given, because this is not the whole published set; --allow-incomplete gives one")
-
-
-def score_detections(detections: Path, against: Path | None, allow_incomplete: bool, write: Write) -> None:
-    """Score GenEval's pictures from detections. Raises OmniGen2Error where verdicts are missing."""
-    from ..evaluation.geneval import prompt_differences, read_detections, score_pictures
-    from ..evaluation.results import average_facts
-
-    ours = score_pictures(read_detections(detections), allow_incomplete)
-    facts = {"benchmark": "geneval", "pictures": ours.pictures, "unjudged": ours.unjudged, "is_whole": ours.is_whole}
-    facts |= average_facts({"accuracy": ours.average})
-    say_lines(score_table(str(detections), {"accuracy": ours.average}))
-    if against is not None:
-        theirs = score_pictures(read_detections(against), allow_incomplete)
-        has_total = allow_incomplete or (ours.is_complete and theirs.is_complete)
-        difference = prompt_differences(ours, theirs, has_total)
-        facts |= average_facts({"difference": difference})
-        say_lines(score_table(f"{detections} minus {against}", {"accuracy": difference}, signed=True))
-        say_lines(verdict_line(detections.stem, against.stem, difference))
-    write(facts)
-    if ours.unjudged and not allow_incomplete:
-        raise OmniGen2Error(
-            f"{ours.unjudged} of {ours.pictures} pictures have no verdict, because detections or colours are missing; "
-            "--allow-incomplete averages the rest"
-        )
-    if not ours.is_whole and not allow_incomplete:
-        _note("no average is given, because this is not the whole published set; --allow-incomplete gives one")
+        note("no average is given, because this is not the whole published set; --allow-incomplete gives one")

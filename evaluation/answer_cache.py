@@ -40,7 +40,7 @@ class AnswerCache:
             answer = Answer(**stored)
         except (OSError, ValueError, TypeError):
             return None
-        return answer if isinstance(answer.text, str) and isinstance(answer.model, str) else None
+        return answer if _is_sound(answer) else None
 
     def put(self, model: str, question: Question, repetition: int, answer: Answer) -> None:
         """Keep an answer, in place of an earlier one. Raises RequestError where it can't be written."""
@@ -63,6 +63,13 @@ class AnswerCache:
     def _path(self, model: str, question: Question, repetition: int) -> Path:
         key = question_key(model, question, repetition)
         return self._folder / key[:2] / f"{key}.json"
+
+
+def _is_sound(answer: Answer) -> bool:
+    """Whether a file's values have the types of an answer's."""
+    has_tokens = isinstance(answer.tokens, dict) and all(type(count) is int for count in answer.tokens.values())
+    has_texts = all(isinstance(text, str) for text in (answer.text, answer.model, answer.refusal))
+    return has_texts and has_tokens and isinstance(answer.is_cut_off, bool)
 
 
 def question_key(model: str, question: Question, repetition: int = 0) -> str:

@@ -6,16 +6,17 @@ The engine (drawing, judging, scores, report) works with any of them. Knows no s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..runtime.errors import RequestError
-from .data_files import PictureStore, data_files, read_rows
+from .data_files import PictureStore, data_files, read_rows, text_cell
 from .rubrics import Rubric, Rubrics
 from .samples import Sample, checked_samples
 
+LANGUAGE = "instruction_language"
 NEGATIVE_PROMPT = (
     "low quality, blurred, oversaturated, misshapen bodies, wrong anatomy, disfigured or badly drawn faces and hands, "
     "extra or missing limbs, merged fingers, sloppy drawing, ugly, censor bars"
@@ -127,8 +128,14 @@ class Benchmark:
         files = data_files(data)
         store = PictureStore(pictures, data if data.is_dir() else data.parent)
         rows = read_rows(files, self.columns)
-        wanted = (self.sample(row, place, store) for place, row in rows if row.get("instruction_language", language) == language)
-        return checked_samples(wanted)
+        return checked_samples(self._samples(rows, store, language))
+
+    def _samples(self, rows: Iterable[tuple[str, dict[str, Any]]], store: PictureStore, language: str) -> Iterator[Sample]:
+        """The samples of a language; a row that names none, or null, is in the language asked for."""
+        for place, row in rows:
+            row[LANGUAGE] = text_cell(row, LANGUAGE, place, language)
+            if row[LANGUAGE] == language:
+                yield self.sample(row, place, store)
 
     def is_whole(self, samples: Sequence[Sample]) -> bool:
         """Whether these are as many samples and subtasks as the published set has."""

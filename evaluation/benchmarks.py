@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..runtime.errors import RequestError
-from .benchmark import NEGATIVE_PROMPT, Benchmark, Metric, geometric_mean, mean
+from .benchmark import LANGUAGE, NEGATIVE_PROMPT, Benchmark, Metric, geometric_mean, mean
 from .data_files import PictureStore, text_cell
 from .samples import Sample
 
@@ -19,11 +19,12 @@ STEPS = 50
 
 
 def _inputs(cells: Any, store: PictureStore) -> dict[str, Any]:
-    """A sample's `inputs`, and `problem` where one is missing."""
+    """A sample's `inputs`, and `problem` where one is missing, or there are none."""
     try:
-        return {"inputs": store.files(cells)}
+        files = store.files(cells)
     except RequestError as error:
         return {"problem": str(error)}
+    return {"inputs": files} if files else {"problem": "there are no input pictures"}
 
 
 def _omnicontext_sample(row: dict[str, Any], place: str, store: PictureStore) -> Sample:
@@ -31,7 +32,7 @@ def _omnicontext_sample(row: dict[str, Any], place: str, store: PictureStore) ->
         key=text_cell(row, "key", place),
         task=text_cell(row, "task_type", place),
         instruction=text_cell(row, "instruction", place),
-        language=text_cell(row, "instruction_language", place, "en"),
+        language=text_cell(row, LANGUAGE, place),
         **_inputs(row.get("input_images"), store),
     )
 
@@ -39,11 +40,13 @@ def _omnicontext_sample(row: dict[str, Any], place: str, store: PictureStore) ->
 def _gedit_sample(row: dict[str, Any], place: str, store: PictureStore) -> Sample:
     """The picture is the raw one, where a row has both."""
     picture = row.get("input_image_raw")
+    if isinstance(picture, dict) and not any(picture.values()):  # parquet's form of no picture
+        picture = None
     return Sample(
         key=text_cell(row, "key", place),
         task=text_cell(row, "task_type", place),
         instruction=text_cell(row, "instruction", place),
-        language=text_cell(row, "instruction_language", place, "en"),
+        language=text_cell(row, LANGUAGE, place),
         is_shared=row.get("Intersection_exist") is True,
         has_language_folder=True,
         **_inputs(row.get("input_image") if picture is None else picture, store),
@@ -81,7 +84,7 @@ OMNICONTEXT = Benchmark(
         "align_size": False,
         "negative_prompt": NEGATIVE_PROMPT,
     },
-    columns=("key", "task_type", "instruction", "instruction_language", "input_images"),
+    columns=("key", "task_type", "instruction", LANGUAGE, "input_images"),
     sample=_omnicontext_sample,
     subtasks=8,
     samples=400,
@@ -106,7 +109,7 @@ GEDIT = Benchmark(
     combine=geometric_mean,
     drawing={"steps": STEPS, "text_guidance": 5.0, "image_guidance": 1.5, "align_size": True},
     shift=SHIFT,
-    columns=("key", "task_type", "instruction", "instruction_language", "input_image", "input_image_raw", "Intersection_exist"),
+    columns=("key", "task_type", "instruction", LANGUAGE, "input_image", "input_image_raw", "Intersection_exist"),
     sample=_gedit_sample,
     subtasks=11,
     samples=606,

@@ -206,6 +206,19 @@ def score_pictures(pictures: Sequence[Picture], allow_incomplete: bool) -> GenEv
     )
 
 
+def gap_lines(scores: GenEvalScores) -> list[str]:
+    """The gaps in words, a line for each kind."""
+    lines = []
+    if not scores.is_whole:
+        lines.append("This is not the whole published set: its average is not a score of the benchmark.")
+    if scores.unjudged:
+        lines.append(f"Pictures without a verdict: {scores.unjudged} of {scores.pictures}.")
+    lost = [tag for tag in TAGS if tag not in scores.average.tasks]
+    if lost:
+        lines.append(f"Tags without any verdict, which no average holds: {', '.join(lost)}.")
+    return lines
+
+
 def prompt_differences(ours: GenEvalScores, theirs: GenEvalScores, has_total: bool) -> Average:
     """The paired differences of prompts' rates, ours minus theirs."""
     groups = paired_differences(ours.prompts, theirs.prompts)

@@ -14,7 +14,7 @@ from .endpoint import Answer
 from .rubrics import Rubric
 
 _FENCE = re.compile(r"```(?:json)?[ \t]*\n(.*)\n[ \t]*```", re.DOTALL | re.IGNORECASE)
-_LINE = re.compile(r"[^:\n]{1,80}:\s*\**\s*([0-9]{1,3})\**(?:\s*/\s*[0-9]{1,3})?\**\s*")
+_LINE = re.compile(r"[^:\n]{1,80}:\s*\**\s*([0-9]{1,3})\**(?:\s*/\s*([0-9]{1,3}))?\**\s*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ def read_grades(answer: Answer, rubric: Rubric, lowest: int, highest: int) -> Gr
     if answer.is_cut_off:
         return Grades(problem="the answer was cut off at the limit of tokens", reason=answer.text)
     try:
-        values, reason = _lines(answer.text, rubric) if rubric.form == "lines" else _json(answer.text, rubric)
+        values, reason = _lines(answer.text, rubric, highest) if rubric.form == "lines" else _json(answer.text, rubric)
         return Grades(scores={name: _number(value, lowest, highest) for name, value in values.items()}, reason=reason)
     except ValueError as error:
         return Grades(problem=one_line(f"the answer {error}", 160), reason=answer.text)
@@ -62,12 +62,16 @@ def _json(text: str, rubric: Rubric) -> tuple[dict[str, Any], str]:
     return dict(zip(rubric.scores, values, strict=True)), reason
 
 
-def _lines(text: str, rubric: Rubric) -> tuple[dict[str, Any], str]:
+def _lines(text: str, rubric: Rubric, highest: int) -> tuple[dict[str, Any], str]:
     """The values by grade of an answer in lines, and its other lines. Raises ValueError."""
     lines = [line.strip() for line in text.splitlines()]
-    numbers = [int(match[1]) for line in lines if (match := _LINE.fullmatch(line))]
-    if len(numbers) != len(rubric.scores):
-        raise ValueError(f"has {len(numbers)} lines with a grade; allowed is {len(rubric.scores)}")
+    matches = [match for line in lines if (match := _LINE.fullmatch(line))]
+    if len(matches) != len(rubric.scores):
+        raise ValueError(f"has {len(matches)} lines with a grade; allowed is {len(rubric.scores)}")
+    scales = [match[2] for match in matches if match[2] is not None and int(match[2]) != highest]
+    if scales:
+        raise ValueError(f"has a grade out of {scales[0]}; allowed is out of {highest}")
+    numbers = [int(match[1]) for match in matches]
     return dict(zip(rubric.scores, numbers, strict=True)), "\n".join(line for line in lines if line and not _LINE.fullmatch(line))
 
 

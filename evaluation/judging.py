@@ -86,6 +86,13 @@ Judgings = dict[str, dict[str, tuple[Judging, ...]]]
 """By sample name and metric name: the answers, in the order in which they were asked for."""
 
 
+def check_rubrics(rubrics: Rubrics, benchmark: Benchmark, samples: Sequence[Sample]) -> None:
+    """Raises RequestError where the rubrics lack a section for one of the samples."""
+    for sample in samples:
+        for metric in benchmark.metrics:
+            metric.rubric(sample, rubrics)
+
+
 def judge_samples(
     judge: Judge,
     benchmark: Benchmark,
@@ -93,15 +100,13 @@ def judge_samples(
     folder: Path,
     progress: Progress = no_progress,
 ) -> Judgings:
-    """Judge the pictures of all samples that have one in `folder`, the results of one model.
+    """Judge the pictures of all samples without a problem that have one in `folder`, the results of one model.
 
     Raises RequestError where a rubric is missing, EndpointUnusable where the judge answers nobody, EndpointError where it
     has stopped to answer. Answers that were given are kept.
     """
-    for sample in samples:
-        for metric in benchmark.metrics:
-            metric.rubric(sample, judge.rubrics)
-    present = [sample for sample in samples if picture_path(folder, sample).is_file()]
+    check_rubrics(judge.rubrics, benchmark, samples)
+    present = [sample for sample in samples if sample.problem is None and picture_path(folder, sample).is_file()]
     repetitions = range(judge.judgings)
     calls = [_Call(sample, metric, k) for sample in present for metric in benchmark.metrics for k in repetitions]
     work, done = _Work(judge, benchmark, folder), {}

@@ -8,15 +8,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..runtime.errors import RequestError
 from ..runtime.files.hashes import file_hash
+from ..runtime.files.reading import open_regular
 from ..runtime.images.loading import load_image
 from ..runtime.images.pixels import reference_size, resize_lanczos
 from ..runtime.images.png import read_parameters, save_png
+from ..runtime.images.png_chunks import SIGNATURE, read_chunks
 from ..runtime.manifest import MANIFEST
 from ..runtime.parameters import drawing_parameters
 from ..runtime.pipeline import Pipeline
@@ -43,11 +45,13 @@ def draw_samples(
     fields: Mapping[str, Any],
     folder: Path,
     progress: Progress = no_progress,
+    note: Callable[[str], object] = lambda text: None,
 ) -> dict[str, str]:
     """Draw the pictures of samples that `folder` doesn't hold yet. Returns problems by sample name.
 
-    fields: of each request, beside its prompt and images. Raises RequestError where a picture is there that this function didn't
-    draw, or can't be written, and the engine's errors.
+    fields: of each request, beside its prompt and images.
+    note: called with a sentence for each damaged picture that is drawn again.
+    Raises RequestError where a picture is there that this function didn't draw, or can't be written, and the engine's errors.
     """
     Request(prompt="", **fields)  # raises before anything is drawn
     bundle = file_hash(pipeline.bundle.path / MANIFEST)
@@ -56,7 +60,7 @@ def draw_samples(
         progress(done, len(samples), f"pictures of {folder.name}")
         if sample.problem is None:
             try:
-                _draw(pipeline, bundle, sample, fields, picture_path(folder, sample))
+                _draw(pipeline, bundle, sample, fields, picture_path(folder, sample), note)
             except _NotDrawn as error:
                 problems[sample.name] = str(error)
     progress(len(samples), len(samples), f"pictures of {folder.name}")
@@ -67,14 +71,21 @@ class _NotDrawn(RequestError):
     """A sample can't be drawn; others can."""
 
 
-def _draw(pipeline: Pipeline, bundle: str, sample: Sample, fields: Mapping[str, Any], path: Path) -> None:
+def _draw(
+    pipeline: Pipeline,
+    bundle: str,
+    sample: Sample,
+    fields: Mapping[str, Any],
+    path: Path,
+    note: Callable[[str], object],
+) -> None:
     """Draw a sample's picture, unless it is there. Raises _NotDrawn, and RequestError for a file that is in the way."""
     try:
         request = Request(prompt=sample.instruction, images=sample.inputs, **fields)
         digest = _digest(request, [file_hash(file) for file in sample.inputs], bundle, pipeline)
     except (RequestError, OSError) as error:
         raise _NotDrawn(str(error)) from error
-    if path.exists() and _stored_digest(path) == digest:
+    if path.exists() and _is_current(path, digest, note):
         return
     try:
         result = pipeline.generate(request)
@@ -88,14 +99,48 @@ def _draw(pipeline: Pipeline, bundle: str, sample: Sample, fields: Mapping[str, 
     save_png(result.images[0], path, {**parameters, "digest": digest})
 
 
-def _stored_digest(path: Path) -> Any:
-    """The digest that a picture carries. Raises RequestError where another program made the picture."""
-    try:
-        return read_parameters(path)["digest"]
-    except (RequestError, KeyError):
+def _is_current(path: Path, digest: str, note: Callable[[str], object]) -> bool:
+    """Whether the file is the picture of that digest, undamaged. Raises RequestError where another program made the file."""
+    stored = _stored_digest(path)
+    if stored is not None and stored != digest:
+        return False
+    damage = _damage(path)
+    if stored is None and (damage is None or not _is_cut_off(path)):
         raise RequestError(
-            f"{str(path)!r} was not drawn by this command: take --no-draw to score it as it is, or another --name"
-        ) from None
+            f"{str(path)!r} was not drawn by this command: take --no-draw to score it as it is, delete it, or take another --name"
+        )
+    if damage is not None:
+        note(f"a damaged picture is drawn again: {damage}")
+    return damage is None
+
+
+def _stored_digest(path: Path) -> Any:
+    """The digest that a picture carries, or None."""
+    try:
+        return read_parameters(path).get("digest")
+    except RequestError:
+        return None
+
+
+def _damage(path: Path) -> str | None:
+    """The reason why a picture can't be read, or None."""
+    try:
+        load_image(path)
+    except RequestError as error:
+        return str(error)
+    return None
+
+
+def _is_cut_off(path: Path) -> bool:
+    """Whether the file is empty, begins with zeros, or is a PNG file without an end. Raises RequestError for no readable file."""
+    try:
+        with open_regular(path) as file:
+            head = file.read(len(SIGNATURE))
+            if head != SIGNATURE:
+                return not head.strip(b"\0") or SIGNATURE.startswith(head)
+            return all(chunk.kind != b"IEND" for chunk in read_chunks(file))
+    except OSError as error:
+        raise RequestError(f"{str(path)!r} can't be read: {error.strerror or error}") from error
 
 
 def _digest(request: Request, images: Sequence[str], bundle: str, pipeline: Pipeline) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -18,9 +19,9 @@ from .benchmark import Benchmark
 from .endpoint import jpeg_bytes
 from .judging import Judging
 from .pictures import picture_path
-from .samples import subtasks
+from .samples import Sample, subtasks
 from .scores import Average, Completeness, SampleScore, gap_lines
-from .statistics import Estimate
+from .statistics import FEW_SAMPLES, Estimate
 
 PAGE = Path(__file__).parent / "page"
 INPUT_PX, OUTPUT_PX = 160, 320
@@ -67,10 +68,14 @@ def report_page(
         script=script,
         script_hash=_hash(script),
         table=_table(model, other, difference),
-        footnotes=_footnotes(difference is not None),
-        options="".join(f"<option>{escape(task)}</option>" for task in subtasks(score.sample for score in model.scores)),
+        footnotes=_footnotes(model, difference),
+        options="".join(map(_option, subtasks(score.sample for score in model.scores))),
         cards="\n".join(_card(benchmark, score, model, theirs.get(score.sample.name), other) for score in ordered),
     )
+
+
+def _option(task: str) -> str:
+    return f'<option value="{escape(task)}">{escape(task)}</option>'
 
 
 def _hash(text: str) -> str:
@@ -95,10 +100,12 @@ def _notices(models: Sequence[Shown]) -> str:
     return "".join(f'<p class="notice">{escape(line)}</p>' for line in lines)
 
 
-def _footnotes(has_difference: bool) -> str:
+def _footnotes(model: Shown, difference: Mapping[str, Average] | None) -> str:
     text = "In brackets: the 95 % interval of a bootstrap over samples, within subtasks."
-    if has_difference:
-        text += " A difference is taken sample by sample; where its interval holds 0, the two are not told apart."
+    if difference is not None:
+        text += " A difference is taken sample by sample; where its interval holds 0, the two can't be told apart."
+    if any(each.all is not None and each.all.is_narrow for each in (*model.averages.values(), *(difference or {}).values())):
+        text += f" These intervals are too narrow: a subtask has fewer than {FEW_SAMPLES} samples."
     return f'<p class="quiet">{text}</p>'
 
 
@@ -144,9 +151,9 @@ def _card(
     sample = score.sample
     is_missing = any(each.overall is None or each.problems for each in (score, theirs) if each is not None)
     figures = [_figure(file, f"input {number}", INPUT_PX, "input") for number, file in enumerate(sample.inputs, 1)]
-    figures.append(_figure(picture_path(model.folder, sample), model.name, OUTPUT_PX, "output"))
+    figures.append(_output_figure(model, sample))
     if other is not None:
-        figures.append(_figure(picture_path(other.folder, sample), other.name, OUTPUT_PX, "output"))
+        figures.append(_output_figure(other, sample if theirs is None else theirs.sample))
     notes = _notes(benchmark, score, model.name if other is not None else "")
     if theirs is not None and other is not None:
         notes += _notes(benchmark, theirs, other.name)
@@ -192,12 +199,18 @@ def _reason(judging: Judging) -> str:
     return escape(judging.grades.reason) if problem is None else f'<span class="bad">{escape(problem)}</span>'
 
 
-def _figure(file: Path, caption: str, side_px: int, kind: str) -> str:
-    try:
-        picture = load_image(file)
-        picture.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
-        url = f"data:image/jpeg;base64,{base64.b64encode(jpeg_bytes(picture, JPEG_QUALITY)).decode()}"
-        shown = f'<img src="{url}" width="{picture.width}" height="{picture.height}" alt="{escape(caption)}">'
-    except RequestError:
-        shown = '<div class="none">no picture</div>'
+def _output_figure(model: Shown, sample: Sample) -> str:
+    """A model's picture; none of a sample with a problem, in whose place an earlier run's picture may lie."""
+    file = None if sample.problem is not None else picture_path(model.folder, sample)
+    return _figure(file, model.name, OUTPUT_PX, "output")
+
+
+def _figure(file: Path | None, caption: str, side_px: int, kind: str) -> str:
+    shown = '<div class="none">no picture</div>'
+    if file is not None:
+        with suppress(RequestError):
+            picture = load_image(file)
+            picture.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
+            url = f"data:image/jpeg;base64,{base64.b64encode(jpeg_bytes(picture, JPEG_QUALITY)).decode()}"
+            shown = f'<img src="{url}" width="{picture.width}" height="{picture.height}" alt="{escape(caption)}">'
     return f'<figure class="{kind}">{shown}<figcaption>{escape(caption)}</figcaption></figure>'

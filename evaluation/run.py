@@ -13,7 +13,7 @@ from .judging import Judge, judge_samples
 from .report import Shown, report_page
 from .results import COMBINED, REPORT, SUMMARY, average_facts, write_facts, write_file, write_scores
 from .rubrics import rubrics_hash
-from .samples import Sample, safe_name
+from .samples import Sample, safe_name, with_problems
 from .scores import (
     Average,
     Completeness,
@@ -74,11 +74,12 @@ def judge_model(
 ) -> Outcome:
     """Judge a model's pictures and write its scores, summary and page.
 
-    problems: why samples have no picture, by name.
+    problems: why samples could not be drawn, by name; they count as missing, whatever file lies in their place.
     drawing: the pictures' settings, for the summary.
     Raises RequestError, EndpointError and EndpointUnusable as `judge_samples` does; then no file is written.
     """
-    scores = score_samples(benchmark, samples, judge_samples(judge, benchmark, samples, folder, progress), problems)
+    samples = with_problems(samples, problems or {})
+    scores = score_samples(benchmark, samples, judge_samples(judge, benchmark, samples, folder, progress))
     completeness = completeness_of(benchmark, scores)
     has_total = allow_incomplete or completeness.is_complete
     shared = [score for score in scores if score.sample.is_shared]

@@ -5,15 +5,18 @@ Knows no file format, see `data_files`, and no benchmark.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
 from ..runtime.errors import RequestError, shown
 
-MAX_NAME_BYTES = 200
+MAX_NAME_BYTES = 180
+"""The longest name of a file before its ending, which every filesystem takes."""
+HASH_DIGITS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +26,8 @@ class Sample:
     key: names it among all samples of its subtask.
     task: its subtask.
     inputs: the input pictures' files, in their order.
-    problem: why it can't be drawn, such as a picture that is missing; None for a whole sample. It is counted, never left out.
+    problem: why it has no picture, such as a missing input or a drawing that failed; None for a whole sample.
+        The sample counts as missing, whatever file lies in its place.
     is_shared: whether it belongs to the part that all published models could be scored on (GEdit's intersection).
     has_language_folder: whether its files lie in a folder of its language.
     """
@@ -44,21 +48,33 @@ class Sample:
         return "/".join(map(safe_name, parts))
 
 
+def with_problems(samples: Iterable[Sample], problems: Mapping[str, str]) -> tuple[Sample, ...]:
+    """The samples, each with its problem of drawing. problems: by sample name; a problem that a sample has stays."""
+    return tuple(replace(each, problem=each.problem or problems.get(each.name)) for each in samples)
+
+
 def safe_name(text: str) -> str:
-    """The text as a file's name: what isn't safe there is written as %XX, so different texts stay different."""
+    """The text as a file's name: what isn't safe there is written as %XX, so different texts stay different.
+
+    A name that gets too long is cut, and ends with ~ and a hash of the text.
+    """
     name = quote(text, safe=" ,+=()[]@!&'")
     name = f"%2E{name[1:]}" if name.startswith(".") else name
-    return f"{name[:-1]}%{ord(name[-1]):02X}" if name.endswith((".", " ")) else name
+    name = f"{name[:-1]}%{ord(name[-1]):02X}" if name.endswith((".", " ")) else name
+    if len(name) <= MAX_NAME_BYTES:
+        return name
+    mark = f"~{hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]}"
+    return f"{name[: MAX_NAME_BYTES - len(mark)]}{mark}"
 
 
 def checked_samples(samples: Iterable[Sample]) -> tuple[Sample, ...]:
-    """The samples. Raises RequestError where there are none, a name is too long, or two share one."""
+    """The samples. Raises RequestError where there are none, a name is empty, or two share one."""
     listed = tuple(samples)
     if not listed:
         raise RequestError("there are no samples: check the file, the language and the subtasks")
     for sample in listed:
-        if not sample.key or not sample.task or len(f"{sample.name}.png".encode()) > MAX_NAME_BYTES:
-            raise RequestError(f"the key {shown(sample.key)} of subtask {shown(sample.task)} is empty or too long")
+        if not sample.key or not sample.task:
+            raise RequestError(f"the key {shown(sample.key)} or its subtask {shown(sample.task)} is empty")
     name, count = Counter(sample.name.casefold() for sample in listed).most_common(1)[0]
     if count > 1:
         raise RequestError(f"the sample {name!r} is there {count} times: keys must differ within a subtask")

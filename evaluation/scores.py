@@ -31,19 +31,15 @@ class SampleScore:
     problems: tuple[str, ...] = ()
 
 
-def score_samples(
-    benchmark: Benchmark, samples: Sequence[Sample], judgings: Judgings, problems: Mapping[str, str] | None = None
-) -> tuple[SampleScore, ...]:
-    """The score of each sample. problems: why samples have no picture, by name."""
-    return tuple(_score(benchmark, sample, judgings.get(sample.name), problems or {}) for sample in samples)
+def score_samples(benchmark: Benchmark, samples: Sequence[Sample], judgings: Judgings) -> tuple[SampleScore, ...]:
+    """The score of each sample; none of a sample that has a problem."""
+    return tuple(_score(benchmark, sample, judgings.get(sample.name)) for sample in samples)
 
 
-def _score(
-    benchmark: Benchmark, sample: Sample, judgings: Mapping[str, tuple[Judging, ...]] | None, problems: Mapping[str, str]
-) -> SampleScore:
+def _score(benchmark: Benchmark, sample: Sample, judgings: Mapping[str, tuple[Judging, ...]] | None) -> SampleScore:
     names = [metric.name for metric in benchmark.metrics]
-    if judgings is None:
-        problem = sample.problem or problems.get(sample.name) or OUTPUT_MISSING
+    if judgings is None or sample.problem is not None:
+        problem = sample.problem or OUTPUT_MISSING
         return SampleScore(sample=sample, metrics=dict.fromkeys(names), overall=None, judgings={}, problems=(problem,))
     values = {name: _mean([judging.value for judging in judgings[name] if judging.value is not None]) for name in names}
     known = [value for value in values.values() if value is not None]

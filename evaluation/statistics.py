@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 RESAMPLES = 10_000
 SEED = 2506_18871
 CONFIDENCE = 0.95
+FEW_SAMPLES = 5
+"""The fewest samples of a subtask beside which an interval is about as wide as it claims."""
 _RESAMPLED_AT_A_TIME = 2**22
 
 Groups = Mapping[str, Sequence[float]]
@@ -23,13 +25,19 @@ class Estimate:
 
     value: the unweighted mean of the subtasks' means.
     low, high: the 95 % interval; None where a subtask has fewer than two samples.
-    samples: the number of samples.
+    samples: the number of samples, and of those in the smallest subtask: smallest.
     """
 
     value: float
     low: float | None
     high: float | None
     samples: int
+    smallest: int
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether the interval is too narrow, because a subtask has very few samples."""
+        return self.low is not None and self.smallest < FEW_SAMPLES
 
 
 def mean_of_means(groups: Groups) -> float:
@@ -47,12 +55,13 @@ def estimate(groups: Groups, *, resamples: int = RESAMPLES, seed: int = SEED) ->
     if not arrays:
         return None
     count, value = sum(map(len, arrays.values())), mean_of_means({name: [*values] for name, values in arrays.items()})
-    if min(map(len, arrays.values())) < 2:
-        return Estimate(value=value, low=None, high=None, samples=count)
+    smallest = min(map(len, arrays.values()))
+    if smallest < 2:
+        return Estimate(value=value, low=None, high=None, samples=count, smallest=smallest)
     rng = np.random.default_rng(seed)
     means = np.mean([_resampled_means(values, resamples, rng) for values in arrays.values()], axis=0)
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Estimate(value=value, low=float(low), high=float(high), samples=count)
+    return Estimate(value=value, low=float(low), high=float(high), samples=count, smallest=smallest)
 
 
 def _resampled_means(values: NDArray[np.float64], resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:

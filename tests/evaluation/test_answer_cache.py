@@ -49,7 +49,11 @@ def test_key_changes_with_everything_that_is_sent() -> None:
     assert len(keys) == len(changes) + 3
 
 
-@pytest.mark.parametrize("content", [b"", b'{"text": "answ', b'{"text": 1}', b'{"else": ""}', b"[]"])
+WRONG_PARTS = (b'"tokens": 3', b'"tokens": {"a": "3"}', b'"is_cut_off": 1', b'"refusal": null')
+WRONG_TYPES = [b'{"text": "", %b}' % part for part in WRONG_PARTS]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"text": "answ', b'{"text": 1}', b'{"else": ""}', b"[]", *WRONG_TYPES])
 def test_damaged_answer_is_asked_for_again(content: bytes, tmp_path: Path) -> None:
     asker, cache = Counter(), AnswerCache(tmp_path)
     cache.ask(asker, "m", QUESTION)

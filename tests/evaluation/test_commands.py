@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from omnigen2_rt.commands.endpoint_options import wait_notes
 from omnigen2_rt.runtime.images.png import read_parameters
 from tests.commands.command import Command
-from tests.evaluation.endpoint_double import endpoint_double, says
+from tests.evaluation.endpoint_double import endpoint_double, fails, says
 
 QUICK = ("--backend", "ort-cpu", "--precision", "fp32", "--threads", 1, "--steps", 1, "--text-guidance", 1, "--image-guidance", 1)
 
@@ -107,6 +109,16 @@ def test_geneval_gives_no_average_of_an_incomplete_set(command: Command, tmp_pat
     assert "1 of 2 pictures have no verdict, because detections or colours are missing" in error
 
 
+def test_geneval_says_the_gaps_of_an_average_that_is_allowed(command: Command, tmp_path: Path) -> None:
+    broken = write_detections(tmp_path / "broken.jsonl", [True, None])
+    lines = command("eval", "geneval", broken, "--allow-incomplete").out.splitlines()
+    assert lines[:3] == [
+        "This is not the whole published set: its average is not a score of the benchmark.",
+        "Pictures without a verdict: 1 of 2.",
+        "Tags without any verdict, which no average holds: single_object, two_object, colors, position, color_attr.",
+    ]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -138,6 +150,31 @@ def test_wrong_options_are_refused(words: tuple[object, ...], said: str, command
     assert not [*tmp_path.rglob("*/fullset/*")]
 
 
+def test_rubric_that_lacks_a_section_is_refused_before_anything_is_drawn(command: Command, gedit: Path, tmp_path: Path) -> None:
+    (tmp_path / "half.toml").write_text('[semantic_consistency]\ntext = "grade {instruction}"\n')
+    words = ("eval", "gedit", gedit, "--bundle", "nano", "--out", tmp_path / "out", *QUICK)
+    error = command.fails(*words, "--judge", "http://host/v1", "--rubric", tmp_path / "half.toml")
+    assert "the rubric has no section 'perceptual_quality'" in error and not [*tmp_path.rglob("fullset")]
+
+
+def test_endpoint_that_answers_nobody_is_named_by_option_and_host(command: Command, gedit: Path, tmp_path: Path) -> None:
+    words = ("eval", "gedit", gedit, "--bundle", "nano", "--out", tmp_path / "out", *QUICK)
+    with endpoint_double(lambda asked, number: fails(401)) as double:
+        error = command.fails(*words, "--judge", double.url, "--parallel", 1)
+        assert f"--judge {double.url[7:-3]}: the endpoint answered 401" in error
+
+
+def test_wait_for_an_endpoint_is_noted_once_whatever_the_number_of_threads(capsys: pytest.CaptureFixture[str]) -> None:
+    on_wait = wait_notes("--judge", "http://host:8001/v1")
+    threads = [Thread(target=on_wait, args=(f"busy; next try in {number % 2} s",)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    lines = sorted(capsys.readouterr().err.splitlines())
+    assert lines == [f"note: --judge host:8001: busy; next try in {number} s" for number in range(2)]
+
+
 def test_data_that_cannot_be_read_is_refused(command: Command, tmp_path: Path) -> None:
     error = command.fails("eval", "omnicontext", tmp_path / "none", "--bundle", "nano", "--out", tmp_path / "out")
     assert "must be a folder, or end in .jsonl" in error
@@ -149,6 +186,19 @@ def test_second_evaluation_in_the_same_folder_is_refused(command: Command, gedit
     with locked_results(tmp_path / "out"):
         error = command.fails("eval", "gedit", gedit, "--bundle", "nano", "--out", tmp_path / "out", *QUICK)
     assert "another evaluation is at work in" in error
+
+
+def test_picture_of_an_earlier_run_is_not_scored_where_drawing_fails_now(command: Command, gedit: Path, tmp_path: Path) -> None:
+    words = ("eval", "gedit", gedit, "--bundle", "nano", "--out", tmp_path / "out", *QUICK)
+    assert command(*words).code == 0
+    (tmp_path / "red.png").write_bytes(b"damaged since")
+    with endpoint_double(lambda asked, number: says("unasked")) as double:
+        finished = command(*words, "--judge", double.url, "--allow-incomplete")
+    assert finished.code == 0 and "Samples without a score: 2 of 2." in finished.out and not double.asked
+    folder = tmp_path / "out" / "nano" / "gpt-4.1"
+    rows = [json.loads(line) for line in (folder / "combined_score.jsonl").read_text().splitlines()]
+    assert all(row["overall_score"] is None and "red.png" in row["problems"][0] for row in rows)
+    assert "<img" not in (folder / "report.html").read_text()
 
 
 def test_sample_without_its_picture_is_said_when_only_drawing(command: Command, gedit: Path, tmp_path: Path) -> None:

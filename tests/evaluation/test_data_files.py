@@ -83,6 +83,7 @@ def test_jsonl_names_pictures_beside_it(tmp_path: Path) -> None:
         ([None], "an input picture is missing"),
         ([{"bytes": None, "path": "gone.png"}], "the input picture 'gone.png' is missing"),
         ([17], "an input picture is missing"),
+        ([], "there are no input pictures"),
     ],
 )
 def test_picture_that_is_missing_is_a_problem_of_its_sample(pictures: object, said: str, tmp_path: Path) -> None:
@@ -106,6 +107,24 @@ def test_gedit_takes_the_raw_picture_and_the_language(tmp_path: Path) -> None:
     assert load_image(english.inputs[0]).getpixel((0, 0)) == (0, 0, 255)
 
 
+def test_gedit_takes_the_other_picture_where_the_raw_one_is_empty(tmp_path: Path) -> None:
+    raw = {"bytes": None, "path": None}
+    facts = {"key": "1", "task_type": "text_change", "instruction": "x", "input_image": {"bytes": png("red"), "path": "a.png"}}
+    write_parquet(tmp_path / "a.parquet", [{**facts, "input_image_raw": raw}, {**facts, "key": "2", "input_image_raw": raw}])
+    samples = GEDIT.read(tmp_path, tmp_path / "inputs", "en")
+    assert [each.problem for each in samples] == [None, None] and load_image(samples[0].inputs[0]).size == (32, 32)
+
+
+@pytest.mark.parametrize("language", ["en", "cn"])
+def test_row_without_a_language_is_in_the_one_that_is_asked_for(language: str, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png("red"))
+    facts = {"task_type": "text_change", "instruction": "x", "input_image": "a.png"}
+    rows = [{"key": "1", **facts}, {"key": "2", "instruction_language": None, **facts}]
+    write_lines(tmp_path / "data.jsonl", [*rows, {"key": "3", "instruction_language": "de", **facts}])
+    samples = GEDIT.read(tmp_path, tmp_path / "inputs", language)
+    assert [(each.name, each.language) for each in samples] == [(f"text_change/{language}/{k}", language) for k in (1, 2)]
+
+
 def test_imgedit_is_one_json_object(tmp_path: Path) -> None:
     (tmp_path / "animal").mkdir()
     (tmp_path / "animal" / "1.jpg").write_bytes(png("red"))
@@ -121,8 +140,7 @@ def test_imgedit_is_one_json_object(tmp_path: Path) -> None:
         ([], "there are no samples"),
         ([{"key": "a"}], "line 1 of 'data.jsonl': task_type is None, not text"),
         ([row("a", input_images=[]), row("A", input_images=[])], "the sample 'multi_object/a' is there 2 times"),
-        ([row("", input_images=[])], "the key '' of subtask 'multi_object' is empty or too long"),
-        ([row("x" * 300, input_images=[])], "is empty or too long"),
+        ([row("", input_images=[])], "the key '' or its subtask 'multi_object' is empty"),
         ([row("a", input_images=[], instruction=["do"])], "instruction is ['do'], not text"),
         (["no object"], "is not a JSON object"),
     ],
@@ -150,6 +168,14 @@ def test_name_of_any_key_is_a_file_in_its_folder(text: str, tmp_path: Path) -> N
     name = safe_name(text)
     assert (tmp_path / name).parent == tmp_path and (tmp_path / name).resolve().parent == tmp_path.resolve()
     assert not set(name) & set('/\\:*?"<>|\0') and name[0] != "." and name[-1] not in ". "
+
+
+def test_long_key_gets_a_name_that_filesystems_take_and_no_other_key_has(tmp_path: Path) -> None:
+    texts = ["猫" * 90, "猫" * 91, "犬" * 90, "x" * 5000, "x" * 5001, "x" * 180]
+    names = [safe_name(text) for text in texts]
+    assert len({*names}) == len(names) and max(map(len, names)) <= 180 and names[-1] == "x" * 180
+    for name in names:
+        (tmp_path / f"{name}.png").touch()
 
 
 def test_names_of_different_keys_differ() -> None:

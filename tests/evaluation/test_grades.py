@@ -92,7 +92,16 @@ def test_answer_in_lines_gives_the_grades_in_their_order() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["A: 5\nB: 4", "A: 5\nB: 4\nC: 3\nD: 2", "A: 5\nB: 4\nC: 6", "A: 5\nB: 4\nC: 0", "A: 5\nB: 4\nC: three", "5\n4\n3"]
+    "text",
+    [
+        "A: 5\nB: 4",
+        "A: 5\nB: 4\nC: 3\nD: 2",
+        "A: 5\nB: 4\nC: 6",
+        "A: 5\nB: 4\nC: 0",
+        "A: 5\nB: 4\nC: three",
+        "5\n4\n3",
+        "A: 4/10\nB: 4/5\nC: 3",
+    ],
 )
 def test_answer_in_other_lines_gives_no_grade(text: str) -> None:
     assert grades_of(text, LINES, 1, 5).problem is not None

@@ -193,6 +193,15 @@ def test_picture_that_is_missing_or_broken_is_counted(bench: Bench) -> None:
     assert completeness_of(OMNICONTEXT, scores).unscored == 3 and len(double.asked) == 6
 
 
+def test_sample_with_a_problem_is_missing_though_an_earlier_picture_lies_there(bench: Bench) -> None:
+    bench.samples[2] = replace(bench.samples[2], problem="the input picture 'x.png' is missing")
+    assert picture_path(bench.folder / "model", bench.samples[2]).is_file()
+    with endpoint_double(lambda asked, number: good(7)) as double:
+        scores = bench(double)
+    assert (scores[2].overall, scores[2].problems) == (None, ("the input picture 'x.png' is missing",))
+    assert completeness_of(OMNICONTEXT, scores).unscored == 1 and len(double.asked) == 10
+
+
 def test_models_and_tokens_are_those_that_the_endpoint_reported(bench: Bench) -> None:
     def reply(asked: Asked, number: int) -> Reply:
         text = json.dumps({"reasoning": "", "score": 7})

@@ -71,8 +71,24 @@ def test_picture_of_another_program_is_never_replaced(nano: Pipeline, sample: Sa
     file = picture_path(tmp_path / "model", sample)
     file.parent.mkdir(parents=True)
     Image.new("RGB", (32, 32)).save(file)
-    with pytest.raises(RequestError, match="was not drawn by this command: take --no-draw"):
-        draw_samples(nano, [sample], FIELDS, tmp_path / "model")
+    for content in (file.read_bytes(), file.read_bytes()[:-12], b"a picture of a kind that is not read here"):
+        file.write_bytes(content)
+        with pytest.raises(RequestError, match="was not drawn by this command: take --no-draw"):
+            draw_samples(nano, [sample], FIELDS, tmp_path / "model")
+        assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize("length", [0, 5, 20, -60], ids=["empty", "no signature", "no mark", "pixels cut off"])
+def test_damaged_picture_is_drawn_again_and_said(length: int, nano: Pipeline, sample: Sample, tmp_path: Path) -> None:
+    file, notes = picture_path(tmp_path / "model", sample), list[str]()
+    draw_samples(nano, [sample], FIELDS, tmp_path / "model", note=notes.append)
+    content = file.read_bytes()
+    file.write_bytes(content[:length])
+    for _ in range(2):
+        assert draw_samples(nano, [sample], FIELDS, tmp_path / "model", note=notes.append) == {}
+        assert file.read_bytes() == content
+    (said,) = notes
+    assert said.startswith("a damaged picture is drawn again: ") and "single_object/1.png" in said
 
 
 def test_sample_that_cannot_be_drawn_is_a_problem_and_others_are_drawn(nano: Pipeline, sample: Sample, tmp_path: Path) -> None:

@@ -87,6 +87,12 @@ def test_page_shows_the_worst_first_and_what_is_missing_last(tmp_path: Path) -> 
     assert all('data-task="scene &quot;object&quot;"' in card for card in found if "key1" not in card and "key3" not in card)
 
 
+def test_filter_names_subtasks_as_the_samples_do(tmp_path: Path) -> None:
+    page = page_of(tmp_path / "int4", scores_of(tmp_path / "int4", [9, 4, 8]))
+    options = re.findall('<option value="([^"]+)">', page)
+    assert len(options) == 2 and {*options} == {*re.findall('data-task="([^"]+)"', page)}
+
+
 def test_page_shows_the_largest_loss_first_where_there_are_two_models(tmp_path: Path) -> None:
     ours, theirs = (scores_of(tmp_path / "int4", values) for values in ([9, 4, 8, 5], [9, 3, 10, 5]))
     found = cards(page_of(tmp_path / "int4", ours, theirs))

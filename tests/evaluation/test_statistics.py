@@ -55,6 +55,12 @@ def test_interval_needs_two_samples_in_each_subtask() -> None:
     assert estimate({}) is None and estimate({"a": []}) is None
 
 
+@pytest.mark.parametrize(("sizes", "is_narrow"), [((1, 9), False), ((2, 9), True), ((4, 9), True), ((5, 9), False)])
+def test_interval_of_very_few_samples_says_that_it_is_too_narrow(sizes: tuple[int, int], is_narrow: bool) -> None:
+    result = estimate({str(k): [float(value) for value in range(size)] for k, size in enumerate(sizes)})
+    assert result is not None and (result.smallest, result.is_narrow) == (sizes[0], is_narrow)
+
+
 def test_difference_is_taken_of_samples_that_both_have() -> None:
     ours = {"a": {"1": 3.0, "2": 5.0}, "b": {"1": 1.0}, "c": {"1": 9.0}}
     theirs = {"a": {"2": 4.0, "3": 9.0}, "b": {"1": 1.0}, "d": {"1": 9.0}}
