@@ -19,7 +19,6 @@ from pathlib import Path
 from ..runtime.bundle import MAX_MANIFEST_BYTES
 from ..runtime.errors import BackendError, BundleError, ExportError
 from ..runtime.files.hashes import file_hash
-from ..runtime.files.locking import is_held
 from ..runtime.files.reading import read_bytes
 from ..runtime.files.user_cache import user_cache
 from ..runtime.manifest import MANIFEST, Manifest, MergedLora
@@ -136,17 +135,23 @@ def tidy(store: Path) -> bool:
 
 def _problem(stored: StoredBundle) -> str | None:
     """Remove a merged bundle; or the reason why it stays."""
-    manifest = _manifest(stored.path)
-    foreign = MANIFEST if manifest is None else next(other_files(stored.path, manifest), None)
-    if foreign is not None:
-        return f"it holds {foreign!r}, which isn't part of it"
     try:
-        if is_held(stored.path) or is_being_built(stored.path):
-            return "it is in use"
-        remove_bundle(stored.path)
+        remove_bundle(stored.path, lambda: _check_removable(stored.path))
+    except ExportError as error:
+        return str(error)
     except (OSError, BackendError) as error:
         return f"it can't be removed: {getattr(error, 'strerror', None) or error}"
     return None
+
+
+def _check_removable(folder: Path) -> None:
+    """Raises ExportError where a merged bundle holds what isn't its own, or an engine of it is being built."""
+    manifest = _manifest(folder)
+    foreign = MANIFEST if manifest is None else next(other_files(folder, manifest), None)
+    if foreign is not None:
+        raise ExportError(f"it holds {foreign!r}, which isn't part of it")
+    if is_being_built(folder):
+        raise ExportError("it is in use")
 
 
 def _remove_empty(folders: set[Path], own: Sequence[Path]) -> None:

@@ -13,8 +13,8 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,7 +23,7 @@ from ..runtime.errors import ExportError
 from ..runtime.files.exchange import exchange
 from ..runtime.files.hashes import file_hash
 from ..runtime.files.json_text import read_object
-from ..runtime.files.locking import folder_lock, open_lock, try_lock
+from ..runtime.files.locking import folder_lock, open_lock, try_lock, unheld
 from ..runtime.files.unfinished import (
     LOCK,
     MARK,
@@ -166,16 +166,22 @@ def open_staging(work: Work) -> Iterator[Staging]:
             raise
 
 
-def remove_bundle(folder: Path) -> None:
-    """Remove a bundle and all that its folder holds. Raises OSError.
+def remove_bundle(folder: Path, check: Callable[[], object]) -> None:
+    """Remove a bundle and all that its folder holds. Raises BusyError where it is in use, OSError, and what `check` raises.
 
-    It first moves into a marked folder: where that is stopped midway, `remove_unfinished` goes on with it.
+    check: called when nobody can open or replace the bundle any more.
+    The folder first moves into a marked folder: where that is stopped midway, `remove_unfinished` goes on with it.
     """
-    with folder_lock(folder.parent):
-        staging = _new_staging(Work("removal", folder, str(folder), (), {}))
-    with staging.lock or nullcontext():
-        staging.bundle.rmdir()
-        os.rename(folder, staging.bundle)
+    with ExitStack() as stack:
+        with folder_lock(folder.parent), unheld(folder) as is_free:
+            if not is_free:
+                raise BusyError("it is in use")
+            check()
+            staging = _new_staging(Work("removal", folder, str(folder), (), {}))
+            if staging.lock is not None:
+                stack.enter_context(staging.lock)
+            staging.bundle.rmdir()
+            os.rename(folder, staging.bundle)
         _remove(staging.folder, staging.lock)
     if staging.folder.exists():
         raise OSError(errno.EACCES, "can't be removed whole", str(staging.folder))

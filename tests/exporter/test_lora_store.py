@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from omnigen2_rt.exporter.lora_bundle import Lora, merged_bundle
 from omnigen2_rt.exporter.lora_store import merge_key, remove_stored, store_folders, stored_bundles
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.errors import BundleError, ExportError
+from omnigen2_rt.runtime.files.locking import folder_lock, unheld
 from omnigen2_rt.runtime.files.unfinished import MARK, NAME, PREFIX
 from omnigen2_rt.runtime.files.user_cache import UserCache, user_cache
 from omnigen2_rt.runtime.manifest import MANIFEST, Manifest, MergedLora
@@ -231,6 +234,31 @@ def test_removal_keeps_a_bundle_that_is_in_use_and_the_one_it_was_merged_from(tm
     with build_lock(second, engine):
         assert remove_stored(NANO, store).kept[second] == "it is in use"
     assert (second / "engines" / f".{engine}.lock").is_file() and len(remove_stored(NANO, store).removed) == 2
+
+
+def test_bundle_that_is_opened_while_the_removal_waits_stays(tmp_path: Path) -> None:
+    """It was looked at once, and removed when the store's lock was free, up to ten seconds later."""
+    path, store = merged(tmp_path), tmp_path / "store"
+    with ThreadPoolExecutor(1) as thread:
+        with folder_lock(store):
+            removal = thread.submit(remove_stored, NANO, store)
+            time.sleep(0.2)
+            pipeline = load(path, backend="ort-cpu")
+        with pipeline:
+            assert removal.result().kept == {path: "it is in use"}
+
+
+def test_bundle_that_is_removed_while_a_pipeline_opens_it_is_reported(tmp_path: Path) -> None:
+    path = merged(tmp_path)
+    with ThreadPoolExecutor(1) as thread:
+        with unheld(path) as is_free:
+            assert is_free
+            pipeline = thread.submit(load, path, backend="ort-cpu")
+            time.sleep(0.2)
+            assert not pipeline.done()
+            path.rename(tmp_path / "gone")
+        with pytest.raises(BundleError, match="is not a bundle: No such file or directory"):
+            pipeline.result()
 
 
 def test_manifest_names_the_merged_loras(tmp_path: Path) -> None:
