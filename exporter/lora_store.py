@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..runtime.bundle import MAX_MANIFEST_BYTES
+from ..runtime.bundle import MAX_MANIFEST_BYTES, Bundle
 from ..runtime.errors import BackendError, BundleError, ExportError
 from ..runtime.files.hashes import file_hash
 from ..runtime.files.reading import read_bytes
@@ -24,7 +24,7 @@ from ..runtime.files.user_cache import user_cache
 from ..runtime.manifest import MANIFEST, Manifest, MergedLora
 from .engines.engine_store import is_being_built
 from .staging import remove_bundle, remove_unfinished
-from .target import other_files
+from .target import other_files, replaced_file
 
 FORMAT = 1
 """Changes with what is written for the same LoRAs and bundle."""
@@ -82,7 +82,7 @@ class StoredBundle:
 class Removal:
     """The outcome of `remove_stored`.
 
-    kept: why merged bundles were left.
+    kept: why merged bundles and folders of unfinished work were left.
     """
 
     removed: tuple[StoredBundle, ...]
@@ -123,13 +123,15 @@ def remove_stored(bundle: Path, folder: str | Path | None = None) -> Removal:
             kept[stored.path] = problem
             bases.add(stored.merged_from)
     stores = store_folders(bundle, folder)
-    tidied = [nested for store in stores for nested in _with_nested(store) if tidy(nested)]
-    _remove_empty({each.path.parent for each in removed} | {*tidied}, () if folder is not None else stores)
+    unfinished = [each for store in stores for nested in _with_nested(store) for each in tidy(nested).items()]
+    kept |= {path: problem for path, problem in unfinished if problem is not None}
+    emptied = {each.path.parent for each in removed} | {path.parent for path, _ in unfinished}
+    _remove_empty(emptied, () if folder is not None else stores)
     return Removal(removed=tuple(removed), kept=kept)
 
 
-def tidy(store: Path) -> bool:
-    """Remove what killed processes left in a store. Returns whether there was anything."""
+def tidy(store: Path) -> dict[Path, str | None]:
+    """Remove what killed processes left in a store. Returns its folders, each with the reason why it stays, or None."""
     return remove_unfinished(store, (WORK, "removal"))
 
 
@@ -147,9 +149,13 @@ def _problem(stored: StoredBundle) -> str | None:
 def _check_removable(folder: Path) -> None:
     """Raises ExportError where a merged bundle holds what isn't its own, or an engine of it is being built."""
     manifest = _manifest(folder)
-    foreign = MANIFEST if manifest is None else next(other_files(folder, manifest), None)
+    if manifest is None:
+        raise ExportError("its manifest isn't that of a merged bundle any more")
+    foreign = next(other_files(folder, manifest), None)
     if foreign is not None:
         raise ExportError(f"it holds {foreign!r}, which isn't part of it")
+    if (replaced := replaced_file(folder, Bundle(folder, manifest).hashes)) is not None:
+        raise ExportError(f"its file {replaced!r} was replaced by another one")
     if is_being_built(folder):
         raise ExportError("it is in use")
 

@@ -40,7 +40,7 @@ from ..runtime.files.unfinished import (
 )
 from ..runtime.files.writing import PARTIAL, temporary_name, write_whole
 from ..runtime.manifest import MANIFEST
-from .target import check_not_read, check_target, check_writable, resolve_target
+from .target import check_not_read, check_target, check_writable, other_unfinished_files, resolve_target
 
 
 class BusyError(ExportError):
@@ -187,18 +187,20 @@ def remove_bundle(folder: Path, check: Callable[[], object]) -> None:
         raise OSError(errno.EACCES, "can't be removed whole", str(staging.folder))
 
 
-def remove_unfinished(parent: Path, kinds: Sequence[str]) -> bool:
+def remove_unfinished(parent: Path, kinds: Sequence[str]) -> dict[Path, str | None]:
     """Remove the folders of work of these kinds that processes of this user left unfinished in `parent`, an absolute path.
 
-    Returns whether there were any. Folders stay whose mark somebody else wrote, and those that a process is at work in.
+    Returns those folders, each with the reason why it stays, or None. Folders stay, and aren't returned, whose mark somebody else
+    wrote, and those that a process is at work in.
     """
-    found = False
+    found: dict[Path, str | None] = {}
     with suppress(OSError), folder_lock(parent):
         for folder, mark in marked_folders(parent):
             with suppress(OSError):  # gone, or no locks here: a process may be at work in it
                 if mark["kind"] in kinds and is_own_mark(folder, mark) and (lock := _lock(folder)) is not None:
+                    foreign = next(other_unfinished_files(folder), None)
                     _remove(folder, lock)
-                    found = True
+                    found[folder] = None if foreign is None else f"it holds {foreign!r}, which this program didn't write"
     return found
 
 
@@ -249,7 +251,7 @@ def _take_over(work: Work) -> Staging | None:
             continue
         if lock is None:
             raise BusyError(_busy(work.target, folder, mark))
-        if found is None and mark.items() >= work.mark().items() and _can_go_on(folder) and (folder / PROGRESS).exists():
+        if found is None and mark.items() >= work.mark().items() and _can_go_on(folder) and _is_resumable(folder):
             found = Staging(folder, work, lock)
         elif _holds_the_only_copy(folder):
             lock.close()
@@ -258,6 +260,11 @@ def _take_over(work: Work) -> Staging | None:
     if found is not None:
         _remove_leftovers(found.folder)
     return found
+
+
+def _is_resumable(folder: Path) -> bool:
+    """Whether a folder holds progress, and nothing that would get into the bundle from somewhere else."""
+    return (folder / PROGRESS).exists() and not any(other_unfinished_files(folder))
 
 
 def _new_staging(work: Work) -> Staging:
@@ -304,10 +311,15 @@ def _busy(target: Path, folder: Path, mark: Mapping[str, Any]) -> str:
 
 
 def _remove(folder: Path, lock: BinaryIO | None) -> None:
-    """Remove a staging, the mark last: where that fails or is stopped midway, the next work for the target goes on with it."""
+    """Remove a staging, the mark last: where that fails or is stopped midway, the next work for the target goes on with it.
+
+    Leaves it whole where it holds a file of somebody's own.
+    """
     with suppress(OSError), ExitStack() as stack:
         if lock is not None:
             stack.enter_context(lock)
+        if any(other_unfinished_files(folder)):
+            return
         for path in (folder / NEW, folder / OLD):
             if path.exists():  # half of a bundle must not be taken for the whole one
                 os.rename(path, folder / temporary_name())

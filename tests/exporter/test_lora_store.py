@@ -178,6 +178,29 @@ def test_removal_takes_what_a_killed_merge_left(tmp_path: Path) -> None:
     assert not [*(tmp_path / "store").iterdir()]
 
 
+@pytest.mark.parametrize("place", ["thesis.txt", "new/transformer/thesis.txt", "mine/model.onnx"])
+def test_folder_of_unfinished_work_that_holds_a_users_file_stays(place: str, tmp_path: Path) -> None:
+    store, file = tmp_path / "store", nano_lora(tmp_path / "a.safetensors")
+    killed_merge(file, store, "merging LoRAs")
+    (folder,) = store.iterdir()
+    (folder / place).parent.mkdir(parents=True, exist_ok=True)
+    (folder / place).touch()
+    before = {*files_below(folder)}
+    assert remove_stored(NANO, store).kept == {folder: f"it holds {place!r}, which this program didn't write"}
+    assert merged_bundle(NANO, [Lora(path=file)], folder=store).is_new and {*files_below(folder)} == before
+
+
+@pytest.mark.parametrize("content", [b"mine", None])
+def test_removal_leaves_a_merged_bundle_with_a_file_that_was_replaced(content: bytes | None, tmp_path: Path) -> None:
+    path, name = merged(tmp_path), "transformer/merged_lora.safetensors"
+    own = (path / name).read_bytes()
+    (tmp_path / "mine").write_bytes(content or own[:-1] + bytes([own[-1] ^ 1]))
+    (tmp_path / "mine").replace(path / name)
+    assert [*remove_stored(NANO, tmp_path / "store").kept] == [path]
+    (path / name).write_bytes(own)
+    assert len(remove_stored(NANO, tmp_path / "store").removed) == 1
+
+
 def test_folder_of_unfinished_work_that_nobody_here_made_stays(tmp_path: Path) -> None:
     """Whoever packs an archive can write such a name and such a mark."""
     store = tmp_path / "store"
