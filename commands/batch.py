@@ -81,7 +81,7 @@ def batch(
     pool = {"workers": workers, "cpus": cpus_per_worker, "gpus": gpus_per_worker}
     shown = ShownRows(ProgressLine(estimates=False))
     with ExitStack() as opened:
-        opened.enter_context(_held(merged))
+        opened.enter_context(held(merged))
         if ray is not None:
             options = load_options(backend, precision, threads, memory_limit)
             drawer = opened.enter_context(_on_ray(ray, merged, digest, pool, options, rewriting, shown.note))
@@ -119,7 +119,7 @@ def named_values(option: str, texts: Sequence[str]) -> dict[str, str]:
 
 
 @contextmanager
-def _held(bundle: str) -> Iterator[None]:
+def held(bundle: str) -> Iterator[None]:
     """Keep a bundle from `omnigen2 lora --prune` in the block: workers open it later. Raises BundleError where it is gone."""
     from ..runtime.files.locking import hold_folder
     from ..runtime.pipeline import bundle_path

@@ -7,6 +7,7 @@ the user chose, merged bundles of other bundles may lie as well: there the hash 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -45,18 +46,21 @@ def store_folders(bundle: Path, folder: str | Path | None = None) -> tuple[Path,
     """The absolute paths of the folders of the bundle's merged bundles, which may be missing. New ones are made in the last.
 
     folder: the user's choice; by default BUNDLE.loras beside the bundle. Where that can't be written, and for a bundle in this
-    package or in a hub's cache, a folder in the user's cache follows. Raises ExportError where there is no folder at all.
+    package or in a hub's cache, a folder in the user's cache follows. Where BUNDLE.loras can be written again, what lies in the
+    cache's folder is still found. Raises ExportError where there is no folder at all.
     """
     if folder is not None:
         return (Path(os.path.realpath(folder)),)
     real = Path(os.path.realpath(bundle))
     beside = Path(os.path.realpath(real.with_name(f"{real.name}{BESIDE}")))
     is_there, is_of_the_user = beside.is_dir(), PACKAGE not in real.parents and not (bundle / MANIFEST).is_symlink()
+    cache = user_cache()
+    cached = cache.folder / IN_CACHE / f"{real.name}-{hashlib.sha256(os.fsencode(real)).hexdigest()[:16]}"
     if os.access(beside if is_there else real.parent, os.W_OK | os.X_OK) and (is_there or is_of_the_user):
-        return (beside,)
-    cache, shared = user_cache(), (beside,) if is_there else ()
+        return (cached, beside) if cache.problem is None and cached.is_dir() else (beside,)
+    shared = (beside,) if is_there else ()
     if cache.problem is None:
-        return (*shared, cache.folder / IN_CACHE / f"{real.name}-{hashlib.sha256(os.fsencode(real)).hexdigest()[:16]}")
+        return (*shared, cached)
     if not shared:
         raise ExportError(f"merged bundles can't lie beside {str(bundle)!r}, and {cache.problem}: name a folder with --lora-dir")
     return shared
@@ -116,7 +120,10 @@ def remove_stored(bundle: Path, folder: str | Path | None = None) -> Removal:
     kept: dict[Path, str] = {}
     bases: set[str] = set()
     for stored in sorted(stored_bundles(bundle, folder), key=lambda stored: -len(stored.loras)):  # what was merged further first
-        problem = "another one that stays was merged from it" if stored.sha256 in bases else _problem(stored)
+        try:
+            problem = "another one that stays was merged from it" if stored.sha256 in bases else _problem(stored)
+        except FileNotFoundError:  # another process removed it
+            continue
         if problem is None:
             removed.append(stored)
         else:
@@ -136,11 +143,15 @@ def tidy(store: Path) -> dict[Path, str | None]:
 
 
 def _problem(stored: StoredBundle) -> str | None:
-    """Remove a merged bundle; or the reason why it stays."""
+    """Remove a merged bundle; or the reason why it stays. Raises FileNotFoundError where it is gone."""
     try:
         remove_bundle(stored.path, lambda: _check_removable(stored.path))
     except ExportError as error:
         return str(error)
+    except FileNotFoundError:
+        if not stored.path.exists():
+            raise
+        return "it changes meanwhile"
     except (OSError, BackendError) as error:
         return f"it can't be removed: {getattr(error, 'strerror', None) or error}"
     return None
@@ -149,6 +160,8 @@ def _problem(stored: StoredBundle) -> str | None:
 def _check_removable(folder: Path) -> None:
     """Raises ExportError where a merged bundle holds what isn't its own, or an engine of it is being built."""
     manifest = _manifest(folder)
+    if not folder.exists():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
     if manifest is None:
         raise ExportError("its manifest isn't that of a merged bundle any more")
     foreign = next(other_files(folder, manifest), None)
@@ -208,7 +221,9 @@ def _is_nested(folder: Path) -> bool:
 
 def _names(store: Path) -> list[str]:
     try:
-        return sorted(os.listdir(store)) if store.is_dir() else []
+        return sorted(os.listdir(store))
+    except (FileNotFoundError, NotADirectoryError):  # another process may have removed it
+        return []
     except OSError as error:
         raise ExportError(f"{str(store)!r} can't be read: {error.strerror or error}") from error
 
@@ -219,12 +234,17 @@ def _stored(folder: Path) -> StoredBundle | None:
         return None
     if merge_key(manifest.merged_from, manifest.loras) != folder.name:
         return None
+    try:
+        states = [*map(os.lstat, _files(folder))]
+        sha256 = file_hash(folder / MANIFEST)
+    except FileNotFoundError:  # another process removes it
+        return None
     return StoredBundle(
         path=folder,
-        sha256=_manifest_hash(folder),
+        sha256=sha256,
         loras=manifest.loras,
         merged_from=manifest.merged_from,
-        size_bytes=sum(state.st_size for state in map(os.lstat, _files(folder)) if state.st_nlink == 1),
+        size_bytes=sum(state.st_size for state in states if state.st_nlink == 1),
     )
 
 

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from omnigen2_rt import load
+from omnigen2_rt.commands.batch import held
 from omnigen2_rt.exporter import lora_store, staging
 from omnigen2_rt.exporter.engines.engine_store import build_lock
 from omnigen2_rt.exporter.lora_bundle import Lora, merged_bundle
-from omnigen2_rt.exporter.lora_store import merge_key, remove_stored, store_folders, stored_bundles
+from omnigen2_rt.exporter.lora_store import Removal, merge_key, remove_stored, store_folders, stored_bundles
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.errors import BundleError, ExportError
 from omnigen2_rt.runtime.files.locking import folder_lock, unheld
@@ -77,6 +78,9 @@ def test_store_that_can_not_be_written_is_searched_and_new_bundles_lie_in_the_us
     assert (found.path, found.is_new) == (shared.path, False)
     own = merged_bundle(bundle, [b])
     assert own.is_new and own.path.parent == cache
+    assert {stored.path for stored in stored_bundles(bundle)} == {shared.path, own.path}
+    monkeypatch.undo()  # it can be written again
+    assert store_folders(bundle) == (cache, beside) and merged_bundle(bundle, [b]).path == own.path
     assert {stored.path for stored in stored_bundles(bundle)} == {shared.path, own.path}
     assert len(remove_stored(bundle).removed) == 2 and not cache.exists()
 
@@ -282,6 +286,25 @@ def test_bundle_that_is_removed_while_a_pipeline_opens_it_is_reported(tmp_path: 
             path.rename(tmp_path / "gone")
         with pytest.raises(BundleError, match="is not a bundle: No such file or directory"):
             pipeline.result()
+
+
+def test_bundles_that_another_process_removes_meanwhile_are_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths, store = [merged(tmp_path, 0), merged(tmp_path, 1)], tmp_path / "store"
+    (gone,) = [found for found in stored_bundles(NANO, store) if found.path == paths[0]]
+    first = remove_stored(NANO, store)
+    monkeypatch.setattr(lora_store, "stored_bundles", lambda *words: [gone])
+    assert len(first.removed) == 2 and remove_stored(NANO, store) == Removal(removed=(), kept={})
+    monkeypatch.undo()
+    path = merged(tmp_path)
+    monkeypatch.setattr(lora_store, "_files", lambda folder: [*map(str, path.iterdir()), str(path / "gone")])
+    assert stored_bundles(NANO, store) == []
+
+
+def test_batch_holds_its_bundle(tmp_path: Path) -> None:
+    path = merged(tmp_path)
+    with held(str(path)):
+        assert remove_stored(NANO, tmp_path / "store").kept == {path: "it is in use"}
+    assert len(remove_stored(NANO, tmp_path / "store").removed) == 1
 
 
 def test_manifest_names_the_merged_loras(tmp_path: Path) -> None:
