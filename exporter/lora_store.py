@@ -55,7 +55,7 @@ def store_folders(bundle: Path, folder: str | Path | None = None) -> tuple[Path,
     beside = Path(os.path.realpath(real.with_name(f"{real.name}{BESIDE}")))
     is_there, is_of_the_user = beside.is_dir(), PACKAGE not in real.parents and not (bundle / MANIFEST).is_symlink()
     cache = user_cache()
-    cached = cache.folder / IN_CACHE / f"{real.name}-{hashlib.sha256(os.fsencode(real)).hexdigest()[:16]}"
+    cached = _cached(real)
     if os.access(beside if is_there else real.parent, os.W_OK | os.X_OK) and (is_there or is_of_the_user):
         return (cached, beside) if cache.problem is None and cached.is_dir() else (beside,)
     shared = (beside,) if is_there else ()
@@ -64,6 +64,11 @@ def store_folders(bundle: Path, folder: str | Path | None = None) -> tuple[Path,
     if not shared:
         raise ExportError(f"merged bundles can't lie beside {str(bundle)!r}, and {cache.problem}: name a folder with --lora-dir")
     return shared
+
+
+def _cached(bundle: Path) -> Path:
+    """The folder in the user's cache for the merged bundles of a bundle, given by its real path."""
+    return user_cache().folder / IN_CACHE / f"{bundle.name}-{hashlib.sha256(os.fsencode(bundle)).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,15 +212,19 @@ def _in_store(store: Path) -> Iterator[StoredBundle]:
 
 
 def _with_nested(store: Path) -> Iterator[Path]:
-    """A store, and the stores in it of its own merged bundles."""
+    """A store, and the stores of its own merged bundles, which lie in it or in the user's cache."""
     yield store
     for name in _names(store):
         if _is_nested(store / name) and not os.path.islink(store / name):
             yield from _with_nested(store / name)
+        if KEY.fullmatch(name) and (cached := _cached(Path(os.path.realpath(store / name)))).is_dir():
+            yield from _with_nested(cached)
 
 
 def _is_nested(folder: Path) -> bool:
     """Whether a folder has the name of a merged bundle's own store."""
+    if folder.parent == user_cache().folder / IN_CACHE:
+        return True
     return folder.name.endswith(BESIDE) and KEY.fullmatch(folder.name.removesuffix(BESIDE)) is not None
 
 

@@ -300,6 +300,15 @@ def test_bundles_that_another_process_removes_meanwhile_are_gone(tmp_path: Path,
     assert stored_bundles(NANO, store) == []
 
 
+def test_what_was_merged_further_into_the_cache_is_found_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, store = merged(tmp_path), tmp_path / "store"
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    second = merged_bundle(first, [Lora(path=nano_lora(tmp_path / "b.safetensors", 1))]).path
+    assert second.parent.parent == user_cache().folder / "loras"
+    assert {stored.path for stored in stored_bundles(NANO, store)} == {first, second}
+    assert len(remove_stored(NANO, store).removed) == 2 and not second.parent.exists()
+
+
 def test_batch_holds_its_bundle(tmp_path: Path) -> None:
     path = merged(tmp_path)
     with held(str(path)):
