@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..runtime.bundle import Bundle
-from ..runtime.errors import RequestError
+from ..runtime.errors import BundleError, RequestError
 from ..runtime.files.hashes import file_hash
 from ..runtime.manifest import MANIFEST
 from ..runtime.pipeline import bundle_path
@@ -26,6 +26,16 @@ _REMEMBERED_HASHES = 4096
 def bundle_digest(bundle: str) -> str:
     """SHA-256 of a bundle's manifest, which states the hash of every file. Raises BundleError where it can't be opened."""
     return file_hash(Bundle.open(bundle_path(bundle)).path / MANIFEST)
+
+
+def check_same_bundle(bundle: str, digest: str) -> None:
+    """Raises BundleError where a bundle's manifest hasn't that digest any more."""
+    try:
+        is_same = file_hash(bundle_path(bundle) / MANIFEST) == digest
+    except OSError:
+        is_same = False
+    if not is_same:
+        raise BundleError(f"the bundle {bundle!r} was replaced while the batch ran: run the same command again")
 
 
 def row_digest(request: Request, bundle: str) -> str:

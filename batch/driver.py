@@ -86,6 +86,11 @@ class _Batch:
         if drawn.error is not None:
             self._fail(job, drawn.error, drawn.seconds)
             return
+        try:
+            self._state(job)  # a file may have come in the way while it was drawn
+        except RequestError as error:
+            self._fail(job, str(error), drawn.seconds)
+            return
         for name, content in zip(job.files, drawn.pictures, strict=True):
             self._output.write(name, content)
         record = _record(job, drawn, drawn.seconds)
@@ -95,11 +100,12 @@ class _Batch:
 
     def _state(self, job: Job) -> State:
         """DRAWN where all of a row's pictures are there. Raises RequestError where a file is in the way."""
-        known = self._manifest.known(job.id)
-        states = {name: state_of(self._output, name, job.digest, known) for name in job.files}
+        states = {name: state_of(self._output, self._manifest, name, job) for name in job.files}
         for name, state in states.items():
             if state is State.FOREIGN:
-                raise RequestError(f"{name!r} is there and was not drawn by a batch: move it, or give the row another id")
+                raise RequestError(
+                    f"{name!r} is there and was not drawn by a batch, or was changed since: move it, or give the row another id"
+                )
         return State.DRAWN if {*states.values()} == {State.DRAWN} else State.MISSING
 
     def _keep(self, job: Job) -> None:

@@ -79,6 +79,11 @@ class Manifest:
         """The last record of the row of that id, or None."""
         return self._last(f"id {name}")
 
+    def is_as_written(self, name: str, digest: str, size: int) -> bool:
+        """False where the last record of a file has that digest of its row, and another size: somebody changed the file since."""
+        written = (self._known[f"file {name}"] or "").partition(" ")
+        return written[0] != digest or written[2] == str(size)
+
     def add(self, record: Record) -> None:
         """Add a record, unless the row's last one has the same number and outcome. Raises RequestError."""
         last = self._last(record.key)
@@ -96,6 +101,8 @@ class Manifest:
 
     def _remember(self, record: Record) -> None:
         self._known[record.key] = record.line().decode()
+        for name, size in record.sizes.items():
+            self._known[f"file {name}"] = f"{record.digest} {size}"
 
 
 def _is_cut_off(line: bytes) -> bool:

@@ -17,7 +17,7 @@ from ..runtime.images.png import JSON_CHUNK, encode_png
 from ..runtime.images.png_chunks import SIGNATURE, is_whole, read_text
 from ..runtime.parameters import drawing_parameters
 from ..runtime.pipeline import Pipeline
-from .manifest import Record
+from .manifest import Manifest
 from .outputs import Output
 from .rows import Job
 
@@ -81,7 +81,7 @@ class State(Enum):
     MISSING: there is none.
     DRAWN: it is the row's picture, and whole.
     OLD: it is a picture of a batch, drawn from another row, or damaged.
-    FOREIGN: it is something else.
+    FOREIGN: it is something else, or a picture of a batch that somebody changed since.
     """
 
     MISSING = "missing"
@@ -90,8 +90,9 @@ class State(Enum):
     FOREIGN = "foreign"
 
 
-def state_of(output: Output, name: str, digest: str, known: Record | None) -> State:
-    """The state of a file. digest, known: the digest and the last record of the row that it belongs to. Raises RequestError."""
+def state_of(output: Output, manifest: Manifest, name: str, job: Job) -> State:
+    """The state of a file that belongs to a row. Raises RequestError."""
+    known, digest = manifest.known(job.id), job.digest
     size = output.size(name)
     if size is None:
         return State.MISSING
@@ -102,6 +103,8 @@ def state_of(output: Output, name: str, digest: str, known: Record | None) -> St
     found = stored_digest(content)
     if found == digest and is_whole(content):
         return State.DRAWN
+    if found is not None and is_whole(content) and not manifest.is_as_written(name, found, size):
+        return State.FOREIGN  # an editor kept the text
     is_ours = found is not None or (is_listed and _is_damaged_png(content))
     return State.OLD if is_ours else State.FOREIGN
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..runtime.errors import OmniGen2Error, RequestError
+from ..runtime.errors import BundleError, OmniGen2Error, RequestError
 from .endpoint_options import KEY
 from .merging import with_loras
 from .options import (
@@ -29,9 +30,10 @@ from .rewriting_options import RewriterKey, RewriterModel, RewriterURL, Rewrites
 from .terminal import ProgressLine, printable
 
 if TYPE_CHECKING:
-    from ..batch.driver import Drawer
+    from ..batch.driver import Drawer, Drawings
     from ..batch.manifest import Record
     from ..batch.progress import Progress
+    from ..batch.rows import Job
     from ..rewriting.plan import RewritePlan
     from ..runtime.load_options import LoadOptions
 
@@ -79,6 +81,7 @@ def batch(
     pool = {"workers": workers, "cpus": cpus_per_worker, "gpus": gpus_per_worker}
     shown = ShownRows(ProgressLine(estimates=False))
     with ExitStack() as opened:
+        opened.enter_context(held(merged))
         if ray is not None:
             options = load_options(backend, precision, threads, memory_limit)
             drawer = opened.enter_context(_on_ray(ray, merged, digest, pool, options, rewriting, shown.note))
@@ -90,7 +93,7 @@ def batch(
         output = opened.enter_context(closing(open_output(out)))
         with shown:
             deciding = digest if rewriting is None else rewriting.digest(digest)
-            progress = run_batch(file, deciding, output, drawer, shown.row)
+            progress = run_batch(file, deciding, output, _of_one_bundle(drawer, merged, digest), shown.row)
     typer.echo(f"{progress.total} rows: {progress.drawn} drawn, {progress.kept} were there, {progress.failed} failed")
     if progress.failed:
         raise OmniGen2Error(f"{progress.failed} of {progress.total} rows have no picture; {output.manifest!r} says why")
@@ -113,6 +116,36 @@ def named_values(option: str, texts: Sequence[str]) -> dict[str, str]:
     if len(values) < len(pairs):
         raise RequestError(f"{option} names a column twice")
     return values
+
+
+@contextmanager
+def held(bundle: str) -> Iterator[None]:
+    """Keep a bundle from `omnigen2 lora --prune` in the block: workers open it later. Raises BundleError where it is gone."""
+    from ..runtime.files.locking import hold_folder
+    from ..runtime.pipeline import bundle_path
+
+    try:
+        descriptor = hold_folder(bundle_path(bundle))
+    except OSError as error:
+        raise BundleError(f"{bundle!r} is not a bundle: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _of_one_bundle(drawer: Drawer, bundle: str, digest: str) -> Drawer:
+    """A drawer that ends with a BundleError where the bundle was replaced before a row was drawn to its end."""
+    from ..batch.digests import check_same_bundle
+
+    def drawings(jobs: Iterator[Job]) -> Drawings:
+        with closing(drawer(jobs)) as each:
+            for job, drawn in each:
+                check_same_bundle(bundle, digest)
+                yield job, drawn
+
+    return drawings
 
 
 @contextmanager

@@ -38,6 +38,13 @@ def cache_policy(name: str | None, threshold: float | None) -> CachePolicy | Non
     return CACHES[name]() if threshold is None else TeaCache(threshold=threshold)
 
 
+def lora_folder(text: str) -> Path:
+    """The folder of --lora-dir. Raises RequestError for an empty name, as an unset variable of the shell gives it."""
+    if not text:
+        raise RequestError("--lora-dir is empty: name a folder, or . for the current one")
+    return Path(text)
+
+
 def picture_names(out: Path, count: int) -> list[Path]:
     """The files of `count` pictures. Raises RequestError, before anything is drawn, where they couldn't be written."""
     if out.suffix.lower() != ".png":

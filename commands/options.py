@@ -12,7 +12,7 @@ import typer
 from ..runtime.errors import OmniGen2Error, RequestError
 from ..runtime.request import Request
 from .merging import with_loras
-from .option_values import memory_bytes
+from .option_values import lora_folder, memory_bytes
 
 if TYPE_CHECKING:
     from ..runtime.load_options import LoadOptions
@@ -30,7 +30,10 @@ Threads = Annotated[int | None, typer.Option(help="CPU threads; by default the b
 MemoryLimit = Annotated[str | None, typer.Option(help="Keep open weights below this, e.g. 4GB; slower.")]
 Loras = Annotated[list[str] | None, typer.Option("--lora", help="A LoRA to merge, FILE or FILE:SCALE; may be repeated.")]
 LoraFolder = Annotated[
-    Path | None, typer.Option("--lora-dir", help="The folder of merged bundles; by default beside the bundle.")
+    Path | None,
+    typer.Option(
+        "--lora-dir", parser=lora_folder, metavar="PATH", help="The folder of merged bundles; by default beside the bundle."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")]

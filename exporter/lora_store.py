@@ -7,6 +7,7 @@ the user chose, merged bundles of other bundles may lie as well: there the hash 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -16,16 +17,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..runtime.bundle import MAX_MANIFEST_BYTES
+from ..runtime.bundle import MAX_MANIFEST_BYTES, Bundle
 from ..runtime.errors import BackendError, BundleError, ExportError
 from ..runtime.files.hashes import file_hash
-from ..runtime.files.locking import is_held
 from ..runtime.files.reading import read_bytes
 from ..runtime.files.user_cache import user_cache
 from ..runtime.manifest import MANIFEST, Manifest, MergedLora
 from .engines.engine_store import is_being_built
 from .staging import remove_bundle, remove_unfinished
-from .target import other_files
+from .target import other_files, replaced_file
 
 FORMAT = 1
 """Changes with what is written for the same LoRAs and bundle."""
@@ -46,21 +46,29 @@ def store_folders(bundle: Path, folder: str | Path | None = None) -> tuple[Path,
     """The absolute paths of the folders of the bundle's merged bundles, which may be missing. New ones are made in the last.
 
     folder: the user's choice; by default BUNDLE.loras beside the bundle. Where that can't be written, and for a bundle in this
-    package or in a hub's cache, a folder in the user's cache follows. Raises ExportError where there is no folder at all.
+    package or in a hub's cache, a folder in the user's cache follows. Where BUNDLE.loras can be written again, what lies in the
+    cache's folder is still found. Raises ExportError where there is no folder at all.
     """
     if folder is not None:
         return (Path(os.path.realpath(folder)),)
     real = Path(os.path.realpath(bundle))
     beside = Path(os.path.realpath(real.with_name(f"{real.name}{BESIDE}")))
     is_there, is_of_the_user = beside.is_dir(), PACKAGE not in real.parents and not (bundle / MANIFEST).is_symlink()
+    cache = user_cache()
+    cached = _cached(real)
     if os.access(beside if is_there else real.parent, os.W_OK | os.X_OK) and (is_there or is_of_the_user):
-        return (beside,)
-    cache, shared = user_cache(), (beside,) if is_there else ()
+        return (cached, beside) if cache.problem is None and cached.is_dir() else (beside,)
+    shared = (beside,) if is_there else ()
     if cache.problem is None:
-        return (*shared, cache.folder / IN_CACHE / f"{real.name}-{hashlib.sha256(os.fsencode(real)).hexdigest()[:16]}")
+        return (*shared, cached)
     if not shared:
         raise ExportError(f"merged bundles can't lie beside {str(bundle)!r}, and {cache.problem}: name a folder with --lora-dir")
     return shared
+
+
+def _cached(bundle: Path) -> Path:
+    """The folder in the user's cache for the merged bundles of a bundle, given by its real path."""
+    return user_cache().folder / IN_CACHE / f"{bundle.name}-{hashlib.sha256(os.fsencode(bundle)).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +91,7 @@ class StoredBundle:
 class Removal:
     """The outcome of `remove_stored`.
 
-    kept: why merged bundles were left.
+    kept: why merged bundles and folders of unfinished work were left.
     """
 
     removed: tuple[StoredBundle, ...]
@@ -117,36 +125,57 @@ def remove_stored(bundle: Path, folder: str | Path | None = None) -> Removal:
     kept: dict[Path, str] = {}
     bases: set[str] = set()
     for stored in sorted(stored_bundles(bundle, folder), key=lambda stored: -len(stored.loras)):  # what was merged further first
-        problem = "another one that stays was merged from it" if stored.sha256 in bases else _problem(stored)
+        try:
+            problem = "another one that stays was merged from it" if stored.sha256 in bases else _problem(stored)
+        except FileNotFoundError:  # another process removed it
+            continue
         if problem is None:
             removed.append(stored)
         else:
             kept[stored.path] = problem
             bases.add(stored.merged_from)
     stores = store_folders(bundle, folder)
-    tidied = [nested for store in stores for nested in _with_nested(store) if tidy(nested)]
-    _remove_empty({each.path.parent for each in removed} | {*tidied}, () if folder is not None else stores)
+    unfinished = [each for store in stores for nested in _with_nested(store) for each in tidy(nested).items()]
+    kept |= {path: problem for path, problem in unfinished if problem is not None}
+    emptied = {each.path.parent for each in removed} | {path.parent for path, _ in unfinished}
+    _remove_empty(emptied, () if folder is not None else stores)
     return Removal(removed=tuple(removed), kept=kept)
 
 
-def tidy(store: Path) -> bool:
-    """Remove what killed processes left in a store. Returns whether there was anything."""
+def tidy(store: Path) -> dict[Path, str | None]:
+    """Remove what killed processes left in a store. Returns its folders, each with the reason why it stays, or None."""
     return remove_unfinished(store, (WORK, "removal"))
 
 
 def _problem(stored: StoredBundle) -> str | None:
-    """Remove a merged bundle; or the reason why it stays."""
-    manifest = _manifest(stored.path)
-    foreign = MANIFEST if manifest is None else next(other_files(stored.path, manifest), None)
-    if foreign is not None:
-        return f"it holds {foreign!r}, which isn't part of it"
+    """Remove a merged bundle; or the reason why it stays. Raises FileNotFoundError where it is gone."""
     try:
-        if is_held(stored.path) or is_being_built(stored.path):
-            return "it is in use"
-        remove_bundle(stored.path)
+        remove_bundle(stored.path, lambda: _check_removable(stored.path))
+    except ExportError as error:
+        return str(error)
+    except FileNotFoundError:
+        if not stored.path.exists():
+            raise
+        return "it changes meanwhile"
     except (OSError, BackendError) as error:
         return f"it can't be removed: {getattr(error, 'strerror', None) or error}"
     return None
+
+
+def _check_removable(folder: Path) -> None:
+    """Raises ExportError where a merged bundle holds what isn't its own, or an engine of it is being built."""
+    manifest = _manifest(folder)
+    if not folder.exists():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
+    if manifest is None:
+        raise ExportError("its manifest isn't that of a merged bundle any more")
+    foreign = next(other_files(folder, manifest), None)
+    if foreign is not None:
+        raise ExportError(f"it holds {foreign!r}, which isn't part of it")
+    if (replaced := replaced_file(folder, Bundle(folder, manifest).hashes)) is not None:
+        raise ExportError(f"its file {replaced!r} was replaced by another one")
+    if is_being_built(folder):
+        raise ExportError("it is in use")
 
 
 def _remove_empty(folders: set[Path], own: Sequence[Path]) -> None:
@@ -183,21 +212,27 @@ def _in_store(store: Path) -> Iterator[StoredBundle]:
 
 
 def _with_nested(store: Path) -> Iterator[Path]:
-    """A store, and the stores in it of its own merged bundles."""
+    """A store, and the stores of its own merged bundles, which lie in it or in the user's cache."""
     yield store
     for name in _names(store):
         if _is_nested(store / name) and not os.path.islink(store / name):
             yield from _with_nested(store / name)
+        if KEY.fullmatch(name) and (cached := _cached(Path(os.path.realpath(store / name)))).is_dir():
+            yield from _with_nested(cached)
 
 
 def _is_nested(folder: Path) -> bool:
     """Whether a folder has the name of a merged bundle's own store."""
+    if folder.parent == user_cache().folder / IN_CACHE:
+        return True
     return folder.name.endswith(BESIDE) and KEY.fullmatch(folder.name.removesuffix(BESIDE)) is not None
 
 
 def _names(store: Path) -> list[str]:
     try:
-        return sorted(os.listdir(store)) if store.is_dir() else []
+        return sorted(os.listdir(store))
+    except (FileNotFoundError, NotADirectoryError):  # another process may have removed it
+        return []
     except OSError as error:
         raise ExportError(f"{str(store)!r} can't be read: {error.strerror or error}") from error
 
@@ -208,12 +243,17 @@ def _stored(folder: Path) -> StoredBundle | None:
         return None
     if merge_key(manifest.merged_from, manifest.loras) != folder.name:
         return None
+    try:
+        states = [*map(os.lstat, _files(folder))]
+        sha256 = file_hash(folder / MANIFEST)
+    except FileNotFoundError:  # another process removes it
+        return None
     return StoredBundle(
         path=folder,
-        sha256=_manifest_hash(folder),
+        sha256=sha256,
         loras=manifest.loras,
         merged_from=manifest.merged_from,
-        size_bytes=sum(state.st_size for state in map(os.lstat, _files(folder)) if state.st_nlink == 1),
+        size_bytes=sum(state.st_size for state in states if state.st_nlink == 1),
     )
 
 

@@ -13,8 +13,8 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,7 +23,7 @@ from ..runtime.errors import ExportError
 from ..runtime.files.exchange import exchange
 from ..runtime.files.hashes import file_hash
 from ..runtime.files.json_text import read_object
-from ..runtime.files.locking import folder_lock, open_lock, try_lock
+from ..runtime.files.locking import folder_lock, open_lock, try_lock, unheld
 from ..runtime.files.unfinished import (
     LOCK,
     MARK,
@@ -40,7 +40,7 @@ from ..runtime.files.unfinished import (
 )
 from ..runtime.files.writing import PARTIAL, temporary_name, write_whole
 from ..runtime.manifest import MANIFEST
-from .target import check_not_read, check_target, check_writable, resolve_target
+from .target import check_not_read, check_target, check_writable, other_unfinished_files, resolve_target
 
 
 class BusyError(ExportError):
@@ -166,33 +166,41 @@ def open_staging(work: Work) -> Iterator[Staging]:
             raise
 
 
-def remove_bundle(folder: Path) -> None:
-    """Remove a bundle and all that its folder holds. Raises OSError.
+def remove_bundle(folder: Path, check: Callable[[], object]) -> None:
+    """Remove a bundle and all that its folder holds. Raises BusyError where it is in use, OSError, and what `check` raises.
 
-    It first moves into a marked folder: where that is stopped midway, `remove_unfinished` goes on with it.
+    check: called when nobody can open or replace the bundle any more.
+    The folder first moves into a marked folder: where that is stopped midway, `remove_unfinished` goes on with it.
     """
-    with folder_lock(folder.parent):
-        staging = _new_staging(Work("removal", folder, str(folder), (), {}))
-    with staging.lock or nullcontext():
-        staging.bundle.rmdir()
-        os.rename(folder, staging.bundle)
+    with ExitStack() as stack:
+        with folder_lock(folder.parent), unheld(folder) as is_free:
+            if not is_free:
+                raise BusyError("it is in use")
+            check()
+            staging = _new_staging(Work("removal", folder, str(folder), (), {}))
+            if staging.lock is not None:
+                stack.enter_context(staging.lock)
+            staging.bundle.rmdir()
+            os.rename(folder, staging.bundle)
         _remove(staging.folder, staging.lock)
     if staging.folder.exists():
         raise OSError(errno.EACCES, "can't be removed whole", str(staging.folder))
 
 
-def remove_unfinished(parent: Path, kinds: Sequence[str]) -> bool:
+def remove_unfinished(parent: Path, kinds: Sequence[str]) -> dict[Path, str | None]:
     """Remove the folders of work of these kinds that processes of this user left unfinished in `parent`, an absolute path.
 
-    Returns whether there were any. Folders stay whose mark somebody else wrote, and those that a process is at work in.
+    Returns those folders, each with the reason why it stays, or None. Folders stay, and aren't returned, whose mark somebody else
+    wrote, and those that a process is at work in.
     """
-    found = False
+    found: dict[Path, str | None] = {}
     with suppress(OSError), folder_lock(parent):
         for folder, mark in marked_folders(parent):
             with suppress(OSError):  # gone, or no locks here: a process may be at work in it
                 if mark["kind"] in kinds and is_own_mark(folder, mark) and (lock := _lock(folder)) is not None:
+                    foreign = next(other_unfinished_files(folder), None)
                     _remove(folder, lock)
-                    found = True
+                    found[folder] = None if foreign is None else f"it holds {foreign!r}, which this program didn't write"
     return found
 
 
@@ -243,7 +251,7 @@ def _take_over(work: Work) -> Staging | None:
             continue
         if lock is None:
             raise BusyError(_busy(work.target, folder, mark))
-        if found is None and mark.items() >= work.mark().items() and _can_go_on(folder) and (folder / PROGRESS).exists():
+        if found is None and mark.items() >= work.mark().items() and _can_go_on(folder) and _is_resumable(folder):
             found = Staging(folder, work, lock)
         elif _holds_the_only_copy(folder):
             lock.close()
@@ -252,6 +260,11 @@ def _take_over(work: Work) -> Staging | None:
     if found is not None:
         _remove_leftovers(found.folder)
     return found
+
+
+def _is_resumable(folder: Path) -> bool:
+    """Whether a folder holds progress, and nothing that would get into the bundle from somewhere else."""
+    return (folder / PROGRESS).exists() and not any(other_unfinished_files(folder))
 
 
 def _new_staging(work: Work) -> Staging:
@@ -298,10 +311,15 @@ def _busy(target: Path, folder: Path, mark: Mapping[str, Any]) -> str:
 
 
 def _remove(folder: Path, lock: BinaryIO | None) -> None:
-    """Remove a staging, the mark last: where that fails or is stopped midway, the next work for the target goes on with it."""
+    """Remove a staging, the mark last: where that fails or is stopped midway, the next work for the target goes on with it.
+
+    Leaves it whole where it holds a file of somebody's own.
+    """
     with suppress(OSError), ExitStack() as stack:
         if lock is not None:
             stack.enter_context(lock)
+        if any(other_unfinished_files(folder)):
+            return
         for path in (folder / NEW, folder / OLD):
             if path.exists():  # half of a bundle must not be taken for the whole one
                 os.rename(path, folder / temporary_name())

@@ -8,16 +8,17 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from ..runtime.backends.tensorrt.records import ENGINE_NAME
 from ..runtime.backends.tensorrt.records import FOLDER as ENGINES
 from ..runtime.errors import BundleError, ExportError
+from ..runtime.files.hashes import file_hash
 from ..runtime.files.json_text import MAX_JSON_BYTES
 from ..runtime.files.reading import read_bytes
-from ..runtime.files.unfinished import PREFIX
+from ..runtime.files.unfinished import LOCK, MARK, NEW, OLD, PREFIX, PROGRESS, REPLACING
 from ..runtime.files.writing import PARTIAL_NAME
 from ..runtime.manifest import MANIFEST, Manifest
 
@@ -27,6 +28,14 @@ OURS = re.compile(
     r"|compiled/[a-z0-9_]+\.\w+\.[0-9a-f]{16}\.blob"
 )
 """The files that this package puts beside a bundle's own: temporary ones, engines, and an earlier release's compiled models."""
+
+
+UNFINISHED = re.compile(
+    rf"(?:{MARK}|{LOCK}|{PROGRESS}|{REPLACING}|{PARTIAL_NAME.pattern})"
+    rf"|(?:{NEW}|{OLD}|{PARTIAL_NAME.pattern})/(?:{OURS.pattern}|(?:[^/]+/)?[^/]+\.(?:onnx|safetensors)"
+    rf"|{re.escape(MANIFEST)}|processor/tokenizer\.json|calibration\.txt|quantization\.json)"
+)
+"""The files in a folder of unfinished work. Any other file in one is somebody's own."""
 
 
 def resolve_target(bundle: str | Path) -> Path:
@@ -98,9 +107,40 @@ def other_files(folder: Path, manifest: Manifest) -> Iterator[str]:
     """The files in a bundle's folder that neither its manifest lists nor this package puts there."""
     graphs = {name for graph in manifest.graphs for name in (graph.file, graph.inlined)}
     listed = {MANIFEST, manifest.tokenizer, *graphs, *(spec.file for spec in manifest.files)}
+    return (name for name in _files(folder) if name not in listed and OURS.fullmatch(name) is None)
+
+
+def other_unfinished_files(folder: Path) -> Iterator[str]:
+    """The files in a folder of unfinished work that this package doesn't write there."""
+    listed = set[str]()
+    for each in folder.iterdir():
+        with suppress(OSError, BundleError):
+            manifest = Manifest.from_json(read_bytes(each / MANIFEST, MAX_JSON_BYTES).decode(errors="replace"), MANIFEST)
+            listed |= {f"{each.name}/{spec.file}" for spec in manifest.files}
+    return (name for name in _files(folder) if name not in listed and UNFINISHED.fullmatch(name) is None)
+
+
+def replaced_file(folder: Path, hashes: Mapping[str, str]) -> str | None:
+    """A file of a bundle that somebody replaced since the bundle was written, or None. hashes: by the file's name.
+
+    A file is read only where it changed after the manifest, which is written last, and where no other link keeps its content.
+    """
+    written = _changed_ns(folder / MANIFEST)
+    for name, digest in hashes.items():
+        path = folder / name
+        if path.exists() and path.stat().st_nlink == 1 and _changed_ns(path) > written and file_hash(path) != digest:
+            return name
+    return None
+
+
+def _changed_ns(path: Path) -> int:
+    status = path.stat()
+    return max(status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """The names of the files and the links below a folder."""
     for parent, folders, files in os.walk(folder):
         links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
         for name in (*files, *links):
-            path = (Path(parent) / name).relative_to(folder).as_posix()
-            if path not in listed and OURS.fullmatch(path) is None:
-                yield path
+            yield (Path(parent) / name).relative_to(folder).as_posix()

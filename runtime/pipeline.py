@@ -220,8 +220,16 @@ class Pipeline:
 
 
 def _held(pipeline: Pipeline, bundle: Bundle) -> Callable[[], object]:
-    """Keep a merged bundle from `omnigen2 lora --prune` while the pipeline lives. Returns the function that gives it free."""
-    descriptor = None if bundle.manifest.merged_from is None else hold_folder(bundle.path)
+    """Keep a merged bundle from `omnigen2 lora --prune` while the pipeline lives. Returns the function that releases it.
+
+    Raises BundleError where the bundle was removed since it was opened.
+    """
+    if bundle.manifest.merged_from is None:
+        return _nothing
+    try:
+        descriptor = hold_folder(bundle.path)
+    except OSError as error:
+        raise BundleError(f"{str(bundle.path)!r} is not a bundle: {error.strerror or error}") from error
     return _nothing if descriptor is None else weakref.finalize(pipeline, os.close, descriptor)
 
 

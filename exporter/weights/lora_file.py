@@ -158,8 +158,13 @@ def _is_matrix(tensor: TensorLocation) -> bool:
 
 def _check_shapes(module: str, down: TensorLocation, up: TensorLocation, weight: TensorLocation) -> None:
     shape = (up.shape[0], down.shape[1])
-    if shape != weight.shape or up.shape[1] != down.shape[0]:
-        raise ExportError(f"the LoRA gives {module!r} a change of {shape}; the weight is {weight.shape}")
+    if up.shape[1] != down.shape[0]:
+        ranks = f"{down.shape[0]} and {up.shape[1]}"
+        raise ExportError(f"the LoRA's two matrices for {module!r} have different ranks, {ranks}: it is damaged")
+    if shape != weight.shape:
+        raise ExportError(
+            f"the LoRA gives {module!r} a change of {shape}; the weight is {weight.shape}: is it for another model?"
+        )
 
 
 def _alpha(lora: str, name: str, tensor: TensorLocation) -> float:

@@ -54,34 +54,61 @@ def try_lock(descriptor: int) -> bool:
 
 
 def hold_folder(folder: Path) -> int | None:
-    """Say that a folder is in use until the descriptor that comes back is closed. None where the system can't lock folders.
+    """Mark a folder as in use until the returned descriptor is closed. None where the system can't lock folders.
 
-    Several may hold a folder at a time.
+    Several may hold a folder at a time. Waits while `unheld` has it. Raises FileNotFoundError where the folder is gone or was
+    replaced by then, TimeoutError where the wait takes longer than LONGEST_WAIT_S.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return None
+    try:
+        if fcntl is None or not _share(descriptor):
+            os.close(descriptor)
+            return None
+        if not os.path.samestat(os.fstat(descriptor), os.stat(folder)):
+            raise FileNotFoundError(errno.ENOENT, "it was replaced meanwhile", str(folder))
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _share(descriptor: int) -> bool:
+    """Lock an open folder together with others that share it. False where there are no locks. Raises TimeoutError."""
+    end = time.monotonic() + LONGEST_WAIT_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise TimeoutError(errno.ETIMEDOUT, "another process is removing it") from None
+            time.sleep(PAUSE_S)
+        except OSError:
+            return False
+
+
+@contextmanager
+def unheld(folder: Path) -> Iterator[bool]:
+    """Whether no process, this one included, holds the folder with `hold_folder`. If so, none can begin to in the block.
+
+    True where that can't be known.
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
-        return None
+        yield True
+        return
     try:
-        if fcntl is not None:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return descriptor
-    except OSError:  # no locks here, or the folder is being removed
-        pass
-    os.close(descriptor)
-    return None
-
-
-def is_held(folder: Path) -> bool:
-    """Whether this or another process holds the folder with `hold_folder`; False where that can't be known."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        return not try_lock(descriptor)
-    except OSError:
-        return False
+        try:
+            is_free = try_lock(descriptor)
+        except OSError:
+            is_free = True
+        yield is_free
     finally:
         os.close(descriptor)
 

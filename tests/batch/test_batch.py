@@ -11,7 +11,7 @@ from PIL import Image
 
 from omnigen2_rt.batch.outputs import FolderOutput
 from omnigen2_rt.runtime.errors import BackendError, RequestError
-from omnigen2_rt.runtime.images.png import read_parameters
+from omnigen2_rt.runtime.images.png import encode_png, read_parameters
 from omnigen2_rt.runtime.request import Request
 from tests.batch.doubles import FakePipeline, manifest_of, pictures_in, run, write_jsonl
 
@@ -199,8 +199,31 @@ def test_picture_of_somebody_else_is_not_replaced(rows: Path, tmp_path: Path, na
     mine = (out / name).read_bytes()
     _, records = run(rows, out, FakePipeline())
     errors = [record.error for record in records if record.id == name[0]]
-    assert errors == [f"'{name}' is there and was not drawn by a batch: move it, or give the row another id"]
+    reason = "is there and was not drawn by a batch, or was changed since: move it, or give the row another id"
+    assert errors == [f"'{name}' {reason}"]
     assert (out / name).read_bytes() == mine
+
+
+def test_picture_that_was_retouched_is_not_replaced_when_its_row_changes(tmp_path: Path) -> None:
+    """Its editor kept the file's text, with the row's digest."""
+    rows, out = write_jsonl(tmp_path / "rows.jsonl", {"id": "a", "prompt": "one"}), tmp_path / "out"
+    run(rows, out, FakePipeline())
+    kept = read_parameters(out / "a.png")
+    assert kept is not None
+    mine = encode_png(Image.effect_noise((16, 16), 50).convert("RGB"), kept)
+    (out / "a.png").write_bytes(mine)
+    assert run(rows, out, FakePipeline())[0].kept == 1
+    write_jsonl(rows, {"id": "a", "prompt": "two"})
+    for _ in range(2):
+        assert run(rows, out, FakePipeline())[0].failed == 1 and (out / "a.png").read_bytes() == mine
+    (out / "a.png").unlink()
+    assert run(rows, out, FakePipeline())[0].drawn == 1
+
+
+def test_file_that_appears_while_its_row_is_drawn_is_not_replaced(tmp_path: Path) -> None:
+    rows, out = write_jsonl(tmp_path / "rows.jsonl", {"id": "a", "prompt": "one"}), tmp_path / "out"
+    progress, _ = run(rows, out, FakePipeline(lambda request: (out / "a.png").write_bytes(b"mine")))
+    assert progress.failed == 1 and (out / "a.png").read_bytes() == b"mine"
 
 
 def test_folder_in_a_pictures_place_is_that_rows_problem(rows: Path, tmp_path: Path) -> None:

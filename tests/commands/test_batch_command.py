@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -13,8 +14,12 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from omnigen2_rt.batch import store as batch_store
+from omnigen2_rt.batch.outputs import Output
 from omnigen2_rt.commands.batch import SHOWN_PROBLEMS, duration
 from omnigen2_rt.runtime.images.png import read_parameters
+from omnigen2_rt.runtime.manifest import MANIFEST
+from omnigen2_rt.runtime.pipeline import NANO
 from tests.batch.doubles import manifest_of, pictures_in, write_jsonl
 from tests.commands.command import Command
 from tests.commands.processes import COMMAND, run, run_on_a_small_disk, start
@@ -179,3 +184,19 @@ def test_batch_with_a_lora_draws_with_it_and_names_it(command: Command, tmp_path
     plain, styled = (read_parameters(tmp_path / name / "a.png") for name in ("plain", "styled"))
     assert [each["scale"] for each in styled["loras"]] == [0.5] and plain["loras"] == [] and styled["bundle"] == "nano"
     assert (tmp_path / "plain/a.png").read_bytes() != (tmp_path / "styled/a.png").read_bytes()
+
+
+def test_batch_whose_bundle_is_replaced_ends_before_a_picture_is_written(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pictures would have had the digest of the bundle that was there before."""
+    rows, bundle = write_jsonl(tmp_path / "rows.jsonl", {"prompt": "a"}), shutil.copytree(NANO, tmp_path / "bundle")
+    plain = batch_store.open_output
+
+    def replaced(place: str) -> Output:
+        (bundle / MANIFEST).write_text((bundle / MANIFEST).read_text() + " ")
+        return plain(place)
+
+    monkeypatch.setattr(batch_store, "open_output", replaced)
+    said = command.fails("batch", rows, tmp_path / "out", "--bundle", bundle, "--default", "steps=1")
+    assert "was replaced while the batch ran: run the same command again" in said and not [*(tmp_path / "out").glob("*.png")]

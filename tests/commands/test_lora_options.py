@@ -103,6 +103,7 @@ def test_chat_and_reflect_take_loras(command: Command, tmp_path: Path, words: tu
         (("generate", "x", "--lora", "nowhere.safetensors:0.8"), "LoRA 'nowhere.safetensors' does not exist"),
         (("generate", "x", "--lora", ":1"), "--lora ':1' is not FILE or FILE:SCALE"),
         (("generate", "x", "--lora-dir", "there"), "--lora-dir belongs to --lora"),
+        (("lora", "nano", "--list", "--lora-dir", ""), "--lora-dir is empty: name a folder, or . for the current one"),
         (("generate", "x", "--lora", NANO / "vae/config.json"), "can't be read"),
         (("lora", "nano"), "give one of --lora, --list and --prune"),
         (("lora", "nano", "--list", "--prune"), "give one of --lora, --list and --prune, not 2"),

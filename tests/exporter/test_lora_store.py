@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from omnigen2_rt import load
+from omnigen2_rt.commands.batch import held
 from omnigen2_rt.exporter import lora_store, staging
 from omnigen2_rt.exporter.engines.engine_store import build_lock
 from omnigen2_rt.exporter.lora_bundle import Lora, merged_bundle
-from omnigen2_rt.exporter.lora_store import merge_key, remove_stored, store_folders, stored_bundles
+from omnigen2_rt.exporter.lora_store import Removal, merge_key, remove_stored, store_folders, stored_bundles
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.errors import BundleError, ExportError
+from omnigen2_rt.runtime.files.locking import folder_lock, unheld
 from omnigen2_rt.runtime.files.unfinished import MARK, NAME, PREFIX
 from omnigen2_rt.runtime.files.user_cache import UserCache, user_cache
 from omnigen2_rt.runtime.manifest import MANIFEST, Manifest, MergedLora
@@ -74,6 +78,9 @@ def test_store_that_can_not_be_written_is_searched_and_new_bundles_lie_in_the_us
     assert (found.path, found.is_new) == (shared.path, False)
     own = merged_bundle(bundle, [b])
     assert own.is_new and own.path.parent == cache
+    assert {stored.path for stored in stored_bundles(bundle)} == {shared.path, own.path}
+    monkeypatch.undo()  # it can be written again
+    assert store_folders(bundle) == (cache, beside) and merged_bundle(bundle, [b]).path == own.path
     assert {stored.path for stored in stored_bundles(bundle)} == {shared.path, own.path}
     assert len(remove_stored(bundle).removed) == 2 and not cache.exists()
 
@@ -175,6 +182,29 @@ def test_removal_takes_what_a_killed_merge_left(tmp_path: Path) -> None:
     assert not [*(tmp_path / "store").iterdir()]
 
 
+@pytest.mark.parametrize("place", ["thesis.txt", "new/transformer/thesis.txt", "mine/model.onnx"])
+def test_folder_of_unfinished_work_that_holds_a_users_file_stays(place: str, tmp_path: Path) -> None:
+    store, file = tmp_path / "store", nano_lora(tmp_path / "a.safetensors")
+    killed_merge(file, store, "merging LoRAs")
+    (folder,) = store.iterdir()
+    (folder / place).parent.mkdir(parents=True, exist_ok=True)
+    (folder / place).touch()
+    before = {*files_below(folder)}
+    assert remove_stored(NANO, store).kept == {folder: f"it holds {place!r}, which this program didn't write"}
+    assert merged_bundle(NANO, [Lora(path=file)], folder=store).is_new and {*files_below(folder)} == before
+
+
+@pytest.mark.parametrize("content", [b"mine", None])
+def test_removal_leaves_a_merged_bundle_with_a_file_that_was_replaced(content: bytes | None, tmp_path: Path) -> None:
+    path, name = merged(tmp_path), "transformer/merged_lora.safetensors"
+    own = (path / name).read_bytes()
+    (tmp_path / "mine").write_bytes(content or own[:-1] + bytes([own[-1] ^ 1]))
+    (tmp_path / "mine").replace(path / name)
+    assert [*remove_stored(NANO, tmp_path / "store").kept] == [path]
+    (path / name).write_bytes(own)
+    assert len(remove_stored(NANO, tmp_path / "store").removed) == 1
+
+
 def test_folder_of_unfinished_work_that_nobody_here_made_stays(tmp_path: Path) -> None:
     """Whoever packs an archive can write such a name and such a mark."""
     store = tmp_path / "store"
@@ -231,6 +261,59 @@ def test_removal_keeps_a_bundle_that_is_in_use_and_the_one_it_was_merged_from(tm
     with build_lock(second, engine):
         assert remove_stored(NANO, store).kept[second] == "it is in use"
     assert (second / "engines" / f".{engine}.lock").is_file() and len(remove_stored(NANO, store).removed) == 2
+
+
+def test_bundle_that_is_opened_while_the_removal_waits_stays(tmp_path: Path) -> None:
+    """It was looked at once, and removed when the store's lock was free, up to ten seconds later."""
+    path, store = merged(tmp_path), tmp_path / "store"
+    with ThreadPoolExecutor(1) as thread:
+        with folder_lock(store):
+            removal = thread.submit(remove_stored, NANO, store)
+            time.sleep(0.2)
+            pipeline = load(path, backend="ort-cpu")
+        with pipeline:
+            assert removal.result().kept == {path: "it is in use"}
+
+
+def test_bundle_that_is_removed_while_a_pipeline_opens_it_is_reported(tmp_path: Path) -> None:
+    path = merged(tmp_path)
+    with ThreadPoolExecutor(1) as thread:
+        with unheld(path) as is_free:
+            assert is_free
+            pipeline = thread.submit(load, path, backend="ort-cpu")
+            time.sleep(0.2)
+            assert not pipeline.done()
+            path.rename(tmp_path / "gone")
+        with pytest.raises(BundleError, match="is not a bundle: No such file or directory"):
+            pipeline.result()
+
+
+def test_bundles_that_another_process_removes_meanwhile_are_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths, store = [merged(tmp_path, 0), merged(tmp_path, 1)], tmp_path / "store"
+    (gone,) = [found for found in stored_bundles(NANO, store) if found.path == paths[0]]
+    first = remove_stored(NANO, store)
+    monkeypatch.setattr(lora_store, "stored_bundles", lambda *words: [gone])
+    assert len(first.removed) == 2 and remove_stored(NANO, store) == Removal(removed=(), kept={})
+    monkeypatch.undo()
+    path = merged(tmp_path)
+    monkeypatch.setattr(lora_store, "_files", lambda folder: [*map(str, path.iterdir()), str(path / "gone")])
+    assert stored_bundles(NANO, store) == []
+
+
+def test_what_was_merged_further_into_the_cache_is_found_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, store = merged(tmp_path), tmp_path / "store"
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    second = merged_bundle(first, [Lora(path=nano_lora(tmp_path / "b.safetensors", 1))]).path
+    assert second.parent.parent == user_cache().folder / "loras"
+    assert {stored.path for stored in stored_bundles(NANO, store)} == {first, second}
+    assert len(remove_stored(NANO, store).removed) == 2 and not second.parent.exists()
+
+
+def test_batch_holds_its_bundle(tmp_path: Path) -> None:
+    path = merged(tmp_path)
+    with held(str(path)):
+        assert remove_stored(NANO, tmp_path / "store").kept == {path: "it is in use"}
+    assert len(remove_stored(NANO, tmp_path / "store").removed) == 1
 
 
 def test_manifest_names_the_merged_loras(tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def test_processes_at_different_targets_work_side_by_side(tmp_path: Path) -> Non
 
 def test_failed_work_without_anything_to_take_over_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyError), open_staging(work(tmp_path / "m")) as opened:
-        (opened.bundle / "half").write_text("half")
+        (opened.bundle / "half.onnx").write_text("half")
         raise KeyError
     assert list(tmp_path.iterdir()) == []
 
