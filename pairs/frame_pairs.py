@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.errors import RequestError
+from ..runtime.errors import OmniGen2Error, RequestError
 from ..runtime.files.kept_results import KeptResults
 from ..runtime.files.writing import write_whole
 from ..runtime.progress import Progress, no_progress
@@ -29,10 +29,12 @@ from .frames import Frame, frames_in
 from .scenes import Dropped, Scene, across_scenes, split_scenes, within_scenes, without_duplicates
 from .similarity import Encode, Similar, Similarities
 from .training_rows import TrainingRow, json_line
-from .words import AskFrames, Questions, Text, Writer
+from .words import LONGEST_TEXT, AskFrames, Questions, Text, Unanswered, Writer
 
 EDIT, IN_CONTEXT = "edit", "ic"
 UNREADABLE = "no picture"
+MOST_UNANSWERED = 5
+"""So many questions in a row that were not answered end the work."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,8 @@ def make_pairs(
 ) -> dict[str, Any]:
     """Write the pairs of a folder of frames into the folder `out`, made where it is missing. Returns the report.
 
-    Raises RequestError where frames can't be found or a file can't be written, and as `model`'s functions do.
+    Raises RequestError where frames can't be found or a file can't be written, OmniGen2Error where the model doesn't answer, and
+    as `model`'s functions do.
     """
     frames = frames_in(folder)
     try:
@@ -94,11 +97,8 @@ def _make_pairs(
     sequences = find_sequences(readable, similar, settings)
     dropped += sequences.dropped
 
-    def ask(question: str, about: Sequence[Frame]) -> str:
-        facts = ["answer", model.writer, question, [frame.digest for frame in about]]
-        return kept.get(facts, lambda: model.ask(question, about))
-
-    rows, written, unwritten = write_words(sequences, Writer(ask, model.questions), progress)
+    writer = Writer(_KeptAnswers(model, kept).ask, model.questions)
+    rows, written, unwritten = write_words(sequences, writer, progress)
     dropped += unwritten
     report = {
         "frames": len(frames),
@@ -119,6 +119,34 @@ def _make_pairs(
     except OSError as error:
         raise RequestError(f"{str(out)!r} can't be written to: {error.strerror or error}") from error
     return report
+
+
+class _KeptAnswers:
+    """The model's answers, kept; a question that was not answered is asked again by the next run."""
+
+    def __init__(self, model: FrameModel, kept: KeptResults) -> None:
+        self._model = model
+        self._kept = kept
+        self._unanswered = 0
+
+    def ask(self, question: str, about: Sequence[Frame]) -> str:
+        """See `AskFrames`. Raises OmniGen2Error where MOST_UNANSWERED questions in a row were not answered."""
+
+        def answered() -> str:
+            answer = self._model.ask(question, about)
+            self._unanswered = 0
+            return answer
+
+        try:
+            return self._kept.get(["answer", self._model.writer, question, [frame.digest for frame in about]], answered)
+        except Unanswered as error:
+            self._unanswered += 1
+            if self._unanswered < MOST_UNANSWERED:
+                raise
+            raise OmniGen2Error(
+                f"the writer answered none of {MOST_UNANSWERED} questions in a row, the last one because {error}; earlier "
+                "answers are kept: run the same command again when it answers"
+            ) from error
 
 
 def _readable(frames: list[Frame], kept: KeptResults) -> tuple[list[Frame], list[Dropped]]:
@@ -193,7 +221,7 @@ def _row(kind: str, instruction: str, inputs: Scene, output: Frame) -> TrainingR
 
 
 def _dropped_facts(each: Dropped) -> dict[str, Any]:
-    return {"reason": each.reason, "frames": [frame.name for frame in each.frames], "detail": each.detail}
+    return {"reason": each.reason, "frames": [frame.name for frame in each.frames], "detail": each.detail[:LONGEST_TEXT]}
 
 
 def _quantiles(values: list[float]) -> dict[str, float]:
