@@ -16,6 +16,7 @@ from ..runtime.errors import RequestError
 from ..runtime.images.loading import load_images
 from ..runtime.request import Request, Result
 from .answer_cache import Asker
+from .asking import cut_text
 from .endpoint import EndpointError, EndpointUnusable, Question, jpeg_bytes
 from .grades import read_grades
 from .rubrics import Rubric, Rubrics
@@ -34,7 +35,7 @@ class Judgement:
     """A judgement of one picture.
 
     score: 0 to 10; None where it is missing.
-    reason: the judge's words.
+    reason: the judge's words, at most 2,000 characters.
     problem: the reason why the score is missing, or None.
     model: the model's name as the endpoint reported it.
     """
@@ -140,6 +141,6 @@ def picture_judge(asker: Asker, rubrics: Rubrics, request: Request) -> Judge:
         answer = asker.ask(question)
         grades = read_grades(answer, rubric, LOWEST, HIGHEST)
         score = None if grades.problem is not None else min(grades.scores.values())
-        return Judgement(score=score, reason=grades.reason, problem=grades.problem, model=answer.model)
+        return Judgement(score=score, reason=cut_text(grades.reason), problem=grades.problem, model=answer.model)
 
     return judge
