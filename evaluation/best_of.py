@@ -80,6 +80,8 @@ class BestOf:
 
 
 Draw = Callable[[Request], Result]
+OnCandidate = Callable[[BestOf], object]
+"""Called after each judgement with all candidates so far."""
 Judge = Callable[[Image.Image], Judgement]
 """Raises EndpointUnusable where no picture will be judged, and EndpointError where this one could not be."""
 
@@ -95,11 +97,13 @@ def check_best_of(request: Request, count: int) -> None:
         raise RequestError(f"seed={request.seed} leaves no room for {count} seeds; the last one would be above 2**64 - 1")
 
 
-def draw_best(request: Request, count: int, draw: Draw, judge: Judge) -> BestOf:
+def draw_best(
+    request: Request, count: int, draw: Draw, judge: Judge, on_candidate: OnCandidate = lambda so_far: None
+) -> BestOf:
     """Draw the seeds from the request's on, judge each picture, and find the best; of equals the first.
 
     A drawing that is cancelled, and a judge that will answer nothing, end it: what was drawn until then is kept. Raises as
-    `check_best_of` and `draw` do.
+    `check_best_of`, `draw` and `on_candidate` do; the candidates until then were given to `on_candidate`.
     """
     check_best_of(request, count)
     candidates = list[Candidate]()
@@ -109,6 +113,7 @@ def draw_best(request: Request, count: int, draw: Draw, judge: Judge) -> BestOf:
             break
         judgement, goes_on = _judged(judge, result.images[0])
         candidates.append(Candidate(seed=seed, result=result, judgement=judgement))
+        on_candidate(BestOf(candidates=tuple(candidates), best=_best(candidates)))
         if not goes_on:
             break
     return BestOf(candidates=tuple(candidates), best=_best(candidates))

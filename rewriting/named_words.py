@@ -19,12 +19,22 @@ _COLOURS = (
 _SAME_COLOUR = {"grey": "gray", "golden": "gold", "blonde": "blond", "silvery": "silver", "ocher": "ochre"}
 _COLOUR_NAMES = {**{colour: colour for colour in _COLOURS}, **_SAME_COLOUR}
 
+_MARKS = [*zip("“”«»‹›「『", "””»«›‹」』", strict=True)]
 _IN_WORD = r"(?<=\w)['’](?=\w)"
+_LENGTH = "{1,1000}"
+"""Characters of a quoted text; what is longer is taken for unbalanced quotation marks."""
 _QUOTED = re.compile(
-    r'(?<!\d)"([^"]{1,1000})"|“([^”]{1,1000})”|”([^”]{1,1000})”|„([^“”]{1,1000})[“”]|«([^»]{1,1000})»|»([^«]{1,1000})«|‹([^›]{1,1000})›|›([^‹]{1,1000})‹|「([^」]{1,1000})」|『([^』]{1,1000})』'
-    rf"|‚([^‘’]{{1,1000}})[‘’]|‘((?:[^’]|{_IN_WORD}){{1,1000}})’(?!\w)|(?<!\w)'((?:[^']|{_IN_WORD}){{1,1000}})'(?!\w)"
+    "|".join(
+        (
+            rf'(?<!\d)"([^"]{_LENGTH})"',
+            *(f"{begin}([^{end}]{_LENGTH}){end}" for begin, end in _MARKS),
+            f"„([^“”]{_LENGTH})[“”]",
+            f"‚([^‘’]{_LENGTH})[‘’]",
+            rf"‘((?:[^’]|{_IN_WORD}){_LENGTH})’(?!\w)",
+            rf"(?<!\w)'((?:[^']|{_IN_WORD}){_LENGTH})'(?!\w)",
+        )
+    )
 )
-"""Longer texts are taken for unbalanced quotation marks."""
 
 
 def lost_words(prompt: str, rewrite: str) -> list[str]:
