@@ -12,6 +12,7 @@ Knows no engine and no endpoint: one function encodes a frame, another one answe
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -32,6 +33,7 @@ from .training_rows import TrainingRow, json_line
 from .words import LONGEST_TEXT, AskFrames, Questions, Text, Unanswered, Writer
 
 EDIT, IN_CONTEXT = "edit", "ic"
+WORK, RESULTS = "work.jsonl", ("pairs.jsonl", "sequences.jsonl", "dropped.jsonl", "report.json")
 UNREADABLE = "no picture"
 MOST_UNANSWERED = 5
 """So many questions in a row that were not answered end the work."""
@@ -78,7 +80,11 @@ def make_pairs(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RequestError(f"the folder {str(out)!r} can't be made: {error.strerror or error}") from error
-    kept = KeptResults(out / "work.jsonl")
+    if not (out / WORK).exists():
+        for name in RESULTS:
+            if os.path.lexists(out / name):
+                raise RequestError(f"{str(out / name)!r} is there and not from an earlier run: name another folder, or move it")
+    kept = KeptResults(out / WORK)
     try:
         return _make_pairs(frames, out, model, settings, kept, progress)
     finally:

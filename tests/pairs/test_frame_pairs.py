@@ -149,6 +149,26 @@ def test_frames_are_ordered_by_the_numbers_in_their_names(tmp_path: Path) -> Non
     assert [frame.name for frame in frames_in(tmp_path)] == ["f1.JPG", "f9.png", "f09b.webp", "f10.png", "g2.png"]
 
 
+def test_frames_that_are_hidden_are_left_out_and_equal_numbers_have_a_fixed_order(tmp_path: Path) -> None:
+    for name in ("1.png", "01.png", "001.png", "._1.png"):
+        (tmp_path / name).write_bytes(b"")
+    assert [frame.name for frame in frames_in(tmp_path)] == ["001.png", "01.png", "1.png"]
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("nowhere")])
+def test_entry_that_cannot_be_read_as_a_frame_is_named(tmp_path: Path, make: Any) -> None:
+    make(tmp_path / "x.png")
+    with pytest.raises(RequestError, match="x.png"):
+        frames_in(tmp_path)
+
+
+def test_result_files_that_no_run_wrote_are_not_overwritten(model: FrameModel, film: Path, tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text("mine")
+    with pytest.raises(RequestError, match="not from an earlier run"):
+        make_pairs(film, tmp_path, model, FrameSettings())
+    assert (tmp_path / "pairs.jsonl").read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
+
+
 @pytest.mark.parametrize("make", [Path.mkdir, Path.touch, lambda path: None])
 def test_folder_without_frames_is_refused(tmp_path: Path, make: Any) -> None:
     make(tmp_path / "x")
