@@ -172,7 +172,9 @@ def find_sequences(frames: Sequence[Frame], similar: Similar, settings: FrameSet
         dropped += repeated
     within, alone = within_scenes(scenes, settings)
     across, apart = across_scenes(scenes, similar, settings)
-    return Sequences(scenes=scenes, within=within, across=across, dropped=[*dropped, *alone, *apart])
+    used = {frame.number for sequence in across for frame in sequence}
+    unused = [each for each in alone if each.frames[0].number not in used]
+    return Sequences(scenes=scenes, within=within, across=across, dropped=[*dropped, *unused, *apart])
 
 
 def write_words(
