@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..rewriting.named_words import named_meanings
+from ..runtime.chat.reflection import finds_nothing
 from ..runtime.errors import RequestError
 from ..runtime.manifest import ReflectionPrompts
 from .frames import Frame
@@ -119,7 +120,7 @@ class Writer:
         return self._ask(_filled(self._questions.reflection.critique, prompt=caption), [frame]).strip()
 
     def _is_content(self, critique: str) -> bool:
-        return critique.lower().startswith(self._questions.reflection.content.lower())
+        return finds_nothing(critique, self._questions.reflection.content)
 
 
 def _answered(write: Callable[[], Text]) -> Text:
