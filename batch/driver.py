@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TypeAlias
 
+from ..rewriting.kept_rewrites import KeptRewriter
 from ..rewriting.rewriter import Rewriter
 from ..runtime.errors import RequestError
 from ..runtime.pipeline import Pipeline
@@ -27,7 +28,7 @@ OnRow: TypeAlias = Callable[[Record, str, Progress], object]
 """Called after each row with its record, its place in the file, and the batch's progress."""
 
 
-def draw_here(pipeline: Pipeline, bundle: str, rewriter: Rewriter | None = None) -> Drawer:
+def draw_here(pipeline: Pipeline, bundle: str, rewriter: Rewriter | KeptRewriter | None = None) -> Drawer:
     """A drawer in this process: one row after the other. bundle, rewriter: see `draw`."""
 
     def drawings(jobs: Iterator[Job]) -> Drawings:

@@ -10,10 +10,7 @@ from typing import Any
 from ..runtime.errors import RequestError
 from ..runtime.files.json_text import parse_object
 from .disk_table import DiskTable
-from .outputs import Output
-
-LINE_BEGIN = b'{"row": '
-"""The beginning of every line."""
+from .outputs import LINE_BEGIN, Output
 
 
 @dataclass(frozen=True, kw_only=True)

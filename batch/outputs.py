@@ -16,6 +16,8 @@ from ..runtime.files.reading import read_bytes
 from ..runtime.files.writing import PARTIAL_NAME, write_whole
 
 MANIFEST_FILE = "manifest.jsonl"
+LINE_BEGIN = b'{"row": '
+"""The beginning of every line of the manifest."""
 MAX_PICTURE_BYTES = 2**31
 PROBE_BYTES = 2**20
 
@@ -121,7 +123,7 @@ class FolderOutput:
     def append(self, line: bytes) -> None:
         """See Output.append."""
         try:
-            go_behind_last_line(self._manifest)
+            go_behind_last_line(self._manifest, LINE_BEGIN)
             self._manifest.write(line)
             self._manifest.flush()
         except OSError as error:

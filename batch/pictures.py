@@ -10,6 +10,7 @@ from io import BufferedReader, BytesIO
 from typing import Any
 
 from ..evaluation.endpoint import EndpointError, EndpointUnusable
+from ..rewriting.kept_rewrites import KeptRewriter
 from ..rewriting.rewriter import Rewriter
 from ..runtime.errors import OmniGen2Error, RequestError, one_line
 from ..runtime.files.json_text import parse_object
@@ -43,7 +44,7 @@ class Drawn:
     error: str | None = None
 
 
-def draw(pipeline: Pipeline, bundle: str, job: Job, rewriter: Rewriter | None = None) -> Drawn:
+def draw(pipeline: Pipeline, bundle: str, job: Job, rewriter: Rewriter | KeptRewriter | None = None) -> Drawn:
     """Draw a row. An error is returned, not raised; after one of the engine, the engine is opened anew for the next row.
 
     bundle: its name, for the pictures' files. rewriter: rewrites the prompt first. Raises EndpointUnusable where it can't rewrite

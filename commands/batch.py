@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from ..batch.manifest import Record
     from ..batch.progress import Progress
     from ..batch.rows import Job
+    from ..rewriting.kept_rewrites import KeptRewriter
     from ..rewriting.plan import RewritePlan
+    from ..rewriting.rewriter import Rewriter
     from ..runtime.load_options import LoadOptions
 
 SHOWN_PROBLEMS = 20
@@ -89,14 +91,27 @@ def batch(
             raise RequestError("the number of workers and what each reserves belong to --ray ADDRESS")
         else:
             pipeline = opened.enter_context(open_pipeline(merged, backend, precision, threads, memory_limit))
-            drawer = draw_here(pipeline, bundle, None if rewriting is None else rewriting.open(pipeline, shown.note))
+            writing = None if rewriting is None else rewriting.open(pipeline, shown.note)
         output = opened.enter_context(closing(open_output(out)))
+        deciding = digest if rewriting is None else rewriting.digest(digest)
+        if ray is None:
+            drawer = draw_here(pipeline, bundle, None if writing is None else _keeping(writing, out, deciding, opened))
         with shown:
-            deciding = digest if rewriting is None else rewriting.digest(digest)
             progress = run_batch(file, deciding, output, _of_one_bundle(drawer, merged, digest), shown.row)
     typer.echo(f"{progress.total} rows: {progress.drawn} drawn, {progress.kept} were there, {progress.failed} failed")
     if progress.failed:
         raise OmniGen2Error(f"{progress.failed} of {progress.total} rows have no picture; {output.manifest!r} says why")
+
+
+def _keeping(writing: Rewriter, out: str, digest: str, opened: ExitStack) -> Rewriter | KeptRewriter:
+    """The rewriter, whose rewrites are kept in a folder `out`; an object store has no file that grows."""
+    from ..rewriting.kept_rewrites import KeptRewriter
+    from ..runtime.files.kept_results import KeptResults
+    from .rewritten_samples import REWRITES
+
+    if not Path(out).is_dir():
+        return writing
+    return KeptRewriter(writing, opened.enter_context(closing(KeptResults(Path(out) / REWRITES))), digest)
 
 
 def duration(seconds: float) -> str:

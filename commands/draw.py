@@ -109,15 +109,10 @@ def generate(
         drawn, rewritten = _rewritten(request, plan, pipeline)
         noise = None if latents is None else str(latents)
         parameters = {**drawing_parameters(drawn, latents=noise, bundle=bundle, pipeline=pipeline), **rewritten}
-        if choice is None:
-            result = _generate(pipeline, drawn, "drawing")
-        else:
-            candidates = choice.draw(drawn, lambda each, what: _generate(pipeline, each, what))
-    if choice is not None:
-        for each in candidates.candidates[:1]:
-            _note_cut_tokens(each.result)
-        choice.save(candidates, parameters, typer.echo)
-        return
+        if choice is not None:
+            choice.run(drawn, lambda each, what: _candidate(pipeline, each, what, drawn.seed), parameters, typer.echo)
+            return
+        result = _generate(pipeline, drawn, "drawing")
     _note_cut_tokens(result)
     pictures = [Picture(image=image, parameters={**parameters, "index": k}) for k, image in enumerate(result.images)]
     save_all(zip(pictures, names, strict=True), lambda name: typer.echo(str(name)))
@@ -131,6 +126,14 @@ def _generate(pipeline: Pipeline, request: Request, what: str) -> Result:
         return pipeline.generate(request, on_step=lambda step: bar.show(step.index + 1, total, what))
     finally:
         bar.end()
+
+
+def _candidate(pipeline: Pipeline, request: Request, what: str, first_seed: int) -> Result:
+    """Draw one of several seeds; all read the same words, so only the first one notes what was cut."""
+    result = _generate(pipeline, request, what)
+    if request.seed == first_seed:
+        _note_cut_tokens(result)
+    return result
 
 
 def _note_cut_tokens(result: Result) -> None:

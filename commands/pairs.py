@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..pairs.frame_settings import FrameSettings
-from .endpoint_options import KEY, endpoint_client
+from .endpoint_options import KEY, endpoint_client, note
 from .options import AsJson, Backend, BundleName, MemoryLimit, Precision, Threads, open_pipeline
 from .terminal import ProgressLine, show
 
@@ -59,7 +59,7 @@ def frames(
     """Find scenes and sequences in frames, write and check captions and instructions. Run it again to go on after a stop."""
     from ..pairs.bundle_model import bundle_model
     from ..pairs.frame_pairs import make_pairs
-    from ..pairs.words import CAPTION_QUESTION
+    from ..pairs.words import CAPTION_QUESTION, UNANSWERED
 
     settings = FrameSettings(
         cut_below=cut_below, duplicate_above=duplicate_above, related_above=related_above, length=length, reach=reach
@@ -76,15 +76,20 @@ def frames(
         finally:
             bar.end()
     show(report, as_json)
+    if unanswered := report["dropped"].get(UNANSWERED):
+        note(f"{unanswered} captions or instructions are missing, because the writer did not answer: run the same command again")
 
 
 def _written_by(client: EndpointClient, model: FrameModel, caption_question: str, pair_question: str | None) -> FrameModel:
     """The model whose words come from an endpoint, which can compare two pictures."""
-    from ..evaluation.asking import REFLECTION_QUESTIONS, answer_in_words
-    from ..pairs.words import PAIR_QUESTION, Questions
+    from ..evaluation.asking import REFLECTION_QUESTIONS, answer_in_words, no_answer_reason
+    from ..pairs.words import PAIR_QUESTION, Questions, Unanswered
 
     def ask(question: str, about: Sequence[Frame]) -> str:
-        return answer_in_words(client, question, [frame.load() for frame in about]).text
+        answer = answer_in_words(client, question, [frame.load() for frame in about])
+        if not answer.text:
+            raise Unanswered(no_answer_reason(answer))
+        return answer.text
 
     pair = PAIR_QUESTION if pair_question is None else pair_question
     questions = Questions(caption=caption_question, reflection=REFLECTION_QUESTIONS, pair=pair)

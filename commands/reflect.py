@@ -89,6 +89,8 @@ def reflect(
     files = [str(file) for file in save_rounds(reflection, out, name)]
     if records is not None:
         records.add(reflection, prompt, name, parameters)
+        if not records.training_path.stat().st_size:
+            note(f"{str(records.training_path)!r} is still empty: no correction was graded higher than what it started from")
     each = rounds_as_json(reflection)
     if as_json:
         show({"files": files, "judge": name, "rounds": each}, as_json)

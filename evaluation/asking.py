@@ -18,7 +18,11 @@ from .endpoint import Answer, EndpointError, Question, QuestionRefused, jpeg_byt
 MAX_TOKENS = 1024
 """Room for the thoughts of models that think before they answer."""
 
-_THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
+MAX_STORED = 2000
+"""Characters of a refused answer, or of a reason, that are stored."""
+
+_THOUGHTS = re.compile(r"\A(?:.*</think(?:ing)?\s*>|\s*<think(?:ing)?\s*>.*)", re.DOTALL | re.IGNORECASE)
+"""Thoughts to their end, whose beginning some servers leave out; or thoughts that never end."""
 
 REFLECTION_QUESTIONS = ReflectionPrompts(
     critique=(
@@ -48,8 +52,20 @@ def answer_in_words(asker: Asker, text: str, pictures: Sequence[Image.Image] = (
     return replace(answer, text="" if answer.refusal or answer.is_cut_off else without_thoughts(answer.text))
 
 
+def no_answer_reason(answer: Answer) -> str:
+    """The reason why an answer of `answer_in_words` has no text."""
+    if answer.refusal:
+        return cut_text(answer.refusal)
+    return "its answer was cut off" if answer.is_cut_off else "its answer was empty"
+
+
+def cut_text(text: str) -> str:
+    """The text, cut to MAX_STORED characters: an answer that nobody drew from is not stored whole."""
+    return text if len(text) <= MAX_STORED else f"{text[: MAX_STORED - 1]}…"
+
+
 def without_thoughts(text: str) -> str:
-    """The text without the thoughts that some servers leave in front of an answer, between <think> and </think>."""
+    """The text without the thoughts that some servers leave in front of an answer: everything up to </think> or </thinking>."""
     return _THOUGHTS.sub("", text).strip()
 
 
@@ -77,4 +93,4 @@ class OutsideJudge:
             self.failure = error
             return ""
         self.model = answer.model or self.model
-        return answer.text
+        return cut_text(answer.text)

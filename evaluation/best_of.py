@@ -16,6 +16,7 @@ from ..runtime.errors import RequestError
 from ..runtime.images.loading import load_images
 from ..runtime.request import Request, Result
 from .answer_cache import Asker
+from .asking import cut_text
 from .endpoint import EndpointError, EndpointUnusable, Question, jpeg_bytes
 from .grades import read_grades
 from .rubrics import Rubric, Rubrics
@@ -34,7 +35,7 @@ class Judgement:
     """A judgement of one picture.
 
     score: 0 to 10; None where it is missing.
-    reason: the judge's words.
+    reason: the judge's words, at most 2,000 characters.
     problem: the reason why the score is missing, or None.
     model: the model's name as the endpoint reported it.
     """
@@ -79,6 +80,8 @@ class BestOf:
 
 
 Draw = Callable[[Request], Result]
+OnCandidate = Callable[[BestOf], object]
+"""Called after each judgement with all candidates so far."""
 Judge = Callable[[Image.Image], Judgement]
 """Raises EndpointUnusable where no picture will be judged, and EndpointError where this one could not be."""
 
@@ -94,11 +97,13 @@ def check_best_of(request: Request, count: int) -> None:
         raise RequestError(f"seed={request.seed} leaves no room for {count} seeds; the last one would be above 2**64 - 1")
 
 
-def draw_best(request: Request, count: int, draw: Draw, judge: Judge) -> BestOf:
+def draw_best(
+    request: Request, count: int, draw: Draw, judge: Judge, on_candidate: OnCandidate = lambda so_far: None
+) -> BestOf:
     """Draw the seeds from the request's on, judge each picture, and find the best; of equals the first.
 
     A drawing that is cancelled, and a judge that will answer nothing, end it: what was drawn until then is kept. Raises as
-    `check_best_of` and `draw` do.
+    `check_best_of`, `draw` and `on_candidate` do; the candidates until then were given to `on_candidate`.
     """
     check_best_of(request, count)
     candidates = list[Candidate]()
@@ -108,6 +113,7 @@ def draw_best(request: Request, count: int, draw: Draw, judge: Judge) -> BestOf:
             break
         judgement, goes_on = _judged(judge, result.images[0])
         candidates.append(Candidate(seed=seed, result=result, judgement=judgement))
+        on_candidate(BestOf(candidates=tuple(candidates), best=_best(candidates)))
         if not goes_on:
             break
     return BestOf(candidates=tuple(candidates), best=_best(candidates))
@@ -140,6 +146,6 @@ def picture_judge(asker: Asker, rubrics: Rubrics, request: Request) -> Judge:
         answer = asker.ask(question)
         grades = read_grades(answer, rubric, LOWEST, HIGHEST)
         score = None if grades.problem is not None else min(grades.scores.values())
-        return Judgement(score=score, reason=grades.reason, problem=grades.problem, model=answer.model)
+        return Judgement(score=score, reason=cut_text(grades.reason), problem=grades.problem, model=answer.model)
 
     return judge

@@ -230,12 +230,13 @@ def _completion(body: bytes) -> Answer | None:
         return None
     usage, model, refusal = data.get("usage"), data.get("model"), message.get("refusal")
     counts = usage.items() if isinstance(usage, dict) else ()
+    is_filtered = choice.get("finish_reason") == "content_filter"
     return Answer(
         text=message.get("content") or "",
         model=model if isinstance(model, str) else "",
         tokens={name: count for name, count in counts if name.endswith("_tokens") and type(count) is int},
         is_cut_off=choice.get("finish_reason") == "length",
-        refusal=refusal if isinstance(refusal, str) else "",
+        refusal=refusal if isinstance(refusal, str) and refusal else "filtered" if is_filtered else "",
     )
 
 

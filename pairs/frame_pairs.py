@@ -12,6 +12,7 @@ Knows no engine and no endpoint: one function encodes a frame, another one answe
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.errors import RequestError
+from ..runtime.errors import OmniGen2Error, RequestError
 from ..runtime.files.kept_results import KeptResults
 from ..runtime.files.writing import write_whole
 from ..runtime.progress import Progress, no_progress
@@ -29,10 +30,13 @@ from .frames import Frame, frames_in
 from .scenes import Dropped, Scene, across_scenes, split_scenes, within_scenes, without_duplicates
 from .similarity import Encode, Similar, Similarities
 from .training_rows import TrainingRow, json_line
-from .words import AskFrames, Questions, Text, Writer
+from .words import LONGEST_TEXT, AskFrames, Questions, Text, Unanswered, Writer
 
 EDIT, IN_CONTEXT = "edit", "ic"
+WORK, RESULTS = "work.jsonl", ("pairs.jsonl", "sequences.jsonl", "dropped.jsonl", "report.json")
 UNREADABLE = "no picture"
+MOST_UNANSWERED = 5
+"""So many questions in a row that were not answered end the work."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,14 +72,19 @@ def make_pairs(
 ) -> dict[str, Any]:
     """Write the pairs of a folder of frames into the folder `out`, made where it is missing. Returns the report.
 
-    Raises RequestError where frames can't be found or a file can't be written, and as `model`'s functions do.
+    Raises RequestError where frames can't be found or a file can't be written, OmniGen2Error where the model doesn't answer, and
+    as `model`'s functions do.
     """
     frames = frames_in(folder)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RequestError(f"the folder {str(out)!r} can't be made: {error.strerror or error}") from error
-    kept = KeptResults(out / "work.jsonl")
+    if not (out / WORK).exists():
+        for name in RESULTS:
+            if os.path.lexists(out / name):
+                raise RequestError(f"{str(out / name)!r} is there and not from an earlier run: name another folder, or move it")
+    kept = KeptResults(out / WORK)
     try:
         return _make_pairs(frames, out, model, settings, kept, progress)
     finally:
@@ -94,11 +103,8 @@ def _make_pairs(
     sequences = find_sequences(readable, similar, settings)
     dropped += sequences.dropped
 
-    def ask(question: str, about: Sequence[Frame]) -> str:
-        facts = ["answer", model.writer, question, [frame.digest for frame in about]]
-        return kept.get(facts, lambda: model.ask(question, about))
-
-    rows, written, unwritten = write_words(sequences, Writer(ask, model.questions), progress)
+    writer = Writer(_KeptAnswers(model, kept).ask, model.questions)
+    rows, written, unwritten = write_words(sequences, writer, progress)
     dropped += unwritten
     report = {
         "frames": len(frames),
@@ -121,6 +127,34 @@ def _make_pairs(
     return report
 
 
+class _KeptAnswers:
+    """The model's answers, kept; a question that was not answered is asked again by the next run."""
+
+    def __init__(self, model: FrameModel, kept: KeptResults) -> None:
+        self._model = model
+        self._kept = kept
+        self._unanswered = 0
+
+    def ask(self, question: str, about: Sequence[Frame]) -> str:
+        """See `AskFrames`. Raises OmniGen2Error where MOST_UNANSWERED questions in a row were not answered."""
+
+        def answered() -> str:
+            answer = self._model.ask(question, about)
+            self._unanswered = 0
+            return answer
+
+        try:
+            return self._kept.get(["answer", self._model.writer, question, [frame.digest for frame in about]], answered)
+        except Unanswered as error:
+            self._unanswered += 1
+            if self._unanswered < MOST_UNANSWERED:
+                raise
+            raise OmniGen2Error(
+                f"the writer answered none of {MOST_UNANSWERED} questions in a row, the last one because {error}; earlier "
+                "answers are kept: run the same command again when it answers"
+            ) from error
+
+
 def _readable(frames: list[Frame], kept: KeptResults) -> tuple[list[Frame], list[Dropped]]:
     problems = [kept.get(["problem", frame.digest], frame.problem) for frame in frames]
     pairs = list(zip(frames, problems, strict=True))
@@ -138,7 +172,9 @@ def find_sequences(frames: Sequence[Frame], similar: Similar, settings: FrameSet
         dropped += repeated
     within, alone = within_scenes(scenes, settings)
     across, apart = across_scenes(scenes, similar, settings)
-    return Sequences(scenes=scenes, within=within, across=across, dropped=[*dropped, *alone, *apart])
+    used = {frame.number for sequence in across for frame in sequence}
+    unused = [each for each in alone if each.frames[0].number not in used]
+    return Sequences(scenes=scenes, within=within, across=across, dropped=[*dropped, *unused, *apart])
 
 
 def write_words(
@@ -193,7 +229,7 @@ def _row(kind: str, instruction: str, inputs: Scene, output: Frame) -> TrainingR
 
 
 def _dropped_facts(each: Dropped) -> dict[str, Any]:
-    return {"reason": each.reason, "frames": [frame.name for frame in each.frames], "detail": each.detail}
+    return {"reason": each.reason, "frames": [frame.name for frame in each.frames], "detail": each.detail[:LONGEST_TEXT]}
 
 
 def _quantiles(values: list[float]) -> dict[str, float]:

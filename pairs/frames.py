@@ -49,12 +49,17 @@ class Frame:
 
 
 def frames_in(folder: Path) -> list[Frame]:
-    """The pictures' files of a folder in the order of their names, numbers by value. Raises RequestError without any."""
+    """The pictures' files of a folder in the order of their names, numbers by value; hidden ones are left out.
+
+    Raises RequestError where there are none, or one can't be read.
+    """
     try:
-        names = sorted((name for name in os.listdir(folder) if Path(name).suffix.lower() in SUFFIXES), key=_order)
-        paths = [folder.absolute() / name for name in names]
+        every = (name for name in os.listdir(folder) if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."))
+        paths = [folder.absolute() / name for name in sorted(every, key=lambda name: (_order(name), name))]
         frames = [Frame(number=number, path=path, digest=file_hash(path)) for number, path in enumerate(paths)]
     except OSError as error:
+        if error.filename and Path(error.filename) != folder:
+            raise RequestError(f"the frame {str(error.filename)!r} can't be read: {error.strerror or error}") from error
         raise RequestError(f"the frames in {str(folder)!r} can't be read: {error.strerror or error}") from error
     if not frames:
         raise RequestError(f"{str(folder)!r} holds no frames: name a folder of {', '.join(SUFFIXES)} files")

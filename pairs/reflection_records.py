@@ -22,6 +22,9 @@ from ..runtime.images.png import encode_png
 from .training_rows import TrainingRow, json_line, picture_name
 
 TASK_TYPE = "reflect"
+ROUND_BEGIN = b'{"round": '
+TRAINING_BEGIN = f'{{"task_type": "{TASK_TYPE}", '.encode()
+"""The beginnings of every line of both files."""
 _NAME_DIGITS = 16
 
 
@@ -49,11 +52,14 @@ class ReflectionRecords:
         return self.path.with_name(f"{self.path.stem}-pictures")
 
     def begin(self) -> None:
-        """Make the files and the folder where they are missing. Raises RequestError where they can't be written."""
+        """Make the files and the folder where they are missing; a file that is there stays as it is.
+
+        Raises RequestError where they can't be written, or end in half a line of somebody else's.
+        """
         try:
             self.pictures.mkdir(exist_ok=True)
-            append_lines(self.path, ())
-            append_lines(self.training_path, ())
+            append_lines(self.path, (), ROUND_BEGIN)
+            append_lines(self.training_path, (), TRAINING_BEGIN)
         except (OSError, ValueError) as error:
             raise RequestError(f"--record {str(self.path)!r} can't be written: {_reason(error)}") from error
 
@@ -70,8 +76,8 @@ class ReflectionRecords:
                 json_line({**facts, "prompt": prompt, "judge": judge, "best": done is best, "parameters": dict(parameters)})
                 for done, facts in zip(judged, rounds_of(judged, pictures), strict=True)
             ]
-            append_lines(self.training_path, [row.line() for row in corrections(judged, pictures)])
-            append_lines(self.path, lines)  # last, so that a reflection that is recorded is recorded whole
+            append_lines(self.training_path, [row.line() for row in corrections(judged, pictures)], TRAINING_BEGIN)
+            append_lines(self.path, lines, ROUND_BEGIN)  # last, so that a reflection that is recorded is recorded whole
         except OSError as error:
             raise RequestError(f"the record {str(self.path)!r} can't be written: {_reason(error)}") from error
         return pictures

@@ -13,12 +13,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..rewriting.named_words import named_meanings
+from ..runtime.chat.reflection import finds_nothing
 from ..runtime.errors import RequestError
 from ..runtime.manifest import ReflectionPrompts
 from .frames import Frame
 
+
+class Unanswered(Exception):
+    """The model refused a question, or its answer was cut off or empty. Later the same question may be answered."""
+
+
 AskFrames = Callable[[str, Sequence[Frame]], str]
-"""The model's answer, in words, to a question about frames."""
+"""The model's answer, in words, to a question about frames. Raises Unanswered where none came."""
 
 CAPTION_QUESTION = "describe the picture"
 PAIR_QUESTION = (
@@ -28,6 +34,7 @@ PAIR_QUESTION = (
 LONGEST_TEXT = 2000
 """Characters of a caption or an instruction: a model that rambles is no writer."""
 
+UNANSWERED = "the writer did not answer"
 NO_CAPTION = "no caption was written"
 DOUBTED = "the caption was doubted"
 NO_CHANGE = "pair without a difference that words tell"
@@ -71,22 +78,28 @@ class Text:
 
 
 class Writer:
-    """Writes and checks captions and instructions."""
+    """Writes and checks captions and instructions. Where a question is not answered, there is no text."""
 
     def __init__(self, ask: AskFrames, questions: Questions) -> None:
         self._ask = ask
         self._questions = questions
 
     def caption(self, frame: Frame) -> Text:
-        """A caption of a frame. Raises as `ask` does."""
+        """A caption of a frame. Raises as `ask` does, but for Unanswered."""
+        return _answered(lambda: self._caption(frame))
+
+    def instruction(self, before: Frame, after: Frame, captions: tuple[str, str]) -> Text:
+        """The instruction that turns `before` into `after`. captions: of both. Raises as `ask` does, but for Unanswered."""
+        return _answered(lambda: self._instruction(before, after, captions))
+
+    def _caption(self, frame: Frame) -> Text:
         text = self._ask(self._questions.caption, [frame]).strip()
         if not text or len(text) > LONGEST_TEXT:
             return Text(text="", problem=NO_CAPTION, detail=_size(text))
         critique = self._critique(frame, text)
         return Text(text=text) if self._is_content(critique) else Text(text=text, problem=DOUBTED, detail=critique)
 
-    def instruction(self, before: Frame, after: Frame, captions: tuple[str, str]) -> Text:
-        """The instruction that turns `before` into `after`. captions: of both. Raises as `ask` does."""
+    def _instruction(self, before: Frame, after: Frame, captions: tuple[str, str]) -> Text:
         critique = self._critique(before, captions[1])
         if self._is_content(critique) or captions[0] == captions[1]:
             return Text(text="", problem=NO_CHANGE)
@@ -107,7 +120,14 @@ class Writer:
         return self._ask(_filled(self._questions.reflection.critique, prompt=caption), [frame]).strip()
 
     def _is_content(self, critique: str) -> bool:
-        return critique.lower().startswith(self._questions.reflection.content.lower())
+        return finds_nothing(critique, self._questions.reflection.content)
+
+
+def _answered(write: Callable[[], Text]) -> Text:
+    try:
+        return write()
+    except Unanswered as error:
+        return Text(text="", problem=UNANSWERED, detail=str(error))
 
 
 def _filled(template: str, **texts: str) -> str:

@@ -8,22 +8,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-_UNITS = (
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
-    "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
-)  # fmt: skip
-_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-_ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
-_NUMBERS = {
-    **{word: str(number) for number, word in enumerate(_UNITS)},
-    **{word: str(10 * number) for number, word in enumerate(_TENS, 2)},
-    **{f"{tens}-{_UNITS[unit]}": str(10 * number + unit) for number, tens in enumerate(_TENS, 2) for unit in range(1, 10)},
-    **{word: f"{number}." for number, word in enumerate(_ORDINALS, 1)},
-    **{f"{number}th": f"{number}." for number in range(4, 11)},
-    "1st": "1.", "2nd": "2.", "3rd": "3.",
-    "hundred": "100", "thousand": "1000", "dozen": "12",
-}  # fmt: skip
-"""By word: the number's digits, with a point after an ordinal."""
+from .numbers_in_words import numbers_and_words
+
 _COLOURS = (
     "amber", "beige", "black", "blond", "blue", "bronze", "brown", "burgundy", "charcoal", "copper", "coral", "cream", "crimson",
     "cyan", "emerald", "fuchsia", "gold", "gray", "green", "indigo", "ivory", "khaki", "lavender", "lilac", "lime", "magenta",
@@ -33,16 +19,28 @@ _COLOURS = (
 _SAME_COLOUR = {"grey": "gray", "golden": "gold", "blonde": "blond", "silvery": "silver", "ocher": "ochre"}
 _COLOUR_NAMES = {**{colour: colour for colour in _COLOURS}, **_SAME_COLOUR}
 
-_WORD = re.compile(rf"(?:{'|'.join(_TENS)})-(?:{'|'.join(_UNITS[1:10])})(?![\w])|[^\W\d_]+|\d+(?:[.,]\d+)*(?:st|nd|rd|th)?")
+_MARKS = [*zip("“”«»‹›「『", "””»«›‹」』", strict=True)]
+_IN_WORD = r"(?<=\w)['’](?=\w)"
+_LENGTH = "{1,1000}"
+"""Characters of a quoted text; what is longer is taken for unbalanced quotation marks."""
 _QUOTED = re.compile(
-    r"\"([^\"\n]+)\"|“([^”\n]+)”|„([^“”\n]+)[“”]|«([^»\n]+)»|「([^」\n]+)」|‘([^’\n]+)’(?!\w)|(?<!\w)'([^'\n]+)'(?!\w)"
+    "|".join(
+        (
+            rf'(?<!\d)"([^"]{_LENGTH})"',
+            *(f"{begin}([^{end}]{_LENGTH}){end}" for begin, end in _MARKS),
+            f"„([^“”]{_LENGTH})[“”]",
+            f"‚([^‘’]{_LENGTH})[‘’]",
+            rf"‘((?:[^’]|{_IN_WORD}){_LENGTH})’(?!\w)",
+            rf"(?<!\w)'((?:[^']|{_IN_WORD}){_LENGTH})'(?!\w)",
+        )
+    )
 )
 
 
 def lost_words(prompt: str, rewrite: str) -> list[str]:
     """The numbers, colours and quoted texts of a prompt that its rewrite lacks, in their order; a repeated one as often.
 
-    Numbers and colours are compared by meaning, quoted texts character by character.
+    Numbers and colours are compared by meaning, quoted texts character by character, as a whole: "START" does not hold "ART".
     """
     lost = []
     left = Counter(meaning for _, meaning in _named(rewrite))
@@ -50,7 +48,7 @@ def lost_words(prompt: str, rewrite: str) -> list[str]:
         left[meaning] -= 1
         if left[meaning] < 0:
             lost.append(word)
-    return lost + [text for text in quoted_texts(prompt) if text not in rewrite]
+    return lost + [text for text in quoted_texts(prompt) if not _holds(rewrite, text)]
 
 
 def named_meanings(text: str) -> set[str]:
@@ -59,19 +57,24 @@ def named_meanings(text: str) -> set[str]:
 
 
 def quoted_texts(text: str) -> list[str]:
-    """The texts in quotation marks. An apostrophe within a word is none."""
-    return [next(filter(None, groups)) for groups in _QUOTED.findall(text)]
+    """The texts in quotation marks, each in one line. An apostrophe within a word is none."""
+    texts = (next(filter(None, groups)) for groups in _QUOTED.findall(text))
+    return [" ".join(each.split()) for each in texts if each.strip()]
+
+
+def _holds(rewrite: str, text: str) -> bool:
+    """Whether a text stands in a rewrite, and not as a part of longer words."""
+    begin = r"(?<!\w)" if re.match(r"\w", text) else ""
+    end = r"(?!\w)" if re.match(r"\w", text[-1]) else ""
+    return re.search(begin + re.escape(text) + end, " ".join(rewrite.split())) is not None
 
 
 def _named(text: str) -> list[tuple[str, str]]:
     """Each number and colour with its meaning."""
     found = []
-    for word in _WORD.findall(text):
-        plain = word.lower()
-        if plain[0].isdigit() and plain not in _NUMBERS:
-            meaning: str | None = plain.replace(",", "")
-        else:
-            meaning = _NUMBERS.get(plain) or _COLOUR_NAMES.get(plain)
+    for each in numbers_and_words(text):
+        word = text[each.begin : each.end]
+        meaning = _COLOUR_NAMES.get(word.lower()) if each.meaning is None else each.meaning
         if meaning is not None:
             found.append((word, meaning))
     return found

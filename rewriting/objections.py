@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from .named_words import lost_words
 
@@ -11,6 +12,8 @@ MOST_WORDS = 300
 MOST_CHARACTERS = 4000
 _COUNTED_WORDS, _LEAST_NEW = 40, 0.5
 """A text of so many words must not repeat more than half of its groups of three words."""
+_MARKUP = re.compile(r"```|~~~|</?[a-z][\w-]*(?:\s[^<>]*)?/?>", re.IGNORECASE)
+_JOINERS = "\u200c\u200d\u00ad"
 _QUOTES = {'"': '"', "'": "'", "“": "”", "«": "»", "`": "`"}
 
 
@@ -36,7 +39,16 @@ def objection(prompt: str, rewrite: str) -> str | None:
         return "it is no longer than the prompt"
     if re.search(r"<\|\w+\|>", rewrite) and not re.search(r"<\|\w+\|>", prompt):
         return "it holds a special token"
+    if _MARKUP.search(rewrite) and not _MARKUP.search(prompt):
+        return "it holds a code fence or HTML"
+    if controls := sorted(filter(_is_control, {*rewrite} - {*prompt})):
+        return f"it holds the control character U+{ord(controls[0]):04X}"
     return "it repeats itself" if _repeats(words) else None
+
+
+def _is_control(character: str) -> bool:
+    """Whether it is a character that shows nothing and controls how others are shown. Emoji and some scripts need the joiners."""
+    return unicodedata.category(character) in ("Cc", "Cf", "Co", "Cs") and character not in _JOINERS
 
 
 def _repeats(words: list[str]) -> bool:

@@ -8,7 +8,15 @@ import json
 from dataclasses import dataclass, field
 
 from ..evaluation.asking import without_thoughts
-from ..evaluation.endpoint import Endpoint, EndpointClient, OnWait, Question, QuestionRefused
+from ..evaluation.endpoint import (
+    Endpoint,
+    EndpointClient,
+    EndpointError,
+    EndpointUnusable,
+    OnWait,
+    Question,
+    QuestionRefused,
+)
 from ..runtime.chat.conversation import OnToken
 from ..runtime.pipeline import Pipeline
 from .rewriter import CUT_OFF, Rewriter, Write, Written
@@ -18,6 +26,8 @@ MAX_TOKENS = 512
 """The most tokens of a rewrite by the bundle's own language model."""
 MAX_ENDPOINT_TOKENS = 4096
 """Room for the thoughts of models that think before they answer."""
+MOST_FAILURES = 5
+"""So many prompts in a row for which the endpoint gave no answer end the work."""
 BUNDLE_WRITER = "bundle"
 _FORMAT = 1
 
@@ -70,13 +80,27 @@ def bundle_writer(pipeline: Pipeline, on_token: OnToken | None = None) -> Write:
 
 
 def endpoint_writer(client: EndpointClient) -> Write:
-    """Writes with a model behind an endpoint. Its functions raise EndpointError where the endpoint doesn't answer."""
+    """Writes with a model behind an endpoint. Its functions raise EndpointError where the endpoint doesn't answer.
+
+    After MOST_FAILURES questions in a row without an answer they raise EndpointUnusable.
+    """
+    failures = 0
 
     def write(question: str) -> Written:
+        nonlocal failures
         try:
             answer = client.ask(Question(parts=(question,), max_tokens=MAX_ENDPOINT_TOKENS))
         except QuestionRefused as error:
+            failures = 0
             return Written(problem=str(error))
+        except EndpointUnusable:
+            raise
+        except EndpointError as error:
+            failures += 1
+            if failures < MOST_FAILURES:
+                raise
+            raise EndpointUnusable(f"{error}; {failures} prompts in a row could not be rewritten") from error
+        failures = 0
         if answer.refusal:
             return Written(problem="the model refused to rewrite it")
         problem = f"the rewrite was refused, because {CUT_OFF}" if answer.is_cut_off else None

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ..evaluation.asking import cut_text
 from ..runtime.errors import RequestError
 from .objections import cleaned, objection
 from .templates import Templates
@@ -40,7 +41,7 @@ class Rewrite:
 
     prompt: the text to draw: the rewrite, or the original prompt where the rewrite was refused.
     original: the prompt as it was given.
-    text: the model's text, refused or not.
+    text: the model's text, refused or not; a refused one is cut to 2,000 characters.
     refused: the reason why the rewrite isn't drawn; None where it is.
     writer: the model's name.
     """
@@ -89,8 +90,9 @@ class Rewriter:
             written = Written(problem=f"it can't be rewritten: {error}")
         text = cleaned(written.text)
         refused = written.problem or objection(prompt, text)
-        if refused is not None and written.problem is None:
-            refused = f"the rewrite was refused, because {refused}"
+        if refused is not None:
+            refused = refused if written.problem is not None else f"the rewrite was refused, because {refused}"
+            refused, text = cut_text(refused), cut_text(text)
         return Rewrite(
             prompt=text if refused is None else prompt, original=prompt, text=text, refused=refused, writer=self._writer
         )

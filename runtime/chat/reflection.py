@@ -7,6 +7,7 @@ started from ends the work. Draws and asks through functions; knows the bundle's
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -113,9 +114,18 @@ def _criticize(ask: Ask, prompts: ReflectionPrompts, request: Request, judged: R
     """The round with its critique and, if that finds something wrong, the edit that corrects it."""
     picture = judged.result.images[0]
     critique = ask(_filled(prompts.critique, request.prompt), picture)
-    if not critique or critique.lower().startswith(prompts.content.lower()):
+    if not critique or finds_nothing(critique, prompts.content):
         return replace(judged, critique=critique)
     return replace(judged, critique=critique, edit=ask(_filled(prompts.edit, request.prompt, critique), picture))
+
+
+def finds_nothing(critique: str, content: str) -> bool:
+    """Whether a critique begins with the word for a picture that is right, alone or before a comma or a full stop.
+
+    "**Nothing.**" does; "Nothing matches the request" finds something.
+    """
+    word = rf"\W*{re.escape(content.strip(string.punctuation))}"
+    return re.match(rf"{word}(?:\W*\Z|\W*[.,;:!\n]|\s+(?:is\s+|else\s+)*wrong\b)", critique, re.IGNORECASE) is not None
 
 
 def _filled(template: str, prompt: str, critique: str = "") -> str:

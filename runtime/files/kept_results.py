@@ -14,8 +14,11 @@ from typing import TypeVar
 
 from ..errors import RequestError
 from .json_text import parse_object
-from .lines import go_behind_last_line, read_lines
+from .lines import check_last_line, go_behind_last_line, read_lines
 from .locking import open_lock, try_lock
+
+LINE_BEGIN = b'{"key": "'
+"""The beginning of every line."""
 
 T = TypeVar("T", str, float)
 
@@ -37,7 +40,11 @@ class KeptResults:
         self._results: dict[str, str | float] = {}
         for line in read_lines(self._file):
             self._remember(line)
-        go_behind_last_line(self._file)
+        try:
+            check_last_line(self._file, LINE_BEGIN)
+        except OSError as error:
+            self._file.close()
+            raise RequestError(f"{str(path)!r} can't be written: {error.strerror or error}") from error
 
     def get(self, facts: object, compute: Callable[[], T]) -> T:
         """The result that belongs to `facts`, a JSON value: kept, or computed and kept. Raises as `compute` does."""
@@ -53,14 +60,15 @@ class KeptResults:
     def _keep(self, key: str, result: str | float) -> None:
         self._results[key] = result
         try:
+            go_behind_last_line(self._file, LINE_BEGIN)
             self._file.write(json.dumps({"key": key, "result": result}, allow_nan=False).encode() + b"\n")
             self._file.flush()
         except OSError as error:
             raise RequestError(f"{str(self._path)!r} can't be written: {error.strerror or error}") from error
 
     def _remember(self, line: bytes) -> None:
-        """Take a whole line. Anything else is computed again."""
+        """Take a whole line, with or without its line end. Anything else is computed again."""
         with suppress(ValueError, KeyError):
-            entry = parse_object(line) if line.endswith(b"\n") else {}
+            entry = parse_object(line)
             if isinstance(entry["result"], str | float) and isinstance(entry["key"], str):
                 self._results[entry["key"]] = entry["result"]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import omnigen2_rt as og
 from omnigen2_rt.evaluation.best_of import BestOf, Judgement, check_best_of, draw_best, picture_judge
 from omnigen2_rt.evaluation.endpoint import Endpoint, EndpointClient, EndpointError, EndpointUnusable
 from omnigen2_rt.evaluation.rubrics import shipped_rubrics
@@ -191,6 +192,41 @@ def test_generate_whose_judge_refuses_the_key_draws_no_more(command: Command, tm
         assert len(double.asked) == 1
     assert finished.code == 1 and "the key is missing or wrong" in finished.error_lines[0]
     assert [path.name for path in tmp_path.iterdir()] == ["x-0.png"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("the engine died")])
+def test_generate_that_ends_early_keeps_the_candidates_and_the_best_so_far(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    (tmp_path / "x-2.png").write_bytes(b"of an earlier run")
+    generate = og.Pipeline.generate
+
+    def dies(self: og.Pipeline, request: Request, **more: Any) -> Result:
+        if request.seed == 2:
+            raise error
+        return generate(self, request, **more)
+
+    monkeypatch.setattr(og.Pipeline, "generate", dies)
+    scores = (says('{"reasoning": "", "score": 3}'), says('{"reasoning": "", "score": 6}'))
+    with endpoint_double(in_turn(*scores)) as double:
+        finished = command(*words_of(double.url, tmp_path / "x.png"))
+    assert finished.code != 0 and "2 of 3 pictures were drawn and judged" in finished.err
+    assert f"'{tmp_path / 'x-2.png'}' was there before and is not of this run" in finished.err
+    assert (tmp_path / "x-2.png").read_bytes() == b"of an earlier run"
+    assert [read_parameters(tmp_path / name)["seed"] for name in ("x-0.png", "x-1.png", "x.png")] == [0, 1, 1]
+
+
+def test_generate_without_a_best_picture_says_that_an_earlier_one_is_not_its_own(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(b"of an earlier run")
+    with endpoint_double(lambda asked, number: says("lovely")) as double:
+        finished = command(*words_of(double.url, tmp_path / "x.png"))
+    assert finished.code == 1 and f"'{tmp_path / 'x.png'}' was there before and is not of this run" in finished.err
+
+
+def test_long_reason_of_a_judge_is_stored_cut() -> None:
+    with endpoint_double(lambda asked, number: says(json.dumps({"reasoning": "x" * 10**6, "score": 6}))) as double:
+        judge = picture_judge(EndpointClient(Endpoint(url=double.url, model="m")), RUBRICS, Request(prompt="x"))
+        assert len(judge(Image.new("RGB", (16, 16))).reason) == 2000
 
 
 def test_generate_judges_a_rewritten_picture_by_the_request_as_it_was_given(command: Command, tmp_path: Path) -> None:

@@ -78,6 +78,9 @@ def test_judge_that_fails_midway_ends_the_reflection_and_keeps_its_pictures(comm
     [
         (says(" fine \n"), False),
         (says("<think>9? no</think>fine"), False),
+        (says("9? no</THINK>fine"), False),
+        (says("<Thinking>9? no</thinking>fine"), False),
+        (says("<think>9? no"), False),
         (says("half", finish_reason="length"), False),
         (says(None, refusal="no"), False),
         (fails(400), False),

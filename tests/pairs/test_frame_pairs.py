@@ -31,7 +31,7 @@ from omnigen2_rt.runtime.files.kept_results import KeptResults
 from omnigen2_rt.runtime.mllm.language_model import ImageFeatures
 from tests.benchmarks.programs import load_program
 from tests.commands.command import Command
-from tests.evaluation.endpoint_double import Asked, Reply, endpoint_double, says
+from tests.evaluation.endpoint_double import Asked, Reply, endpoint_double, fails, says
 
 ENGINE = ("--backend", "ort-cpu", "--precision", "fp32", "--threads", 1)
 RESULTS = ("pairs.jsonl", "sequences.jsonl", "dropped.jsonl", "report.json")
@@ -149,6 +149,26 @@ def test_frames_are_ordered_by_the_numbers_in_their_names(tmp_path: Path) -> Non
     assert [frame.name for frame in frames_in(tmp_path)] == ["f1.JPG", "f9.png", "f09b.webp", "f10.png", "g2.png"]
 
 
+def test_frames_that_are_hidden_are_left_out_and_equal_numbers_have_a_fixed_order(tmp_path: Path) -> None:
+    for name in ("1.png", "01.png", "001.png", "._1.png"):
+        (tmp_path / name).write_bytes(b"")
+    assert [frame.name for frame in frames_in(tmp_path)] == ["001.png", "01.png", "1.png"]
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("nowhere")])
+def test_entry_that_cannot_be_read_as_a_frame_is_named(tmp_path: Path, make: Any) -> None:
+    make(tmp_path / "x.png")
+    with pytest.raises(RequestError, match="x.png"):
+        frames_in(tmp_path)
+
+
+def test_result_files_that_no_run_wrote_are_not_overwritten(model: FrameModel, film: Path, tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text("mine")
+    with pytest.raises(RequestError, match="not from an earlier run"):
+        make_pairs(film, tmp_path, model, FrameSettings())
+    assert (tmp_path / "pairs.jsonl").read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
+
+
 @pytest.mark.parametrize("make", [Path.mkdir, Path.touch, lambda path: None])
 def test_folder_without_frames_is_refused(tmp_path: Path, make: Any) -> None:
     make(tmp_path / "x")
@@ -219,6 +239,29 @@ def test_pairs_command_lets_an_endpoint_write_and_judge_pairs(
     rows = lines_of(tmp_path / "out" / "pairs.jsonl")
     assert rows and report["writer"] == f"{double.url} eyes"
     assert all(row["instruction"].startswith("Turn it into ") for row in rows if row["task_type"] == "edit")
+
+
+@pytest.mark.parametrize("refusal", [fails(400), says("It shows", finish_reason="length"), says(None, refusal="no"), says("")])
+def test_writer_that_refuses_everything_is_an_error_and_nothing_is_kept_of_it(
+    command: Command, film: Path, tmp_path: Path, refusal: Reply
+) -> None:
+    with endpoint_double(lambda asked, number: refusal) as double:
+        words = ("pairs", "frames", film, tmp_path / "out", "--writer", double.url, "--writer-model", "eyes", *ENGINE)
+        assert "the writer answered none of 5 questions in a row" in command.fails(*words)
+        assert len(double.asked) == 5 and b"answer" not in (tmp_path / "out" / "work.jsonl").read_bytes()
+        double.reply = reading_writer
+        assert command(*words).code == 0
+    assert lines_of(tmp_path / "out" / "pairs.jsonl")
+
+
+def test_question_that_was_refused_is_noted_and_asked_again_by_the_next_run(command: Command, film: Path, tmp_path: Path) -> None:
+    with endpoint_double(lambda asked, number: fails(400, "policy") if number == 2 else reading_writer(asked, number)) as double:
+        words = ("pairs", "frames", film, tmp_path / "out", "--writer", double.url, "--writer-model", "eyes", *ENGINE)
+        finished = command(*words)
+        assert "1 captions or instructions are missing" in finished.err and finished.code == 0
+        dropped = {line["reason"]: line["detail"] for line in lines_of(tmp_path / "out" / "dropped.jsonl")}
+        assert "policy" in dropped["the writer did not answer"]
+        assert "are missing" not in command(*words).err
 
 
 def test_writer_that_fails_ends_the_run_and_the_next_one_goes_on(

@@ -87,6 +87,22 @@ def test_line_that_a_killed_process_left_is_replaced(tmp_path: Path) -> None:
     assert [line["prompt"] for line in lines_of(records.path)] == ["first", "second"]
 
 
+def test_last_line_of_a_user_without_its_end_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(b'{"mine": 1}')
+    records = begun(tmp_path)
+    assert path.read_bytes() == b'{"mine": 1}'
+    records.add(reflection_of(round_of(1, 1)), "first", "bundle", {})
+    assert [line.get("mine", line.get("prompt")) for line in lines_of(path)] == [1, "first"]
+
+
+def test_file_of_a_user_that_ends_in_half_a_line_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").write_text("my notes")
+    with pytest.raises(RequestError, match="its last line has no line end and was not written by this program"):
+        begun(tmp_path)
+    assert (tmp_path / "r.jsonl").read_text() == "my notes"
+
+
 def test_cancelled_reflection_leaves_no_line(tmp_path: Path) -> None:
     records = begun(tmp_path)
     result = Result(images=[], latents=np.zeros(1, np.float32), steps=(), timings={}, request=Request(prompt=""))

@@ -18,6 +18,7 @@ from omnigen2_rt.pairs.words import (
     Questions,
     Writer,
 )
+from omnigen2_rt.runtime.chat.reflection import finds_nothing
 from omnigen2_rt.runtime.errors import RequestError
 from omnigen2_rt.runtime.manifest import ReflectionPrompts
 
@@ -35,6 +36,17 @@ def writer_of(answers: dict[str, str], questions: Questions = QUESTIONS) -> Writ
         return next(answer for begin, answer in answers.items() if question.startswith(begin))
 
     return Writer(ask, questions)
+
+
+@pytest.mark.parametrize(
+    ("critique", "is_content"),
+    [
+        ("nothing", True), ("Nothing.", True), ("**Nothing**", True), ("Nothing is wrong", True), ("nothing, it fits", True),
+        ("Nothing matches the request", False), ("It shows nothing", False), ("Nothingness", False), ("", False),
+    ],
+)  # fmt: skip
+def test_critique_finds_nothing_only_where_it_says_so(critique: str, is_content: bool) -> None:
+    assert finds_nothing(critique, "nothing") == is_content
 
 
 @pytest.mark.parametrize(

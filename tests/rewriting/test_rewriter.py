@@ -47,6 +47,12 @@ def test_rewrite_that_keeps_everything_is_drawn() -> None:
         (f"{LONG} {'very ' * 300}", "it has 322 words; at most 300 are taken"),
         (f"{LONG} {'and more and more ' * 20}", "it repeats itself"),
         (f"{LONG}<|im_end|>", "it holds a special token"),
+        (f"{LONG}\0", "control character U+0000"),
+        (f"{LONG}\x1b[31m", "control character U+001B"),
+        (f"{LONG}\u202e", "control character U+202E"),
+        (f"```text\n{LONG}\n```", "a code fence or HTML"),
+        (f"<p>{LONG}</p>", "a code fence or HTML"),
+        (f'{LONG} <br class="x"/>', "a code fence or HTML"),
     ],
 )
 def test_rewrite_that_loses_something_or_rambles_is_refused(text: str, reason: str) -> None:
@@ -69,6 +75,11 @@ def test_rewrite_that_loses_something_or_rambles_is_refused(text: str, reason: s
 )
 def test_answer_is_taken_without_what_surrounds_it(answer: str, text: str) -> None:
     assert cleaned(answer) == text
+
+
+def test_refused_answer_is_not_stored_whole() -> None:
+    done = rewriter_of("word " * 10**6).rewrite(PROMPT)
+    assert done.prompt == PROMPT and len(done.text) == 2000
 
 
 def test_objection_to_a_prompt_with_a_special_token_of_its_own_is_none() -> None:

@@ -116,6 +116,31 @@ def test_batch_keeps_both_texts_in_the_manifest_and_notes_refusals(command: Comm
     assert finished.code == 0 and finished.err.count("the rewrite was refused") == 2  # "x" becomes a word
 
 
+def test_batch_that_goes_on_draws_from_the_rewrite_that_earlier_rows_got(command: Command, tmp_path: Path) -> None:
+    def another(asked: Asked, number: int) -> Reply:
+        return says(f"Picture number {len(double.asked)} of {asked.text.rpartition(': ')[2]}, with even light.")
+
+    rows, out = rows_in(tmp_path), tmp_path / "out"
+    with endpoint_double(another) as double:
+        rewriter = ("--rewrite", "--rewriter", double.url, "--rewriter-model", "w")
+        words = ("batch", rows, out, "--default", "steps=1", *ENGINE, *rewriter)
+        command(*words)
+        before = manifest_of(out)["a"]["parameters"]["prompt"]
+        (out / "b.png").unlink()
+        assert "1 drawn, 2 were there" in command(*words).out
+    assert manifest_of(out)["b"]["parameters"]["prompt"] == before
+
+
+def test_batch_ends_after_five_rows_without_an_answer_of_the_rewriter(command: Command, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("\n".join(json.dumps({"id": f"r{number}", "prompt": f"a red circle, {number}"}) for number in range(9)))
+    refusing = fails(500, Retry_After="0")
+    with endpoint_double(lambda asked, number: refusing) as double:
+        rewriter = ("--rewrite", "--rewriter", double.url, "--rewriter-model", "w")
+        error = command.fails("batch", rows, tmp_path / "out", "--default", "steps=1", *rewriter, *ENGINE)
+        assert "5 prompts in a row could not be rewritten" in error and len({asked.text for asked in double.asked}) == 5
+
+
 def test_batch_ends_where_the_rewriter_can_never_answer(command: Command, tmp_path: Path) -> None:
     with endpoint_double(lambda asked, number: fails(401)) as double:
         rewriter = ("--rewrite", "--rewriter", double.url, "--rewriter-model", "w")

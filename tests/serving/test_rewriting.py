@@ -70,6 +70,11 @@ def test_stream_ends_with_the_revised_prompt(server: Running, writer: None) -> N
     assert (last.model_extra or {})["revised_prompt"] == LONG
 
 
+def test_stream_ends_with_the_reason_of_a_refused_rewrite(server: Running) -> None:
+    last = list(server.client().images.generate(prompt=PROMPT, stream=True, extra_body=QUICK))[-1]
+    assert "it lost 'red', 'blue'" in (last.model_extra or {})["rewrite_refused"]
+
+
 def test_job_is_cancelled_while_it_rewrites(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     def bundle_writer(pipeline: Pipeline, on_token: Any = None) -> Any:
         def write(question: str) -> Written:
