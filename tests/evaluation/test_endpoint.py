@@ -180,9 +180,11 @@ def test_endpoint_that_nobody_serves_is_named_by_its_reason() -> None:
 
 
 def test_answer_that_is_cut_off_or_a_refusal_says_so() -> None:
-    with endpoint_double(in_turn(says("half an", finish_reason="length"), says(None, refusal="I won't"))) as double:
+    filtered = says("half", finish_reason="content_filter")
+    with endpoint_double(in_turn(says("half an", finish_reason="length"), says(None, refusal="I won't"), filtered)) as double:
         client = client_of(double)
-        cut_off, refused = (client.ask(Question(parts=("hello",))) for _ in range(2))
+        cut_off, refused, filtered_out = (client.ask(Question(parts=("hello",))) for _ in range(3))
+    assert filtered_out.refusal == "filtered"
     assert (cut_off.text, cut_off.is_cut_off) == ("half an", True)
     assert (refused.text, refused.refusal, refused.is_cut_off) == ("", "I won't", False)
 
