@@ -77,6 +77,7 @@ def test_export_of_a_file_too_large_to_write_says_so_and_the_next_one_finishes(
     assert_export_finishes(command, monkeypatch, bundle, resumed=2)
 
 
+@pytest.mark.slow
 def test_export_to_a_full_disk_says_so_and_the_next_one_finishes(tmp_path: Path) -> None:
     """The copy of the transformer's weights finds no room."""
     disk = tmp_path / "disk"

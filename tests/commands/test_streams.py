@@ -137,7 +137,7 @@ def test_error_about_a_name_that_is_no_text_is_one_line() -> None:
     ("words", "said"),
     [
         (("generate",), "Missing argument 'prompt'; `omnigen2 generate --help` lists what there is"),
-        (("paint", "x"), "No such command 'paint'; `omnigen2 --help` lists what there is"),
+        (("qqq", "x"), "No such command 'qqq'; `omnigen2 --help` lists what there is"),
         (("generate", "x", "--colour"), "No such option: --colour"),
         (("generate", "x", "--steps", "many"), "Invalid value for '--steps': "),
         (("generate", "x", "--steps", "9" * 5000), "Invalid value for '--steps': "),

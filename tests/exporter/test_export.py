@@ -116,7 +116,7 @@ def test_killed_export_leaves_nothing_valid_and_resumes(tmp_path: Path) -> None:
     (unfinished,) = tmp_path.iterdir()
     with pytest.raises(BundleError, match="it is an unfinished bundle; run the same `omnigen2 export`"):
         Bundle.open(unfinished)
-    (unfinished / "new" / "mllm" / f"{PARTIAL}0123").touch()  # as left by a run that is killed while it writes
+    (unfinished / "new" / "mllm" / f"{PARTIAL}{'0123' * 4}").touch()  # as left by a run that is killed while it writes
     report = export_bundle(A, bundle, precisions=("fp32",), components=COMPONENTS[:3])
     assert (report.graphs, report.resumed_graphs) == (3, 2)
     Bundle.open(bundle).verify()
