@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 from ..runtime.bundle import Bundle
 from ..runtime.errors import BundleError, RequestError
 from ..runtime.files.hashes import file_hash
+from ..runtime.files.json_text import json_hash
 from ..runtime.manifest import MANIFEST
 from ..runtime.pipeline import bundle_path
 from ..runtime.request import Request
@@ -49,7 +49,7 @@ def row_digest(request: Request, bundle: str) -> str:
         content = hashlib.sha256(request.latents.tobytes()).hexdigest()
         fields["latents"] = [request.latents.shape, content]
     facts = {"format": DIGEST_FORMAT, "bundle": bundle, **fields}
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=repr).encode()).hexdigest()
+    return json_hash(facts, repr)
 
 
 def _content_hash(path: Path) -> str:

@@ -27,7 +27,7 @@ from .options import (
     open_pipeline,
 )
 from .rewriting_options import RewriterKey, RewriterModel, RewriterURL, Rewrites, RewriteTemplate, rewrite_plan
-from .terminal import ProgressLine, printable
+from .terminal import ProgressLine, note
 
 if TYPE_CHECKING:
     from ..batch.driver import Drawer, Drawings
@@ -225,4 +225,4 @@ class ShownRows:
     def note(self, text: str) -> None:
         """Print a line of its own."""
         self._line.end()
-        typer.echo(printable(f"note: {text}"), err=True)
+        note(text)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..runtime.errors import OmniGen2Error, RequestError, one_line
 from ..runtime.request import Request, Result
-from .endpoint_options import endpoint_client, note
+from .endpoint_options import endpoint_client
 from .option_values import picture_names
 from .output import Picture, save_all
+from .terminal import note
 
 if TYPE_CHECKING:
     from ..evaluation.best_of import BestOf, Judge

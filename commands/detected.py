@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.errors import OmniGen2Error
-from .endpoint_options import note
 from .score_tables import score_table, verdict_line
-from .terminal import say_lines
+from .terminal import note, say_lines
 
 Write = Callable[[dict[str, Any]], None]
 

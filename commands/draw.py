@@ -11,7 +11,7 @@ import typer
 from ..runtime.parameters import drawing_parameters
 from ..runtime.request import Request, Result
 from .best_of import best_of_choice
-from .endpoint_options import KEY, JudgeKey, JudgeModel, JudgeURL, Rubric, note
+from .endpoint_options import KEY, JudgeKey, JudgeModel, JudgeURL, Rubric
 from .option_values import cache_policy, numbers, picture_names, read_latents
 from .options import (
     DEFAULTS,
@@ -27,7 +27,7 @@ from .options import (
     open_pipeline,
 )
 from .rewriting_options import RewriterKey, RewriterModel, RewriterURL, Rewrites, RewriteTemplate, rewrite_plan
-from .terminal import ProgressLine
+from .terminal import ProgressLine, note
 
 if TYPE_CHECKING:
     from ..rewriting.plan import RewritePlan

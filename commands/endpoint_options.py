@@ -6,13 +6,13 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
 
 from ..runtime.errors import RequestError
-from .terminal import printable
+from .terminal import note
 
 if TYPE_CHECKING:
     from ..evaluation.endpoint import EndpointClient
@@ -37,9 +37,14 @@ def endpoint_client(option: str, url: str | None, model: str | None, key_variabl
         return None
     if url is None or model is None:
         raise RequestError(f"{option} URL and {option}-model NAME belong together")
+    return noting_client(option, url, model, key_variable)
+
+
+def noting_client(option: str, url: str, model: str, key_variable: str, **settings: Any) -> EndpointClient:
+    """A client that notes each wait. settings: further fields of `Endpoint`. Raises RequestError for what is no address."""
     from ..evaluation.endpoint import Endpoint, EndpointClient
 
-    endpoint = Endpoint(url=url, model=model, key=os.environ.get(key_variable) or None)
+    endpoint = Endpoint(url=url, model=model, key=os.environ.get(key_variable) or None, **settings)
     return EndpointClient(endpoint, on_wait=wait_notes(option, url))
 
 
@@ -63,8 +68,3 @@ def wait_notes(option: str, url: str) -> Callable[[str], None]:
 def endpoint_host(url: str) -> str:
     """The host and the port of an address."""
     return urlsplit(url).netloc
-
-
-def note(text: str) -> None:
-    """Print a note on standard error."""
-    typer.echo(printable(f"note: {text}"), err=True)

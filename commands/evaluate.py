@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..runtime.errors import OmniGen2Error
-from .endpoint_options import KEY
+from .endpoint_options import KEY, JudgeKey, Rubric
 from .option_values import cache_policy
 from .options import Backend, BundleName, JsonFile, MemoryLimit, Precision, Threads, open_pipeline
 from .rewriting_options import RewriterKey, RewriterModel, RewriterURL, Rewrites, RewriteTemplate, rewrite_plan
@@ -76,16 +76,14 @@ def judged_command(benchmark: str) -> Callable[..., None]:
         against_name: Annotated[str | None, typer.Option(help="Likewise, of the other bundle.")] = None,
         judge: Annotated[str | None, typer.Option(help="The judge's endpoint: https://host/v1. Without it: only draw.")] = None,
         judge_model: Annotated[str | None, typer.Option(help="The judge's model there; by default the published one.")] = None,
-        judge_key: Annotated[
-            str, typer.Option(metavar="VARIABLE", help="The environment variable that holds the endpoint's key.")
-        ] = "OPENAI_API_KEY",
+        judge_key: JudgeKey = KEY,
         judge_tokens: Annotated[int | None, typer.Option(help="The limit of an answer.")] = None,
         judge_temperature: Annotated[float | None, typer.Option(help="By default the endpoint decides.")] = None,
         judge_seed: Annotated[int | None, typer.Option(help="Likewise; it grows by one from judging to judging.")] = None,
         judge_timeout: Annotated[float, typer.Option(help="Seconds to wait for an answer.")] = 180.0,
         judgings: Annotated[int, typer.Option(help="How often each question is asked.")] = 1,
         parallel: Annotated[int, typer.Option(help="Questions at a time.")] = 4,
-        rubric: Annotated[Path | None, typer.Option(help="What to tell the judge instead, TOML or JSON.")] = None,
+        rubric: Rubric = None,
         ask_again: Annotated[bool, typer.Option("--ask-again", help="Ask anew where a kept answer can't be read.")] = False,
         allow_incomplete: Annotated[
             bool, typer.Option("--allow-incomplete", help="Average what there is, though samples or answers are missing.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,11 @@ import typer
 
 from ..runtime.errors import OmniGen2Error, RequestError
 from ..runtime.parameters import base_name
-from .endpoint_options import endpoint_host, note, wait_notes
+from .endpoint_options import endpoint_host, noting_client
 from .options import check_range, open_pipeline
 from .rewritten_samples import rewritten_samples
 from .score_tables import outcome_text, score_table, verdict_line
-from .terminal import ProgressLine, say_lines
+from .terminal import ProgressLine, note, say_lines
 
 if TYPE_CHECKING:
     from ..evaluation.benchmark import Benchmark
@@ -177,14 +176,11 @@ def _drawn(
 def _judge(options: JudgeOptions, benchmark: Benchmark, out: Path) -> Judge:
     """The judge. Reads the key from the environment."""
     from ..evaluation.answer_cache import AnswerCache
-    from ..evaluation.endpoint import Endpoint, EndpointClient
     from ..evaluation.judging import Judge
     from ..evaluation.results import ANSWERS
     from ..evaluation.rubrics import read_rubrics, shipped_rubrics
 
     model = options.model or benchmark.judge
-    key = os.environ.get(options.key_variable) or None
-    endpoint = Endpoint(url=options.url, model=model, key=key, timeout_s=options.timeout_s)
     grades = benchmark.grades
     rubrics = (
         shipped_rubrics(benchmark.name, grades)
@@ -192,7 +188,7 @@ def _judge(options: JudgeOptions, benchmark: Benchmark, out: Path) -> Judge:
         else read_rubrics(options.rubric, grades, benchmark.text_form)
     )
     return Judge(
-        asker=EndpointClient(endpoint, on_wait=wait_notes("--judge", options.url)),
+        asker=noting_client("--judge", options.url, model, options.key_variable, timeout_s=options.timeout_s),
         model=model,
         cache=AnswerCache(out / ANSWERS),
         rubrics=rubrics,

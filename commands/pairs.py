@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..pairs.frame_settings import FrameSettings
-from .endpoint_options import KEY, endpoint_client, note
+from .endpoint_options import KEY, endpoint_client
 from .options import AsJson, Backend, BundleName, MemoryLimit, Precision, Threads, open_pipeline
-from .terminal import ProgressLine, show
+from .terminal import ProgressLine, note, show
 
 if TYPE_CHECKING:
     from ..evaluation.endpoint import EndpointClient

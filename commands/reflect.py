@@ -12,7 +12,7 @@ from ..runtime.checks import check_integer
 from ..runtime.errors import OmniGen2Error
 from ..runtime.parameters import drawing_parameters
 from ..runtime.request import OnStep, Request, Result
-from .endpoint_options import KEY, JudgeKey, JudgeModel, JudgeURL, endpoint_client, note
+from .endpoint_options import KEY, JudgeKey, JudgeModel, JudgeURL, endpoint_client
 from .option_values import picture_names
 from .options import (
     DEFAULTS,
@@ -28,7 +28,7 @@ from .options import (
     Width,
     open_pipeline,
 )
-from .terminal import ProgressLine, show
+from .terminal import ProgressLine, note, show
 
 if TYPE_CHECKING:
     from ..evaluation.asking import OutsideJudge

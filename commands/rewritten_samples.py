@@ -11,7 +11,7 @@ from ..runtime.errors import RequestError
 from ..runtime.files.hashes import file_hash
 from ..runtime.files.kept_results import KeptResults
 from ..runtime.manifest import MANIFEST
-from .endpoint_options import note
+from .terminal import note
 
 if TYPE_CHECKING:
     from ..evaluation.samples import Sample

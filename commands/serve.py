@@ -14,7 +14,7 @@ import typer
 from ..runtime.errors import OmniGen2Error, RequestError
 from .merging import with_loras
 from .options import Backend, LoraFolder, MemoryLimit, Precision, Threads, check_range, load_options, needs_extra
-from .terminal import printable
+from .terminal import note
 
 if TYPE_CHECKING:
     from ..runtime.load_options import LoadOptions
@@ -143,12 +143,8 @@ def _on_ray(
 
     chosen = ReplicaSettings(**{"most": replicas.get("least", ReplicaSettings.most), **replicas})
     name = f"omnigen2-{socket.gethostname()}-{port}"
-    with replicated_service(bundles, settings, chosen, address=address, name=name, options=options, note=_note) as service:
+    with replicated_service(bundles, settings, chosen, address=address, name=name, options=options, note=note) as service:
         yield service
-
-
-def _note(text: str) -> None:
-    typer.echo(printable(f"note: {text}"), err=True)
 
 
 def read_keys(file: Path | None) -> frozenset[bytes]:

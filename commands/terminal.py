@@ -37,6 +37,11 @@ def say(text: str) -> None:
     typer.echo(printable(text), nl=False)
 
 
+def note(text: str) -> None:
+    """Print a note on standard error."""
+    typer.echo(printable(f"note: {text}"), err=True)
+
+
 def say_lines(text: str) -> None:
     """Print whole lines."""
     typer.echo(printable(text))

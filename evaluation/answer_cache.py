@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..runtime.errors import RequestError
-from ..runtime.files.json_text import read_object
+from ..runtime.files.json_text import json_hash, read_object
 from ..runtime.files.writing import write_whole
 from .endpoint import Answer, Question
 
@@ -77,4 +77,4 @@ def question_key(model: str, question: Question, repetition: int = 0) -> str:
     fields = {each.name: getattr(question, each.name) for each in dataclasses.fields(question)}
     fields["parts"] = [part if isinstance(part, str) else [hashlib.sha256(part).hexdigest()] for part in question.parts]
     facts = {"format": CACHE_FORMAT, "model": model, "repetition": repetition, **fields}
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return json_hash(facts)

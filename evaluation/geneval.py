@@ -18,7 +18,7 @@ from ..runtime.errors import RequestError, shown
 from ..runtime.files.schema import Length, OneOf, Range, parse
 from .benchmark import mean
 from .data_files import read_rows
-from .scores import Average
+from .scores import NOT_WHOLE, Average
 from .statistics import NamedGroups, estimate, paired_differences
 
 CONFIDENCE = 0.3
@@ -210,7 +210,7 @@ def gap_lines(scores: GenEvalScores) -> list[str]:
     """The gaps in words, a line for each kind."""
     lines = []
     if not scores.is_whole:
-        lines.append("This is not the whole published set: its average is not a score of the benchmark.")
+        lines.append(NOT_WHOLE)
     if scores.unjudged:
         lines.append(f"Pictures without a verdict: {scores.unjudged} of {scores.pictures}.")
     lost = [tag for tag in TAGS if tag not in scores.average.tasks]

@@ -7,7 +7,7 @@ import socket
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -139,10 +139,15 @@ class _Connections:
                 with self._sockets.pop() as connection, suppress(OSError):  # the other side may have ended it
                     connection.shutdown(socket.SHUT_RDWR)
 
-    def watched(self, connection: http.client.HTTPConnection) -> http.client.HTTPConnection:
-        """The connection, which opens its socket here: before TLS, and before a proxy is asked."""
-        connection._create_connection = self.open  # type: ignore[attr-defined]
-        return connection
+    def of(self, kind: type[http.client.HTTPConnection]) -> Callable[..., http.client.HTTPConnection]:
+        """Makes connections of a kind, which open their sockets here: before TLS, and before a proxy is asked."""
+
+        def connect(host: str, **options: Any) -> http.client.HTTPConnection:
+            connection = kind(host, **options)
+            connection._create_connection = self.open  # type: ignore[attr-defined]
+            return connection
+
+        return connect
 
 
 class _Http(urllib.request.HTTPHandler):
@@ -153,10 +158,7 @@ class _Http(urllib.request.HTTPHandler):
         self._connections = connections
 
     def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        def connect(host: str, **options: Any) -> http.client.HTTPConnection:
-            return self._connections.watched(http.client.HTTPConnection(host, **options))
-
-        return self.do_open(connect, req)
+        return self.do_open(self._connections.of(http.client.HTTPConnection), req)
 
 
 class _Https(urllib.request.HTTPSHandler):
@@ -167,7 +169,4 @@ class _Https(urllib.request.HTTPSHandler):
         self._connections = connections
 
     def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        def connect(host: str, **options: Any) -> http.client.HTTPConnection:
-            return self._connections.watched(http.client.HTTPSConnection(host, **options))
-
-        return self.do_open(connect, req)
+        return self.do_open(self._connections.of(http.client.HTTPSConnection), req)

@@ -6,14 +6,13 @@ A picture's file carries its parameters and a digest of all that decides it, so 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..runtime.errors import RequestError
 from ..runtime.files.hashes import file_hash
+from ..runtime.files.json_text import json_hash
 from ..runtime.files.reading import open_regular
 from ..runtime.images.loading import load_image
 from ..runtime.images.pixels import reference_size, resize_lanczos
@@ -148,7 +147,7 @@ def _digest(request: Request, images: Sequence[str], bundle: str, pipeline: Pipe
     fields = {each.name: getattr(request, each.name) for each in dataclasses.fields(request)}
     engine = {"backend": pipeline.backend.name, "precision": pipeline.backend.precision}
     facts = {"format": DIGEST_FORMAT, **fields, "images": [*images], "bundle": bundle, **engine}
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=repr).encode()).hexdigest()
+    return json_hash(facts, repr)
 
 
 def judged_input(file: Path) -> bytes:

@@ -5,8 +5,6 @@ Knows no benchmark and reads no answers.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.errors import RequestError, shown
-from ..runtime.files.json_text import parse_object
+from ..runtime.files.json_text import json_hash, parse_object
 from ..runtime.files.reading import read_bytes
 
 SHIPPED = Path(__file__).parent / "texts"
@@ -73,7 +71,7 @@ Rubrics = Mapping[str, Rubric]
 def rubrics_hash(rubrics: Rubrics) -> str:
     """SHA-256 of all rubrics of a judge, hexadecimal: scores of different ones are not comparable."""
     facts = {name: [rubric.text, rubric.scores, rubric.form] for name, rubric in rubrics.items()}
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return json_hash(facts)
 
 
 def shipped_rubrics(benchmark: str, scores: tuple[str, ...]) -> Rubrics:

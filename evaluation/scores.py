@@ -11,6 +11,8 @@ from .judging import Judging, Judgings
 from .samples import Sample, subtasks
 from .statistics import Estimate, Groups, estimate, paired_differences
 
+NOT_WHOLE = "This is not the whole published set: its average is not a score of the benchmark."
+
 OUTPUT_MISSING = "there is no picture"
 
 
@@ -104,7 +106,7 @@ def gap_lines(completeness: Completeness) -> list[str]:
     """The gaps in words, a line for each kind."""
     lines = []
     if not completeness.is_whole:
-        lines.append("This is not the whole published set: its average is not a score of the benchmark.")
+        lines.append(NOT_WHOLE)
     if completeness.unscored:
         lines.append(f"Samples without a score: {completeness.unscored} of {completeness.samples}.")
     if completeness.missing_answers:

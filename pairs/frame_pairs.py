@@ -36,7 +36,7 @@ EDIT, IN_CONTEXT = "edit", "ic"
 WORK, RESULTS = "work.jsonl", ("pairs.jsonl", "sequences.jsonl", "dropped.jsonl", "report.json")
 UNREADABLE = "no picture"
 MOST_UNANSWERED = 5
-"""So many questions in a row that were not answered end the work."""
+"""Questions in a row without an answer that end the work."""
 
 
 @dataclass(frozen=True, kw_only=True)

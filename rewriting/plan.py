@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass, field
 
 from ..evaluation.asking import without_thoughts
@@ -18,6 +16,7 @@ from ..evaluation.endpoint import (
     QuestionRefused,
 )
 from ..runtime.chat.conversation import OnToken
+from ..runtime.files.json_text import json_hash
 from ..runtime.pipeline import Pipeline
 from .rewriter import CUT_OFF, Rewriter, Write, Written
 from .templates import Templates
@@ -27,7 +26,7 @@ MAX_TOKENS = 512
 MAX_ENDPOINT_TOKENS = 4096
 """Room for the thoughts of models that think before they answer."""
 MOST_FAILURES = 5
-"""So many prompts in a row for which the endpoint gave no answer end the work."""
+"""Prompts in a row without an answer of the endpoint that end the work."""
 BUNDLE_WRITER = "bundle"
 _FORMAT = 1
 
@@ -61,7 +60,7 @@ class RewritePlan:
         """SHA-256 of everything that decides a rewrite, and of the bundle's digest, hexadecimal."""
         where = None if self.endpoint is None else [self.endpoint.url, self.endpoint.model]
         facts = {"format": _FORMAT, "bundle": bundle, "templates": dataclasses.asdict(self.templates), "endpoint": where}
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        return json_hash(facts)
 
 
 def bundle_writer(pipeline: Pipeline, on_token: OnToken | None = None) -> Write:

@@ -161,7 +161,7 @@ class Status(BaseModel):
 
 
 class Capabilities(BaseModel):
-    """What each bundle can do, and the server's limits."""
+    """The abilities of each bundle, and the server's limits."""
 
     version: str
     is_durable: bool

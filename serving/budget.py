@@ -1,4 +1,4 @@
-"""How many bytes of requests the server holds: bodies that arrive, and those of jobs that wait or run."""
+"""A count of the bytes of requests that the server holds: bodies that arrive, and those of jobs that wait or run."""
 
 from __future__ import annotations
 

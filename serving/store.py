@@ -131,17 +131,9 @@ class Store:
                 jobs.append(_job(row))
             except ValueError as error:  # its text may hold a prompt
                 LOG.error("%s in the state can't be read (%s): it fails", row[1], type(error).__name__)
-                self._fail(row[0])
+                failed = Job(id=row[1], owner=row[2], model=row[3], body=_NOTHING, is_kept=True)
+                self.finish(failed, Ending(state="failed", error=ApiError("engine_error", UNREADABLE)))
         return jobs
-
-    def _fail(self, number: int) -> None:
-        error = ApiError("engine_error", UNREADABLE)
-        body = '{"kind":"draw","prompt":""}'
-        with self._transaction() as database:
-            database.execute(
-                "UPDATE jobs SET state = 'failed', finished = ?, error = ?, body = ? WHERE number = ?",
-                (time.time(), json.dumps(error.facts()), body, number),
-            )
 
     def find(self, job_id: str, owner: str) -> Job | None:
         """A job of the owner's, as it is kept."""

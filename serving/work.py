@@ -72,7 +72,7 @@ class Worker:
 
     def _draw(self, job: Job, turn: Turn, body: DrawBody) -> Outcome:
         manifest = self.pipeline.bundle.manifest
-        images = input_images(body, manifest)
+        images = input_images(body)
         started = time.perf_counter()
         rewrite = self._rewritten(body, turn) if body.rewrite else None
         request = body.request(body.prompt if rewrite is None else rewrite.prompt, images)
@@ -119,7 +119,7 @@ class Worker:
         return RewritePlan().open(self.pipeline, on_token=on_token).rewrite(body.prompt, len(body.images))
 
     def _reflect(self, job: Job, turn: Turn, body: ReflectBody) -> Outcome:
-        request = body.request(body.prompt, input_images(body, self.pipeline.bundle.manifest))
+        request = body.request(body.prompt, input_images(body))
         prompts = self.pipeline.language_model.chat.reflection
         _ = self.pipeline.language_model.vision  # raises before anything is drawn
         watch = _Watch(self, job, turn, body.steps)

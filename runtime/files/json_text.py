@@ -8,9 +8,11 @@ Such a file may come from anywhere. Refused here:
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -45,6 +47,14 @@ def parse_json(content: str | bytes) -> Any:
     except RecursionError:
         raise ValueError("is nested too deeply") from None
     return value
+
+
+def json_hash(facts: object, default: Callable[[Any], object] | None = None) -> str:
+    """SHA-256 of a JSON value, hexadecimal. Objects of equal entries have the same, in whatever order these are.
+
+    default: the JSON value for another object; without it, such an object raises TypeError.
+    """
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=default).encode()).hexdigest()
 
 
 def refuse_pointer(content: bytes) -> None:

@@ -5,7 +5,6 @@ Knows nothing of what the results mean.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..errors import RequestError
-from .json_text import parse_object
+from .json_text import json_hash, parse_object
 from .lines import check_last_line, go_behind_last_line, read_lines
 from .locking import open_lock, try_lock
 
@@ -48,7 +47,7 @@ class KeptResults:
 
     def get(self, facts: object, compute: Callable[[], T]) -> T:
         """The result that belongs to `facts`, a JSON value: kept, or computed and kept. Raises as `compute` does."""
-        key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        key = json_hash(facts)
         if key not in self._results:
             self._keep(key, compute())
         return self._results[key]  # type: ignore[return-value]

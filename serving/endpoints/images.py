@@ -57,7 +57,8 @@ async def _events(service: Service, job: Job, kind: str) -> AsyncIterator[bytes]
     await service.outcome(job)  # raises its error
     made = images_answer(job)
     facts = {**_picture_facts(job), **made["data"][0], "usage": made["usage"], "size": made["size"]}
-    facts |= {name: made[name] for name in ("rewrite_refused",) if name in made}
+    if "rewrite_refused" in made:
+        facts["rewrite_refused"] = made["rewrite_refused"]
     yield event({"type": f"{kind}.completed", **facts}, f"{kind}.completed")
 
 

@@ -31,7 +31,7 @@ async def model(request: Request, model_id: str) -> ModelAnswer:
 
 @router.get("/v1/capabilities")
 async def capabilities(request: Request) -> Capabilities:
-    """What each bundle can do, the server's limits, and each kind's parameters."""
+    """The abilities of each bundle, the server's limits, and each kind's parameters."""
     service = service_of(request)
     limits = {
         "queue": service.settings.max_queue,

@@ -1,4 +1,4 @@
-"""What those who run the server ask: is it alive, does it take requests, and its figures."""
+"""Endpoints for those who run the server: whether it is alive, whether it takes requests, and its figures."""
 
 from __future__ import annotations
 

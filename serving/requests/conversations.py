@@ -13,7 +13,7 @@ from ...runtime.chat.turns import Turn
 from ..errors import ApiError
 from ..settings import MAX_CHAT_IMAGES, MAX_IMAGES
 from .bodies import ChatBody, ImagePart, Message, TextPart
-from .pictures import data_url_bytes, read_picture
+from .pictures import read_data_url
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,4 +91,4 @@ def _pictures(run: Sequence[tuple[str, Message]]) -> list[tuple[ImagePart, str]]
 
 
 def _decoded(parts: Sequence[tuple[ImagePart, str]]) -> list[Image.Image]:
-    return [read_picture(data_url_bytes(part.image_url.url, param), param) for part, param in parts]
+    return [read_data_url(part.image_url.url, param) for part, param in parts]

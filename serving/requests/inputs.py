@@ -12,7 +12,7 @@ from ...runtime.manifest import Manifest
 from ..settings import MAX_CHAT_PIXELS
 from .bodies import ChatBody, DrawBody, ReflectBody, TaskBody
 from .conversations import picture_parts
-from .pictures import check_sizes, data_url, data_url_bytes, png_bytes, read_picture
+from .pictures import check_sizes, data_url, png_bytes, read_data_url
 
 
 def picture_places(body: TaskBody) -> list[tuple[str, str]]:
@@ -44,7 +44,7 @@ def shrink_pictures(body: TaskBody, manifest: Manifest) -> list[Size]:
     check_sizes(places)
     request, sizes, urls = body.request(""), [], {}
     for url, param in places:
-        picture = read_picture(data_url_bytes(url, param), param)
+        picture = read_data_url(url, param)
         given = Size(*picture.size)
         is_chat = isinstance(body, ChatBody)
         size = reference_size(*given, 1, MAX_CHAT_PIXELS, max(given)) if is_chat else input_size(manifest, request, given)
@@ -55,13 +55,6 @@ def shrink_pictures(body: TaskBody, manifest: Manifest) -> list[Size]:
     return sizes
 
 
-def input_images(body: DrawBody | ReflectBody, manifest: Manifest) -> list[Image.Image]:
-    """A drawing's input pictures at the size at which the model reads them: none of a photograph's own size is kept.
-
-    Raises ApiError, or RequestError for one that is too small.
-    """
-    request, images = body.request(""), []
-    for url, param in picture_places(body):
-        picture = read_picture(data_url_bytes(url, param), param)
-        images.append(resize_lanczos(picture, input_size(manifest, request, Size(*picture.size))))
-    return images
+def input_images(body: DrawBody | ReflectBody) -> list[Image.Image]:
+    """A drawing's input pictures, after `shrink_pictures`. Raises ApiError."""
+    return [read_data_url(url, param) for url, param in picture_places(body)]

@@ -62,6 +62,11 @@ def check_sizes(places: Sequence[tuple[str, str]]) -> None:
             raise ApiError("too_large", f"the pictures up to {param} have more than {most} together: send smaller ones", param)
 
 
+def read_data_url(url: str, param: str) -> Image.Image:
+    """The picture of a data URL, see `read_picture`. Raises ApiError."""
+    return read_picture(data_url_bytes(url, param), param)
+
+
 def read_picture(data: bytes, param: str) -> Image.Image:
     """A client's picture in RGB, upright. Its size is checked before it is decoded. Raises ApiError."""
     with _opened(data, param) as picture:

@@ -26,7 +26,7 @@ def test_shrunk_picture_draws_the_same(nano: Pipeline, size: tuple[int, int]) ->
     (shrunk,) = shrink_pictures(body, manifest)
     assert max(shrunk) <= 192
     assert body.kind == "draw"
-    (read,) = input_images(body, manifest)
+    (read,) = input_images(body)
     assert read.size == shrunk
     ours = nano.generate(body.request(body.prompt, [read])).images[0]
     assert ours == nano.generate(body.request(body.prompt, [picture])).images[0]
