@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from ..runtime.chat.settings import ChatSettings
 from ..runtime.errors import OmniGen2Error
 from ..runtime.images.loading import load_images
 from ..runtime.request import Request
+from .doubts import note_doubts
 from .options import (
     DEFAULTS,
     AsJson,
@@ -74,6 +76,7 @@ def chat(
         on_token = None if as_json else say
         answer = pipeline.chat(prompt, pictures, settings, on_token=on_token, on_step=step_progress(bar, request))
         bar.end()
+        note_doubts(pipeline, prompt, answer.images)
     files = save_pictures(answer, folder)
     if as_json:
         show(answer_as_json(answer, files), as_json)
@@ -89,4 +92,5 @@ def _converse(open_bundle: Callable[[], Pipeline], settings: ChatSettings, folde
     ask_line = line_reader()
     with open_bundle() as pipeline:
         _ = pipeline.language_model.chat  # raises where the bundle can only draw
-        converse(pipeline.start_chat, settings, folder, ask_line, say, images, at_terminal=is_at_terminal())
+        notes = partial(note_doubts, pipeline)
+        converse(pipeline.start_chat, settings, folder, ask_line, say, images, at_terminal=is_at_terminal(), notes=notes)

@@ -11,6 +11,7 @@ import typer
 from ..runtime.parameters import drawing_parameters
 from ..runtime.request import Request, Result
 from .best_of import best_of_choice
+from .doubts import note_doubts
 from .endpoint_options import KEY, JudgeKey, JudgeModel, JudgeURL, Rubric
 from .option_values import cache_policy, numbers, picture_names, read_latents
 from .options import (
@@ -113,6 +114,7 @@ def generate(
             choice.run(drawn, lambda each, what: _candidate(pipeline, each, what, drawn.seed), parameters, typer.echo)
             return
         result = _generate(pipeline, drawn, "drawing")
+        note_doubts(pipeline, drawn.prompt, result.images)
     _note_cut_tokens(result)
     pictures = [Picture(image=image, parameters={**parameters, "index": k}) for k, image in enumerate(result.images)]
     save_all(zip(pictures, names, strict=True), lambda name: typer.echo(str(name)))
@@ -132,6 +134,7 @@ def _candidate(pipeline: Pipeline, request: Request, what: str, first_seed: int)
     """Draw one of several seeds; all read the same words, so only the first one notes what was cut."""
     result = _generate(pipeline, request, what)
     if request.seed == first_seed:
+        note_doubts(pipeline, request.prompt, result.images)
         _note_cut_tokens(result)
     return result
 

@@ -29,6 +29,7 @@ from .output import Picture, save_all, save_numbered
 from .terminal import ProgressLine
 
 Say = Callable[[str], object]
+Notes = Callable[[str, Sequence[Image.Image]], None]
 HELP = "/image FILE shows a picture with the next question, /new starts anew, /quit (or Ctrl-D) ends"
 BUNDLE_JUDGE = "bundle"
 """The name of the bundle's own language model as a judge."""
@@ -104,6 +105,10 @@ def _read_line() -> str:
     return line
 
 
+def no_notes(question: str, pictures: Sequence[Image.Image]) -> None:
+    """Notes nothing."""
+
+
 def converse(
     start_chat: Callable[[], Conversation],
     settings: ChatSettings,
@@ -113,11 +118,12 @@ def converse(
     images: Sequence[Path] = (),
     *,
     at_terminal: bool = True,
+    notes: Notes = no_notes,
 ) -> None:
     """Questions and answers until /quit or the end of input.
 
     images: shown with the first question. at_terminal: errors and Ctrl-C end an answer, not the conversation; elsewhere they are
-    raised.
+    raised. notes: is given each question and the pictures of its answer.
     """
     chat, shown = start_chat(), list(images)
     if at_terminal:
@@ -144,7 +150,7 @@ def converse(
                 say(f"{HELP}\n")
             elif line:
                 pictures, shown = shown, []
-                _answer(chat, line, pictures, settings, folder, say)
+                notes(line, _answer(chat, line, pictures, settings, folder, say).images)
         except KeyboardInterrupt:
             if not at_terminal:
                 raise
@@ -177,7 +183,7 @@ def step_progress(bar: ProgressLine, request: Request | None) -> OnStep:
 
 def _answer(
     chat: Conversation, line: str, shown: list[Path], settings: ChatSettings, folder: Path, say: Say
-) -> None:
+) -> ChatResult:
     bar = ProgressLine()
     try:
         answer = chat.ask(line, shown, settings, on_token=say, on_step=step_progress(bar, settings.request))
@@ -188,6 +194,7 @@ def _answer(
     for file in save_pictures(answer, folder):
         say(f"{file}\n")
     sys.stderr.write(cut_note(answer))
+    return answer
 
 
 def save_rounds(reflection: Reflection, out: Path, judge: str = BUNDLE_JUDGE) -> list[Path]:

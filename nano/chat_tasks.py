@@ -192,8 +192,8 @@ def _ask_background(sampler: Sampler, scene: Scene) -> tuple[str, str]:
 
 def _ask_count(sampler: Sampler, scene: Scene) -> tuple[str, str]:
     share, present = sampler.rng.random(), sampler.choice(scene.things)
-    shape = present.shape if share < 0.4 else sampler.choice(SHAPES)
-    colour = present.colour if share < 0.75 else sampler.colour(scene.background)
+    shape = present.shape if share < 0.35 else sampler.choice(SHAPES)
+    colour = present.colour if share < 0.73 else sampler.colour(scene.background)
     if share < 0.6:
         words, count = f"{shape}s", sum(thing.shape == shape for thing in scene.things)
     elif share < 0.85:
@@ -250,8 +250,8 @@ QUESTIONS: tuple[tuple[str, QuestionMaker], ...] = (
     ("describe", _ask_description),
 )
 SMALL_TALK = (
-    ("hello", "hello, what shall I draw?"),
-    ("who are you?", "I am nano, a small OmniGen2."),
+    ("hello", "hello, what shall we draw?"),
+    ("who are you?", "nano, a small image model."),
     ("what can you draw?", "circles, squares, triangles and stars."),
     ("which shapes do you know?", "circles, squares, triangles and stars."),
     ("which colours do you know?", "red, green, blue, yellow, purple, orange, white and black."),

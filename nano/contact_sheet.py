@@ -19,11 +19,12 @@ MIN_CELL_PX = 220
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SheetEntry:
-    """A prompt, its drawing and its input pictures."""
+    """A prompt, its drawing and its input pictures. starts_row: a new row begins with it."""
 
     prompt: str
     drawing: Image.Image
     inputs: tuple[Image.Image, ...] = ()
+    starts_row: bool = False
 
 
 def contact_sheet(entries: Sequence[SheetEntry], max_width_px: int = MAX_WIDTH_PX) -> Image.Image:
@@ -31,7 +32,7 @@ def contact_sheet(entries: Sequence[SheetEntry], max_width_px: int = MAX_WIDTH_P
     strips = [_strip(entry) for entry in entries]
     rows = [
         captioned_row([strips[k] for k in row], [entries[k].prompt for k in row])
-        for row in _rows([strip.width for strip in strips], max_width_px)
+        for row in _rows([strip.width for strip in strips], [entry.starts_row for entry in entries], max_width_px)
     ]
     size = (max(row.width for row in rows) + 2 * GAP_PX, sum(row.height + GAP_PX for row in rows) + GAP_PX)
     sheet, top = Image.new("RGB", size, "white"), GAP_PX
@@ -41,13 +42,13 @@ def contact_sheet(entries: Sequence[SheetEntry], max_width_px: int = MAX_WIDTH_P
     return sheet
 
 
-def _rows(widths: Sequence[int], max_width_px: int) -> Iterator[list[int]]:
-    """The indices of the strips in each row, as many as fit."""
+def _rows(widths: Sequence[int], starts: Sequence[bool], max_width_px: int) -> Iterator[list[int]]:
+    """The indices of the strips in each row, as many as fit. starts: whether a strip begins a new row."""
     row: list[int] = []
     used_px = 2 * GAP_PX
     for number, width in enumerate(widths):
         cell_px = max(width, MIN_CELL_PX) + GAP_PX
-        if row and used_px + cell_px > max_width_px:
+        if row and (starts[number] or used_px + cell_px > max_width_px):
             yield row
             row, used_px = [], 2 * GAP_PX
         row.append(number)

@@ -1,7 +1,8 @@
-"""The demonstration that `omnigen2 demo` runs: drawings, edits and combinations on one contact sheet."""
+"""The demonstration that `omnigen2 demo` runs: drawings, edits, combinations and a conversation on one contact sheet."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from PIL import Image
@@ -39,22 +40,57 @@ DEMO_REQUESTS = (
     ),
     DemoRequest(prompt="the object from image 2 on the background of image 1", inputs=(0, 1)),
 )
-SEED = 1
+DEMO_TALK = (
+    "hello",
+    "draw a small yellow star on black",
+    "what do you see?",
+    "make the star bigger",
+    "change the background to blue",
+    "how many circles are there?",
+    "replace the star with a small red circle",
+    "is the circle small or large?",
+)
+"""The turns of a conversation about one picture."""
+SEED = 3
 
 
 def demonstrate(pipeline: Pipeline, progress: Progress = no_progress) -> Image.Image:
-    """Draw all of DEMO_REQUESTS. `progress` is called before each. Returns the contact sheet."""
+    """Draw all of DEMO_REQUESTS, then hold the conversation of DEMO_TALK. Returns the contact sheet.
+
+    `progress` is called before each request and each turn, and at the end.
+    """
+    total = len(DEMO_REQUESTS) + len(DEMO_TALK)
     entries: list[SheetEntry] = []
     for number, demo in enumerate(DEMO_REQUESTS):
-        progress(number, len(DEMO_REQUESTS), demo.prompt)
+        progress(number, total, demo.prompt)
         inputs = tuple(entries[k].drawing for k in demo.inputs)
-        request = Request(
-            prompt=demo.prompt,
-            images=inputs,
-            steps=STEPS,
-            text_guidance=TEXT_GUIDANCE,
-            image_guidance=IMAGE_GUIDANCE,
-            seed=SEED,
-        )
-        entries.append(SheetEntry(prompt=demo.prompt, drawing=pipeline.generate(request).images[0], inputs=inputs))
+        drawing = pipeline.generate(_request(demo.prompt, inputs)).images[0]
+        entries.append(SheetEntry(prompt=demo.prompt, drawing=drawing, inputs=inputs))
+    entries += _talk(pipeline, lambda turn: progress(len(DEMO_REQUESTS) + turn, total, DEMO_TALK[turn]))
+    progress(total, total, "done")
     return contact_sheet(entries)
+
+
+def _talk(pipeline: Pipeline, before_turn: Callable[[int], object]) -> list[SheetEntry]:
+    """The conversation's pictures, each with all that was said about it; small talk before the first one goes with that."""
+    chat = pipeline.start_chat()
+    said: list[str] = []
+    pictures: list[tuple[Image.Image, list[str]]] = []
+    for turn, prompt in enumerate(DEMO_TALK):
+        before_turn(turn)
+        answer = chat.ask(prompt, request=_request("", ()), temperature=0.0)
+        if answer.images:
+            pictures.append((answer.images[0], said if not pictures else []))
+            said = pictures[-1][1]
+        said += [f"you: {prompt}", *([f"nano: {answer.text}"] if answer.text else [])]
+    captions = ["\n".join(lines) for _, lines in pictures]
+    return [
+        SheetEntry(prompt=caption, drawing=picture, starts_row=number == 0)
+        for number, (caption, (picture, _)) in enumerate(zip(captions, pictures, strict=True))
+    ]
+
+
+def _request(prompt: str, images: tuple[Image.Image, ...]) -> Request:
+    return Request(
+        prompt=prompt, images=images, steps=STEPS, text_guidance=TEXT_GUIDANCE, image_guidance=IMAGE_GUIDANCE, seed=SEED
+    )

@@ -13,16 +13,15 @@ from ..runtime.bundle import Bundle
 from ..runtime.chat.exchange import ChatResult
 from ..runtime.chat.reflection import Reflection
 from ..runtime.checks import check_integer
-from ..runtime.errors import BundleError, RequestError
+from ..runtime.errors import RequestError
 from ..runtime.images.loading import ImageSource
-from ..runtime.manifest import Manifest
-from ..runtime.pipeline import bundle_path
 from ..runtime.progress import Progress, no_progress
 from ..runtime.request import OnStep, Request, Result
 from ..runtime.step_caches import CachePolicy
 from .abilities import ABILITIES, SEED, Ability, Task, chosen_abilities, sample
 from .chat_tasks import DRAW_TOKEN, ChatTask
 from .conversation_tasks import TalkTask, TalkTurn
+from .doubts import is_nano
 from .drawing_tasks import DrawingTask
 from .judge import find_edit_mistakes, find_task_mistakes
 from .render import render
@@ -252,16 +251,8 @@ class DrawingAccuracy(Protocol):
 
 
 def scoring_for(bundle: Bundle) -> DrawingAccuracy | None:
-    """`drawing_accuracy` for a bundle with nano's tokenizer: nano or one derived from it. None for any other bundle."""
-    try:
-        shipped = Bundle.open(bundle_path("nano"))
-    except BundleError:  # a release without a model
-        return None
-    return drawing_accuracy if _tokenizer_hash(bundle.manifest) == _tokenizer_hash(shipped.manifest) else None
-
-
-def _tokenizer_hash(manifest: Manifest) -> str:
-    return next(spec.sha256 for spec in manifest.files if spec.file == manifest.tokenizer)
+    """`drawing_accuracy` for nano or a bundle derived from it. None for any other bundle."""
+    return drawing_accuracy if is_nano(bundle) else None
 
 
 def drawing_accuracy(pipeline: EvaluatedPipeline, cache: CachePolicy | None = None) -> float:

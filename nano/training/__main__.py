@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=checkpoint.CHECKPOINT, help="the checkpoint to train")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--scale", type=int, default=8 if torch.cuda.is_available() else 1, help="a factor of batch sizes")
+    parser.add_argument("--rate", type=float, default=1.0, help="a factor of the learning rates")
     parser.add_argument("--shards", type=int, default=8, help="shards of 2,048 episodes")
     parser.add_argument("--workers", type=int, default=2, help="processes that write shards")
     arguments = parser.parse_args()
@@ -38,6 +39,7 @@ def main() -> None:
         device=torch.device(arguments.device),
         scale=arguments.scale,
         shards=arguments.shards,
+        rate=arguments.rate,
     )
     if arguments.part == "all":
         schedule.run(options, arguments.workers)

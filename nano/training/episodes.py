@@ -35,12 +35,14 @@ from ..world import SIDE_PX, Sampler, Scene
 T = TypeVar("T")
 
 END = "<|im_end|>"
-KINDS = ((0.5, "request"), (0.26, "talk"), (0.07, "look"), (0.17, "reflect"))
+KINDS = ((0.42, "request"), (0.24, "talk"), (0.16, "look"), (0.18, "reflect"))
 """Shares of the kinds of episodes."""
 REQUESTS = ((0.13, draw_one), (0.19, draw_two), (0.2, draw_count), (0.23, edit), (0.03, redraw), (0.22, combine))
 """Shares of the requests for a picture."""
+QUESTIONS = ((0.4, answer_question), (0.15, answer_relation_question), (0.45, answer_count_question))
+"""Shares of the questions about a picture."""
 MOST_TURNS = 7
-PARAPHRASED = 0.4
+PARAPHRASED = 0.5
 AUGMENTED, AUGMENT_DENTS, AUGMENT_BLUR_PX = 0.5, 0.03, 0.8
 """Pictures that are shown have the small flaws of a drawing: their share, the standard deviation of dents, the largest blur."""
 MOST_REFERENCES = 3
@@ -209,8 +211,7 @@ def random_episode(encoder: Encoder, sampler: Sampler) -> Episode:
         )
         return encoder.talk(tuple(reworded), sampler)
     if kind == "look":
-        question = sampler.choice((answer_question, answer_question, answer_relation_question, answer_count_question))
-        task_asked = question(sampler)
+        task_asked = _drawn(sampler, QUESTIONS)(sampler)
         prompt = _reworded(task_asked.question, sampler, False)
     else:
         task_asked = reflect(sampler)

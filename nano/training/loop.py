@@ -11,7 +11,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Options:
     seconds: the time of the session from `started` on, reading data included; writing weights comes on top.
     scale: a factor of all batch sizes; a GPU is busy from about 8 on.
     shards: the shards of episodes to read.
+    rate: a factor of all learning rates; below 1 where good weights are trained further in small batches.
     """
 
     work: Path
@@ -47,6 +48,7 @@ class Options:
     device: torch.device
     scale: int = 1
     shards: int = 8
+    rate: float = 1.0
     started: float = field(default_factory=lambda: time.monotonic())
 
     @property
@@ -84,11 +86,12 @@ class Schedule:
 def compile_blocks(network: nn.Module, *blocks: type[nn.Module]) -> None:
     """Compile the network's blocks of these types with dynamic shapes, which takes a minute or two in the first steps.
 
-    Where the compiler fails, the blocks run as they are. On a CPU attention runs as plain matrix products: the backward pass of
-    torch's fused kernel is several times slower there.
+    Where the compiler fails, the blocks run as they are. So they do on a CPU, where compiled blocks of dynamic shapes take four
+    times as long. Attention runs there as plain matrix products: the backward pass of torch's fused kernel is slower.
     """
     if next(network.parameters()).device.type == "cpu":
         torch.backends.cuda.enable_flash_sdp(False)  # also disables the CPU's kernel
+        return
     torch.set_float32_matmul_precision("high")
     torch._dynamo.config.suppress_errors = True
     torch._dynamo.config.recompile_limit = 32
@@ -101,12 +104,12 @@ def compile_blocks(network: nn.Module, *blocks: type[nn.Module]) -> None:
 class Training:
     """A network in training. `state_file` holds the whole state, written atomically."""
 
-    def __init__(self, network: nn.Module, schedule: Schedule, state_file: Path) -> None:
+    def __init__(self, network: nn.Module, schedule: Schedule, state_file: Path, rate: float = 1.0) -> None:
         self.network = network
-        self.schedule = schedule
+        self.schedule = replace(schedule, learning_rate=rate * schedule.learning_rate)
         self.state_file = state_file
         state_file.parent.mkdir(parents=True, exist_ok=True)
-        self.optimizers = _optimizers(network, schedule)
+        self.optimizers = _optimizers(network, self.schedule)
         self.averaged = {name: value.detach().clone() for name, value in network.state_dict().items()}
         self.step = 0
         if state_file.exists():

@@ -80,7 +80,7 @@ def train(options: Options) -> None:
     checkpoint.initialize_mllm(model.token_probes)
     model.to(options.device)
     compile_blocks(model, TextLayer, VisionBlock)
-    training = Training(model, SCHEDULE, options.work / "mllm.pt")
+    training = Training(model, SCHEDULE, options.work / "mllm.pt", options.rate)
     batches = growing_batches(options, encoder, np.random.default_rng([4, training.step]))
 
     def loss() -> tuple[Tensor, dict[str, float]]:

@@ -68,6 +68,7 @@ def _start(part: str, options: Options, seconds: float, shards: int, workers: in
         "checkpoint": options.checkpoint,
         "device": options.device,
         "scale": options.scale,
+        "rate": options.rate,
         "shards": min(shards, options.shards),
         "workers": workers,
     }

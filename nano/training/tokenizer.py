@@ -1,4 +1,4 @@
-"""Trains nano's tokenizer: byte-level BPE on the world's language, followed by Qwen2.5-VL's special tokens.
+"""Trains nano's tokenizer: byte-level BPE on the world's language in lower case, followed by Qwen2.5-VL's special tokens.
 
 The system prompt, which is the same in every template, is one token. Knows the world's tasks and no network.
 """
@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from ...exporter.chat_template import SYSTEM_PROMPT
 from ..chat_tasks import answer_question, decide, reflect
@@ -41,6 +41,7 @@ def corpus(seed: int = 0, samples: int = SAMPLES) -> Iterator[str]:
 def train(checkpoint: Path) -> Tokenizer:
     """Write `processor/tokenizer.json`. Raises ValueError if the special tokens' ids don't follow the vocabulary."""
     tokenizer = Tokenizer(models.BPE(byte_fallback=False))
+    tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(WORD_PATTERN), behavior="isolated"),

@@ -69,7 +69,7 @@ def train(options: Options) -> None:
     torch.manual_seed(0)
     model = TransformerWithProbe(checkpoint.load_or_build("transformer", initialize, options.checkpoint)).to(options.device)
     compile_blocks(model, ModulatedBlock, PlainBlock)
-    training = Training(model, SCHEDULE, options.work / "transformer.pt")
+    training = Training(model, SCHEDULE, options.work / "transformer.pt", options.rate)
     torch.manual_seed(training.step)
     batches = Batches(*encode(options), options.device, options.scale, np.random.default_rng([7, training.step]))
     tables: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}

@@ -30,7 +30,7 @@ def train(options: Options) -> None:
     torch.manual_seed(0)
     network: VAE = checkpoint.load_or_build("vae", initialize, options.checkpoint).to(options.device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in torch's stubs
-    training = Training(network, SCHEDULE, options.work / "vae.pt")
+    training = Training(network, SCHEDULE, options.work / "vae.pt", options.rate)
     pictures = _pictures(options)
     measured, trained = pictures[:MEASURED], pictures[MEASURED:]
     generator = torch.Generator(options.device).manual_seed(training.step)

@@ -62,7 +62,7 @@ def train(options: Options) -> None:
     mllm = checkpoint.load_or_build("mllm", checkpoint.initialize_mllm, options.checkpoint).to(options.device)
     model = VisionEncoderWithProbe(mllm.visual).to(options.device)
     compile_blocks(model, VisionBlock)
-    training = Training(model, SCHEDULE, options.work / "vision_encoder.pt")
+    training = Training(model, SCHEDULE, options.work / "vision_encoder.pt", options.rate)
     wait_for_shards(options.episodes, options.shards)
     corpus = Corpus(read_shards(options.episodes, options.shards), encoder, options.device)
     rng = np.random.default_rng([8, training.step])

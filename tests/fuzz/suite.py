@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 from tempfile import mkdtemp
 
-CASES = 1000
+CASES = 400
 """The cases of a suite in the tests; `python -m tests.fuzz --cases N` runs more."""
 LONGEST_MESSAGE = 300
 COUNTS = "fuzz"

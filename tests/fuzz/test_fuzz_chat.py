@@ -17,7 +17,7 @@ from omnigen2_rt.runtime.backends.backend import DeviceArray
 from omnigen2_rt.runtime.backends.fake import FakeBackend, Feeds
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.pipeline import NANO, Pipeline
-from tests.fuzz.suite import Suite, check_message, record_counts
+from tests.fuzz.suite import CASES, Suite, check_message, record_counts
 
 CONTEXT_TOKENS = 300
 """The fuzzed model's context: an answer of 2**63 tokens ends there."""
@@ -247,4 +247,4 @@ SUITE = Suite(name="chat", run_case=run_case)
 
 def test_chats_are_answered_or_refused_in_one_line(record_property: Callable[[str, object], None]) -> None:
     outcomes = record_counts(SUITE, record_property)
-    assert outcomes["answered"] > 300 and outcomes["refused"] > 300
+    assert min(outcomes["answered"], outcomes["refused"]) > CASES // 4

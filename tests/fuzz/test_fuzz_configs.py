@@ -78,4 +78,4 @@ def test_checkpoint_without_a_mutation_opens() -> None:
 def test_mutated_configs_open_or_give_one_line(record_property: Callable[[str, object], None]) -> None:
     outcomes = record_counts(SUITE, record_property)
     assert sum(outcomes.values()) == CASES
-    assert min(outcomes.values()) > 50, "the mutations are too coarse or too fine"
+    assert min(outcomes.values()) > CASES // 20, "the mutations are too coarse or too fine"

@@ -70,4 +70,4 @@ def test_graph_without_a_mutation_is_read() -> None:
 def test_mutated_graphs_hide_no_external_tensor(record_property: Callable[[str, object], None]) -> None:
     outcomes = record_counts(SUITE, record_property)
     assert sum(outcomes.values()) == CASES
-    assert min(outcomes["refused"], outcomes["read"]) > 50, "the mutations are too coarse or too fine"
+    assert min(outcomes["refused"], outcomes["read"]) > CASES // 20, "the mutations are too coarse or too fine"

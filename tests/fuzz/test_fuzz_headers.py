@@ -60,4 +60,4 @@ def test_header_without_a_mutation_is_read() -> None:
 def test_mutated_headers_are_read_or_give_one_line(record_property: Callable[[str, object], None]) -> None:
     outcomes = record_counts(SUITE, record_property)
     assert sum(outcomes.values()) == CASES
-    assert min(outcomes.values()) > 50, "the mutations are too coarse or too fine"
+    assert min(outcomes.values()) > CASES // 20, "the mutations are too coarse or too fine"

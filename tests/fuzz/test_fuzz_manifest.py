@@ -70,4 +70,4 @@ def test_manifest_without_a_mutation_opens_and_draws() -> None:
 def test_mutated_manifests_open_or_give_one_line(record_property: Callable[[str, object], None]) -> None:
     outcomes = record_counts(SUITE, record_property)
     assert sum(outcomes.values()) == CASES
-    assert min(outcomes["refused"], outcomes["opened and used"]) > 50, "the mutations are too coarse or too fine"
+    assert min(outcomes["refused"], outcomes["opened and used"]) > CASES // 20, "the mutations are too coarse or too fine"

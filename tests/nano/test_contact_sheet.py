@@ -43,6 +43,12 @@ def test_sheet_of_many_entries_breaks_rows_and_loses_none(count: int) -> None:
     assert sheet.width <= 1000
 
 
+def test_entry_that_starts_a_row_is_below_the_one_before() -> None:
+    entries = [SheetEntry(prompt="one", drawing=plain("red")), SheetEntry(prompt="two", drawing=plain("blue"), starts_row=True)]
+    sheet = contact_sheet(entries)
+    assert left_px(sheet, "red") == left_px(sheet, "blue") and sheet.height > 2 * 128
+
+
 def test_sheet_of_an_entry_wider_than_the_sheet_still_shows_it() -> None:
     entry = SheetEntry(prompt="all", drawing=plain("green"), inputs=(plain("red"),) * 3)
     assert area_px(contact_sheet([entry, entry], max_width_px=300), "green") == 2 * 128**2
