@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from omnigen2_rt.evaluation.samples import Sample
@@ -76,9 +77,10 @@ def test_difference_between_fp32_and_4_bit_weights_is_what_nanos_scorer_says(
     program: ModuleType, nano_set: NanoSet, command: Command, tmp_path: Path
 ) -> None:
     int4, out = tmp_path / "int4", tmp_path / "out"
-    scheme = replace(SCHEMES["int4-weights"], compensates_errors=False)  # quicker, and worse
+    scheme = replace(SCHEMES["int4-weights"], compensates_errors=False)  # quicker
     calibration = Calibration(prompts=("a red circle on blue",), size_px=32, steps=1)
     quantize_bundle(bundle_path("nano"), int4, scheme, calibration=calibration)
+    spoil_scales(int4 / "quantized.safetensors")
     words = ("eval", "omnicontext", nano_set.folder, "--bundle", int4, "--against", "nano", "--out", out, *ENGINE, *GUIDED)
     with endpoint_double(nano_set.reply) as double:
         refused = command(*words, *judged(double))
@@ -95,6 +97,19 @@ def test_difference_between_fp32_and_4_bit_weights_is_what_nanos_scorer_says(
     expected = scores["int4"]["overall"]["average"]["value"] - scores["nano"]["overall"]["average"]["value"]
     assert difference["value"] == pytest.approx(expected, abs=1e-5)
     check_files(out / "int4" / "nano-reader", nano_set)
+
+
+def spoil_scales(file: Path) -> None:
+    """Make a quantized bundle draw badly: with 4-bit weights alone nano draws well."""
+    rng = np.random.default_rng(0)
+    content = file.read_bytes()
+    first = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:first])
+    for name, tensor in header.items():
+        if name.startswith("layers.") and name.endswith("scales.fp32"):
+            start, end = tensor["data_offsets"]
+            scales = np.memmap(file, np.float32, "r+", first + start, ((end - start) // 4,))
+            scales *= rng.uniform(0, 2, scales.shape).astype(np.float32)
 
 
 def check_files(folder: Path, nano_set: NanoSet) -> None:
