@@ -17,6 +17,7 @@ def note_doubts(pipeline: Pipeline, prompt: str, pictures: Sequence[Image.Image]
     """Print a note for words and sizes that nano wasn't trained for; nothing for other bundles."""
     from ..nano.doubts import doubts, is_nano
 
-    if is_nano(pipeline.bundle):
-        for doubt in doubts(prompt, (picture.size for picture in pictures)):
+    found = [*doubts(prompt, (picture.size for picture in pictures))]
+    if found and is_nano(pipeline.bundle):  # opens the shipped bundle, so it comes second
+        for doubt in found:
             note(doubt)

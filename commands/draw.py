@@ -114,8 +114,7 @@ def generate(
             choice.run(drawn, lambda each, what: _candidate(pipeline, each, what, drawn.seed), parameters, typer.echo)
             return
         result = _generate(pipeline, drawn, "drawing")
-        note_doubts(pipeline, drawn.prompt, result.images)
-    _note_cut_tokens(result)
+        _note_limits(pipeline, result)
     pictures = [Picture(image=image, parameters={**parameters, "index": k}) for k, image in enumerate(result.images)]
     save_all(zip(pictures, names, strict=True), lambda name: typer.echo(str(name)))
 
@@ -131,15 +130,16 @@ def _generate(pipeline: Pipeline, request: Request, what: str) -> Result:
 
 
 def _candidate(pipeline: Pipeline, request: Request, what: str, first_seed: int) -> Result:
-    """Draw one of several seeds; all read the same words, so only the first one notes what was cut."""
+    """Draw one of several seeds; all read the same words, so only the first one has notes."""
     result = _generate(pipeline, request, what)
     if request.seed == first_seed:
-        note_doubts(pipeline, request.prompt, result.images)
-        _note_cut_tokens(result)
+        _note_limits(pipeline, result)
     return result
 
 
-def _note_cut_tokens(result: Result) -> None:
+def _note_limits(pipeline: Pipeline, result: Result) -> None:
+    """Print notes on what the model wasn't trained for and on what it didn't read."""
+    note_doubts(pipeline, result.request.prompt, result.images)
     for field, tokens in result.cut_tokens.items():
         limit = f"--max-prompt-tokens {result.request.max_prompt_tokens}"
         note(f"the last {tokens} tokens of the {field} were not read; {limit} are")

@@ -74,19 +74,18 @@ def demonstrate(pipeline: Pipeline, progress: Progress = no_progress) -> Image.I
 def _talk(pipeline: Pipeline, before_turn: Callable[[int], object]) -> list[SheetEntry]:
     """The conversation's pictures, each with all that was said about it; small talk before the first one goes with that."""
     chat = pipeline.start_chat()
-    said: list[str] = []
+    lines: list[str] = []
     pictures: list[tuple[Image.Image, list[str]]] = []
     for turn, prompt in enumerate(DEMO_TALK):
         before_turn(turn)
         answer = chat.ask(prompt, request=_request("", ()), temperature=0.0)
         if answer.images:
-            pictures.append((answer.images[0], said if not pictures else []))
-            said = pictures[-1][1]
-        said += [f"you: {prompt}", *([f"nano: {answer.text}"] if answer.text else [])]
-    captions = ["\n".join(lines) for _, lines in pictures]
+            lines = [] if pictures else lines
+            pictures.append((answer.images[0], lines))
+        lines += [f"you: {prompt}", *([f"nano: {answer.text}"] if answer.text else [])]
     return [
-        SheetEntry(prompt=caption, drawing=picture, starts_row=number == 0)
-        for number, (caption, (picture, _)) in enumerate(zip(captions, pictures, strict=True))
+        SheetEntry(prompt="\n".join(lines), drawing=picture, starts_row=number == 0)
+        for number, (picture, lines) in enumerate(pictures)
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from omnigen2_rt.nano.abilities import ABILITIES, Task, sample
+from omnigen2_rt.nano.abilities import ABILITIES, Ability, Task, sample
 from omnigen2_rt.nano.chat_tasks import ChatTask
 from omnigen2_rt.nano.conversation_tasks import TalkTask
 from omnigen2_rt.nano.doubts import doubts, is_nano
@@ -21,7 +21,7 @@ def prompts(task: Task) -> list[str]:
 
 
 @pytest.mark.parametrize("ability", ABILITIES, ids=lambda ability: ability.name)
-def test_no_word_of_the_world_is_doubted(ability) -> None:  # type: ignore[no-untyped-def]
+def test_no_word_of_the_world_is_doubted(ability: Ability) -> None:
     for number in range(SAMPLES):
         for prompt in prompts(sample(ability, number)):
             assert list(doubts(prompt, [(128, 128)])) == [], prompt
