@@ -22,6 +22,7 @@ from omnigen2_rt.exporter.quantize.bundle import quantize_bundle
 from omnigen2_rt.exporter.quantize.calibration import Calibration
 from omnigen2_rt.exporter.quantize.schemes import SCHEMES
 from omnigen2_rt.nano.drawing_tasks import DrawingTask
+from omnigen2_rt.runtime.files.safetensors_header import read_header
 from omnigen2_rt.runtime.pipeline import bundle_path
 from tests.benchmarks.programs import load_program
 from tests.commands.command import Command
@@ -102,13 +103,9 @@ def test_difference_between_fp32_and_4_bit_weights_is_what_nanos_scorer_says(
 def spoil_scales(file: Path) -> None:
     """Make a quantized bundle draw badly: with 4-bit weights alone nano draws well."""
     rng = np.random.default_rng(0)
-    content = file.read_bytes()
-    first = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:first])
-    for name, tensor in header.items():
+    for name, tensor in read_header(file).items():
         if name.startswith("layers.") and name.endswith("scales.fp32"):
-            start, end = tensor["data_offsets"]
-            scales = np.memmap(file, np.float32, "r+", first + start, ((end - start) // 4,))
+            scales = np.memmap(file, np.float32, "r+", tensor.offset, tensor.shape)
             scales *= rng.uniform(0, 2, scales.shape).astype(np.float32)
 
 
