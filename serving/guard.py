@@ -1,4 +1,4 @@
-"""What every request passes first: its key, the page that it comes from, headers of every answer, the count and the log.
+"""The guard that every request passes first: its key, the page that it comes from, headers of every answer, count and log.
 
 The log has no bodies and no queries. Knows nothing of the endpoints.
 """
@@ -36,7 +36,7 @@ _SECURITY_HEADERS = {
 
 
 def digest(key: str) -> bytes:
-    """What is kept of an API key."""
+    """The digest that is kept of an API key."""
     return hashlib.sha256(key.encode()).digest()
 
 

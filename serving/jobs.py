@@ -16,7 +16,7 @@ State = Literal["queued", "running", "done", "failed", "cancelled"]
 FINAL: tuple[State, ...] = ("done", "failed", "cancelled")
 
 Event = dict[str, Any]
-"""What a watcher sees, by "type": queued, running, step, preview, text, round; then done, failed, cancelled or suspended."""
+"""An event, by its "type": queued, running, step, preview, text, round; then done, failed, cancelled or suspended."""
 LAST = (*FINAL, "suspended")
 """The types of the event after which no other comes."""
 Watcher = Callable[[Event], object]
@@ -25,7 +25,7 @@ Watcher = Callable[[Event], object]
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What comes of a job.
+    """The result of a job.
 
     facts: what JSON can hold: seeds, text, usage, rounds.
     pictures: encoded picture files.
@@ -37,7 +37,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """How a job ended. state: one of `FINAL`. finished: when, in seconds since 1970."""
+    """The end of a job. state: one of `FINAL`. finished: when, in seconds since 1970."""
 
     state: State
     outcome: Outcome | None = None

@@ -1,4 +1,4 @@
-"""What each token of a picture shows, as the targets of the probes that help the networks to learn."""
+"""Labels of what each token of a picture shows, as the targets of the probes that help the networks to learn."""
 
 from __future__ import annotations
 

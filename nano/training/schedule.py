@@ -22,7 +22,7 @@ REHEARSAL_SHARE = 0.15
 """The share of the time in which the transformer is trained beside them, on their old weights: its blocks are compiled then."""
 REHEARSAL_SHARDS = 6
 REHEARSAL_SCALE = 0.5
-"""Of the batch sizes, because the three parts share the memory."""
+"""A factor of the batch sizes, because the three parts share the memory."""
 POLL_S = 0.2
 
 

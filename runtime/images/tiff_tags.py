@@ -1,4 +1,4 @@
-"""What the tags of a TIFF file say beyond the pixels that Pillow makes of them: depth, sign, direction of grey, size of tiles.
+"""Reads what the tags of a TIFF file say beyond Pillow's pixels: depth, sign, direction of grey, size of tiles.
 
 A RequestError of this module goes after the image's name.
 """

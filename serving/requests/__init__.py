@@ -1,1 +1,1 @@
-"""What requests ask for: their bodies, conversations and pictures, and which of them are refused. Knows no jobs and no HTTP."""
+"""The contents of requests: their bodies, conversations and pictures, and which are refused. Knows no jobs and no HTTP."""

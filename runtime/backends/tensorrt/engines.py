@@ -27,7 +27,7 @@ PLUGIN_FILES = ("__init__.py", "kernel.py", "plugin.py", "ptx.py")
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What an engine is bound to: the library and, unless the engine is compiled where it runs, GPU and driver.
+    """The machine that an engine is bound to: the library and, unless the engine is compiled where it runs, GPU and driver.
 
     tensorrt: the library's version.
     compute_capability: "9.0", for example.

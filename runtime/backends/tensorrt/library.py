@@ -22,7 +22,7 @@ MOST_ERRORS = 100
 WHERE = re.compile(r"\[[\w.]+\.(?:cpp|h)\b[^\]]*\]:? ?| In \w+ at /\S+?(?=\)|$)| ?\(See https?:[^)]*\)")
 """Places in NVIDIA's sources, and addresses of its manual."""
 NO_DRIVER = "cudaError 35"
-"""What TensorRT for RTX reports at any build on a machine without a driver, where builds succeed too."""
+"""The error that TensorRT for RTX reports at any build on a machine without a driver, where builds succeed too."""
 
 
 class Launch(Protocol):

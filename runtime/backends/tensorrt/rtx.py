@@ -24,7 +24,7 @@ REASONS = {
     "MALFORMED_ENGINE": "it is damaged: build it again",
     "CUDA_ERROR": "CUDA doesn't work here: check the NVIDIA driver with nvidia-smi",
 }
-"""What the library finds wrong with an engine, by the names of its EngineInvalidityDiagnostics."""
+"""The faults that the library finds in an engine, by the names of its EngineInvalidityDiagnostics."""
 OLDEST_GPUS = ("7.5", "8.0", "8.6", "8.9")
 NEWER_GPUS = (12, 0)
 
