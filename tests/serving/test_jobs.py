@@ -96,9 +96,12 @@ def test_reflections_events_are_its_rounds(server: Running, nano: Pipeline) -> N
 def test_delete_cancels_a_job_that_runs_and_removes_one_that_ended(server: Running) -> None:
     http = server.http()
     job = create(http, SLOW)
-    wait_until(lambda: http.get(f"/v1/jobs/{job['id']}").json()["progress"])
+    events = events_of(http, job)
+    assert any(event["type"] == "step" for event in events)  # reads up to the first one
     assert http.delete(f"/v1/jobs/{job['id']}").status_code == 200
-    wait_until(lambda: http.get(f"/v1/jobs/{job['id']}").json()["state"] == "cancelled")
+    *steps, last = events
+    assert last["type"] == "cancelled" and all(event["step"] < SLOW["num_inference_steps"] for event in steps if "step" in event)
+    assert http.get(f"/v1/jobs/{job['id']}").json()["state"] == "cancelled"
     wait_until(lambda: server.is_idle)
     http.delete(f"/v1/jobs/{job['id']}")
     gone = http.get(f"/v1/jobs/{job['id']}")
