@@ -25,9 +25,9 @@ CREDIT_S = 0.1
 SLICE_S = 0.1
 """A turn lasts this long, or a step where that takes longer: passing the engine on between short steps would slow them."""
 CLOSE_S = 2.0
-"""How long the end of a step is waited for. A step of a large model may take minutes."""
+"""The longest wait for the end of a step. A step of a large model may take minutes."""
 SWITCH_INTERVAL_S = 0.0005
-"""How long Python may let a thread compute while another waits, where a scheduler runs. By default 5 ms: the engine's thread
+"""The time that Python lets a thread compute while another waits, where a scheduler runs. By default 5 ms: the engine's thread
 would wait that long to start its next graph while a request is read."""
 
 

@@ -21,7 +21,7 @@ from .scheduler import SWITCH_INTERVAL_S
 from .service import Service
 
 KEEP_ALIVE_S = 75
-"""How long a connection may wait for its next request: longer than clients and proxies keep one."""
+"""The longest time that a connection may wait for its next request: longer than clients and proxies keep one."""
 
 
 def bound_socket(host: str, port: int) -> socket.socket:

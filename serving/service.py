@@ -1,4 +1,4 @@
-"""What the server has: bundles with their queues, the jobs, and the way of a request from its body to its outcome.
+"""The service behind the server: bundles with their queues, the jobs, and the way of a request from its body to its outcome.
 
 Knows nothing of HTTP. Runs on the event loop; what takes long goes to threads.
 """
@@ -53,7 +53,7 @@ def take_turns(name: str, pipeline: Pipeline, settings: ServerSettings, metrics:
 
 
 def default_active(pipeline: Pipeline) -> int:
-    """How many requests take turns: one where a second would not find its weights or its memory."""
+    """The number of requests that take turns: one where a second would not find its weights or its memory."""
     is_on_cpu = pipeline.backend.name in ("ort-cpu", "openvino")
     return 2 if is_on_cpu and pipeline.components.memory_limit_bytes is None else 1
 

@@ -30,7 +30,7 @@ CHARACTERS_PER_TOKEN = 16
 
 @dataclass(frozen=True, kw_only=True)
 class ServerSettings:
-    """How a server runs.
+    """The settings of a server.
 
     max_queue: the most requests that wait for a bundle; another one gets status 429.
     max_active: the most requests that take turns on a bundle; None: 2 on a CPU, 1 on a GPU or under a memory limit.

@@ -171,7 +171,7 @@ class Worker:
         return Outcome(facts=facts, pictures=tuple(encode_picture(image, "png", 100, parameters) for image in result.images))
 
     def _parameters(self, request: Request, seed: int) -> dict[str, Any]:
-        """What a picture was drawn with, as `omnigen2 generate` writes it; input images are counted."""
+        """The parameters that a picture was drawn with, as `omnigen2 generate` writes them; input images are counted."""
         values = drawing_parameters(request, latents=None, bundle=self.name, pipeline=self.pipeline)
         for name in ("latents", "images_per_prompt"):
             del values[name]

@@ -40,7 +40,7 @@ MAX_STOPS = MAX_METADATA = 16
 MAX_PARTS = 100
 MAX_STOP_CHARACTERS = 1000
 MAX_UNUSED_CHARACTERS = 1000
-"""Of a text that has no effect."""
+"""The longest text of a parameter that has no effect."""
 _SIZE = re.compile(r"([0-9]{2,5})x([0-9]{2,5})")
 
 
@@ -90,7 +90,7 @@ class _Object(BaseModel):
 
 
 class Body(_Object):
-    """What every body has in common. `priority` "low" gives way to all others."""
+    """The parameters of every body. `priority` "low" gives way to all others."""
 
     priority: Literal["normal", "low"] = "normal"
     user: Unused = None
@@ -98,7 +98,7 @@ class Body(_Object):
 
 
 class DrawingBody(Body):
-    """How to draw: OpenAI's parameters and those of the model."""
+    """The parameters of a drawing: OpenAI's and those of the model."""
 
     negative_prompt: Prompt = ""
     size: str = Field("auto", pattern=r"^(auto|[0-9]{2,5}x[0-9]{2,5})$", description="`auto`, or width x height in pixels.")

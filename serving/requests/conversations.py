@@ -26,14 +26,14 @@ class Dialogue:
 
 
 class Said(NamedTuple):
-    """What one side says in its turn: a text, and pictures with their places in the body."""
+    """One side's turn: a text, and pictures with their places in the body."""
 
     text: str
     pictures: list[tuple[ImagePart, str]]
 
 
 def said(body: ChatBody) -> list[Said]:
-    """What the user and the model say in turn, the user first and last. Raises ApiError for messages in another order.
+    """The turns of the user and the model, the user first and last. Raises ApiError for messages in another order.
 
     A system message's text is put before the first question: the model's templates have no place for it. Messages of one role in
     a row are read as one.

@@ -22,7 +22,7 @@ from ..settings import MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS, MAX_REQUEST_PIXELS
 
 _DATA_URL = re.compile(r"data:(?:image/[a-zA-Z0-9.+-]{1,40}|application/octet-stream)?(?:;[a-zA-Z0-9=.-]{1,40}){0,2};base64,")
 MAX_SCANS = 200
-"""Of a JPEG: each goes over all of its pixels, and may take 60 bytes. Cameras and programs write up to about 20."""
+"""The most scans of a JPEG: each goes over all its pixels, and may take 60 bytes. Cameras and programs write up to about 20."""
 MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
 

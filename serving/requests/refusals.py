@@ -1,4 +1,4 @@
-"""What a client is told of a body that is not allowed: the parameter, and what is wrong with it."""
+"""The refusal of a body that is not allowed: the parameter, and what is wrong with it."""
 
 from __future__ import annotations
 
