@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,10 @@ def test_request_beyond_the_queue_is_told_to_come_back(nano: Pipeline) -> None:
     with serving(nano, ServerSettings(max_queue=2, max_active=1)) as server, ThreadPoolExecutor(8) as pool:
         (served,) = server.service.bundles.values()
         client = server.client()
-        slow = [pool.submit(client.images.generate, prompt=PROMPT, extra_body={"num_inference_steps": 200}) for _ in range(3)]
+        draw = partial(client.images.generate, prompt=PROMPT, extra_body={"num_inference_steps": 200})
+        slow = [pool.submit(draw)]
+        wait_until(lambda: served.scheduler.active)  # before the others come, which would find it in the queue
+        slow += [pool.submit(draw) for _ in range(2)]
         wait_until(lambda: served.scheduler.queued == 2)
         with pytest.raises(openai.RateLimitError) as refused:
             client.images.generate(prompt=PROMPT)
