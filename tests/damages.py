@@ -1,4 +1,4 @@
-"""What can be wrong with a checkpoint or a bundle: by name, what spoils a copy of golden A, and what must be said of it."""
+"""Damages of a checkpoint or a bundle: by name, what spoils a copy of golden A, and what must be said of it."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ GOLDENS = Path(__file__).resolve().parent / "data" / "goldens"
 
 
 PRECISIONS = {"A": ("fp32", "fp16", "bf16"), "B": ("fp32",)}
-"""What the golden checkpoints are exported in."""
+"""The precisions in which the golden checkpoints are exported."""
 
 
 def golden_bundles(folder: Path) -> None:

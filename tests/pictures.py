@@ -21,7 +21,7 @@ def photo(width: int = 70, height: int = 46) -> Image.Image:
 
 
 def as_the_original_reads_it(path: Path) -> Image.Image:
-    """What the original's script makes of a file (inference.py): RGB, then upright."""
+    """The picture that the original's script reads from a file (inference.py): RGB, then upright."""
     with Image.open(path) as opened:
         upright = ImageOps.exif_transpose(opened.convert("RGB"))
         assert upright is not None

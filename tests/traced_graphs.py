@@ -50,7 +50,7 @@ IMPORTED_SOURCES = sources_hash()
 trace: Any = importlib.import_module("omnigen2_rt.exporter.trace")
 traced_anew = trace.optimized_graph
 waiting_s = -1.0
-"""How long to wait for another process that traces the same graph; negative: until it is done."""
+"""Seconds to wait for another process that traces the same graph; negative: until it is done."""
 
 
 class Indescribable(Exception):

@@ -18,7 +18,7 @@ class Finished:
 
     @property
     def error_lines(self) -> list[str]:
-        """What was said on stderr, progress left out."""
+        """The lines on stderr, progress left out."""
         return [line for line in self.err.splitlines() if line.startswith("error: ")]
 
 

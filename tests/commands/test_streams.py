@@ -208,7 +208,7 @@ def test_info_of_a_picture_shows_escapes_and_forges_no_line(command: Command, tm
 
 @pytest.mark.parametrize("delay_s", [0.02, 0.05, 0.1, 0.2, 0.3, 0.5])
 def test_ctrl_c_while_the_command_starts_or_ends_is_quiet(delay_s: float) -> None:
-    """In the first half second, while modules are imported, it ended the command with a trace."""
+    """Regression: in the first half second, while modules are imported, it ended the command with a trace."""
     words = [sys.executable, "-c", "from omnigen2_rt.__main__ import main; print('begun', flush=True); main()", "--version"]
     process = subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c

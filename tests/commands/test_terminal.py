@@ -80,7 +80,7 @@ def test_progress_that_was_never_shown_leaves_the_line_alone() -> None:
 
 
 def shown_lines(calls: list[tuple[float, int, int, str]]) -> list[str]:
-    """What a log gets of these calls, each with its time."""
+    """The lines that a log gets of these calls, each with its time."""
     times = iter([time for time, *_ in calls])
     log = io.StringIO()
     bar = ProgressLine(log, lambda: next(times))
@@ -90,7 +90,7 @@ def shown_lines(calls: list[tuple[float, int, int, str]]) -> list[str]:
 
 
 def test_progress_of_other_work_begins_anew() -> None:
-    """Where nothing is rewritten, the second work was never shown, and its time was taken for the first one's."""
+    """Regression: where nothing is rewritten, the second work was never shown, and its time was taken for the first one's."""
     rounding = [(20.0 * done, done, 10, "rounding") for done in (1, 5, 10)]
     drawing = [(200.0 + 3.0 * done, done, 10, "drawing") for done in (0, 1, 2, 3)]
     assert shown_lines(rounding + drawing) == [

@@ -1,4 +1,4 @@
-"""What is checked before anything is served: nodes' bundles, what a replica reserves, the cluster's address."""
+"""The checks before anything is served: nodes' bundles, what a replica reserves, the cluster's address."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Ray reports, as the user sees it: a line of ours for each error, and nothing of Ray's own."""
+"""Ray's reports, as the user sees them: a line of ours for each error, and nothing of Ray's own."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Front:
 
     @property
     def replicas(self) -> dict[str, Any]:
-        """What capabilities say of them."""
+        """The capabilities' report of them."""
         replicas: dict[str, Any] = self.server.http().get("/v1/capabilities").json()["models"]["nano"]["replicas"]
         return replicas
 

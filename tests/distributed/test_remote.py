@@ -51,7 +51,7 @@ def job(body: Any = STREAM, owner: str = "A", is_kept: bool = False) -> Job:
 
 
 def carried_out(send: Send, each: Job) -> tuple[list[Event], Counts]:
-    """What a job's watcher sees while the job is carried out, and what is counted."""
+    """A job's events while the job is carried out, and the counters."""
     events: list[Event] = []
     each.watch(events.append)
     counts = Counts()

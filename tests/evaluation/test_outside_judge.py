@@ -19,7 +19,7 @@ from tests.evaluation.reading_judge import reflecting
 ENGINE = ("--backend", "ort-cpu", "--precision", "fp32", "--threads", 1)
 PROMPT = "a large red circle on a blue background"
 EXPECTED = ExpectedPicture(background="green", things=(("large", "red", "circle"),))
-"""What the judge takes for right: another background than nano draws, so that there is something to correct."""
+"""The picture that the judge takes for right: another background than nano draws, so that there is something to correct."""
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def graph_without_notes(file: Path) -> bytes:
 def test_merged_bundle_has_the_weights_and_graphs_of_an_export_with_the_lora(
     dtype: str, precisions: tuple[str, ...], materialized: bool, tmp_path: Path
 ) -> None:
-    """Of materialized bundles the merged weights alone: an export converts those too."""
+    """Materialized bundles are only compared in their merged weights: an export converts those too."""
     checkpoint = stored_as(dtype, tmp_path / "checkpoint")
     loras = [Lora(path=GOLDEN_LORA, scale=0.7)]
     for folder, lora in (("plain", []), ("exported", loras)):

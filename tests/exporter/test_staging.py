@@ -1,4 +1,4 @@
-"""Where a bundle is written before it has its name: what is taken over, removed, restored, refused, and what is never touched."""
+"""The folder in which a bundle is written before it has its name: what it takes over, removes, restores and never touches."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from tests.repository.pages import Block
 from tests.repository.sources import ROOT
 
 CPU_ENVIRONMENT = ROOT / ".venv-cpu"
-"""What `make demo` installs: [cpu] and what it brings along, and the working tree as an editable package."""
+"""The environment of `make demo`: [cpu] and what it brings along, and the working tree as an editable package."""
 
 
 def run(*command: str | Path, cwd: Path | None = None, path: Path | None = None) -> subprocess.CompletedProcess[str]:

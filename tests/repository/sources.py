@@ -32,7 +32,7 @@ OTHER_FOLDERS = (".ci", ".typing", "benchmarks", NODE_FOLDER, "docs", "tests")
 EXPORTER_LIBRARIES = frozenset(
     {"diffusers", "huggingface_hub", "onnx", "onnx_ir", "onnxscript", "safetensors", "torch", "transformers"}
 )
-"""What the exporter needs and the runtime must never reach."""
+"""Packages that the exporter needs and the runtime must never reach."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Import:
     module: str
     """Absolute and dotted, relative imports resolved: `omnigen2_rt.runtime.errors`, `numpy`."""
     name: str | None
-    """What `from module import name` names; None for `import module`."""
+    """The name in `from module import name`; None for `import module`."""
     line: int
     is_relative: bool
     when_imported: bool

@@ -1,4 +1,4 @@
-"""Who may import whom, read from the source. The design's arrows, held in one table."""
+"""The imports between the packages, read from the source: the design's arrows, held in one table."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ RUNTIME_NEEDS = {"PIL", "ml_dtypes", "numpy", "tokenizers"}
 BACKEND_NEEDS = {"cuda", "onnxruntime", "openvino"}
 
 NODES_MAY_IMPORT = ("runtime",)
-"""What the nodes for ComfyUI may import beside the public API."""
+"""The modules that the nodes for ComfyUI may import beside the public API."""
 NODES_NEED = {"PIL", "comfy", "comfy_api", "comfy_execution", "folder_paths", "numpy", "torch"}
 """All of it is there where ComfyUI is."""
 
@@ -223,7 +223,7 @@ def modules_calling_import_module(folder: str) -> dict[str, bool]:
 
 
 def loaded_by(module: str, *, also_inside_functions: bool) -> set[str]:
-    """What running a module's import statements loads, and the packages that its own name passes through."""
+    """The modules that a module's import statements load, and the packages that its own name passes through."""
     parts = module.split(".")
     packages = {".".join(parts[:end]) for end in range(1, len(parts))}
     statements = [

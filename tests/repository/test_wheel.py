@@ -1,4 +1,4 @@
-"""What is tracked is what ships.
+"""The wheel ships what is tracked.
 
 A folder left out of pyproject.toml's list works when editable and is missing from the wheel.
 """

@@ -12,12 +12,12 @@ import numpy as np
 GOLDENS = Path(__file__).resolve().parents[1] / "data" / "goldens"
 CONFIGS = ("A", "B")
 CPU_BACKENDS = ("ort-cpu", "openvino")
-"""What runs the recorded cases, in fp32."""
+"""The backends that run the recorded cases, in fp32."""
 
 
 @cache
 def manifest(config: str) -> dict[str, Any]:
-    """What was recorded: by file, the call, its arguments and its arrays."""
+    """The recordings: by file, the call, its arguments and its arrays."""
     files: dict[str, Any] = json.loads((GOLDENS / config / "golden" / "manifest.json").read_text())["files"]
     return files
 

@@ -112,7 +112,7 @@ def test_teacache_with_a_reference_skips_the_transformer(pipe: Pipeline, runs: C
 def test_memory_limit_closes_components_and_changes_nothing(
     precision: str, streams: bool, tolerance: float, bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where components are only closed, not a bit. Where a component's weights are streamed too, the engine fuses otherwise:
+    """Components that are only closed change not a bit. Where a component's weights are streamed too, the engine fuses otherwise:
     in fp16 it then rounds in other places, and is as far from fp32 as it was (1e-2 both, of values up to 3).
 
     bf16 on an engine that rounds like a GPU: ONNX Runtime has no kernels for it on a CPU."""

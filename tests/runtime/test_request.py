@@ -1,4 +1,4 @@
-"""What a request accepts, how it normalises it, and what it says about the rest."""
+"""A request: the values that it accepts and normalises, and its errors for the rest."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def test_timesteps_of_a_pipeline_equal_the_recorded_ones(config: str, name: str)
 
 
 def arrival(scheduler: Scheduler, times: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Where the exact straight flow towards `target` ends."""
+    """The end of the exact straight flow towards `target`."""
     latents = np.zeros_like(target)
     for i, t in enumerate(times):
         latents = scheduler.step(i, (target - latents) / (1 - t), latents)

@@ -20,7 +20,7 @@ COEFFICIENTS = (-5.48259225, 11.48772289, -4.47407401, 2.47730926, -0.03316487)
 def decisions(
     policy: TeaCache | TaylorSeer, steps: list[dict[str, bool]], changes: Iterator[float] | None
 ) -> list[dict[str, bool]]:
-    """What a policy decides for the branches that take part in each step. `changes` skips the forced decisions."""
+    """A policy's decisions for the branches that take part in each step. `changes` skips the forced decisions."""
     states: dict[str, BranchCache] = {}
     decided = []
     for i, branches in enumerate(steps):

@@ -26,7 +26,7 @@ def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def opened_anew() -> UserCache:
-    """As another process opens it."""
+    """The cache as another process opens it."""
     module._open.cache_clear()
     return user_cache()
 

@@ -13,7 +13,7 @@ from tests.repository.sources import ROOT
 from tests.serving.running import Running
 
 MODULES = ROOT / ".cache" / "browser" / "node_modules"
-"""Where `.ci/server` puts playwright-core."""
+"""The folder into which `.ci/server` puts playwright-core."""
 UI = ROOT / "serving" / "ui"
 
 

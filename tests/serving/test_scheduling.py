@@ -116,7 +116,7 @@ def test_position_counts_down_and_the_queue_is_bounded() -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_positions_are_the_order_of_admission(seed: int) -> None:
-    """Where jobs end in the order in which they began. Positions left out which key was admitted last."""
+    """Jobs end here in the order in which they began. Positions left out which key was admitted last."""
     choices, queue = random.Random(seed), Waiting(max_active=2, max_queue=30)
     jobs = [job(choices.choice("ABC"), choices.choice(["normal", "normal", "low"])) for _ in range(20)]
     for each in jobs:

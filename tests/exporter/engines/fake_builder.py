@@ -65,7 +65,7 @@ class Builder:
         self.double.build_serialized_network_to_stream.side_effect = self.build
 
     def create(self, logger: Any) -> Any:
-        """In the place of the class trt.Builder."""
+        """Replaces the class trt.Builder."""
         self.loggers.append(logger)
         return self.double
 

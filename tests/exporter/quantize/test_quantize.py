@@ -207,7 +207,7 @@ def test_openvino_takes_joined_products_of_8_bit_numbers_apart(quantized: dict[t
 def test_onnx_runtime_multiplies_every_rounded_weight_in_few_bits(
     quantized: dict[tuple[str, str], Path], tmp_path: Path, scheme: str, kind: str
 ) -> None:
-    """Where several products read one rounded value it multiplied in float32 instead, and said nothing."""
+    """Regression: products that read one rounded value together were computed in float32, without a word."""
     file, options = quantized[scheme, "B"] / "transformer.fp32.onnx", onnxruntime.SessionOptions()
     options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "run.onnx"), 4
     onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])

@@ -32,7 +32,7 @@ def lora(tmp: Path, prefix: str = "transformer.", metadata: dict[str, str] | Non
 
 
 def change(file: Path, tmp: Path, scale: float = 1.0) -> np.ndarray:
-    """What merging adds to the module's weight."""
+    """The matrix that merging adds to the module's weight."""
     places = Checkpoint.open(A).locations["transformer"]
     merged = merge_lora(file, scale, places, tmp / "merged.safetensors")
     moved = {name for name in places if merged[name] != places[name]}

@@ -149,7 +149,7 @@ def test_merged_weight_beyond_a_precision_is_refused(tmp_path: Path) -> None:
 
 
 def test_several_loras_are_all_merged(tmp_path: Path) -> None:
-    """Of several --lora options only the last one counted."""
+    """Regression: only the last one of several --lora options counted."""
     loras = [Lora(path=lora(tmp_path / name), scale=scale) for name, scale in (("one", 0.5), ("two", 2.0))]
     other = Lora(path=lora(tmp_path / "three", "layers.1.attn.to_out.0"))
     merged = merge_loras([*loras, other], places(), tmp_path / "merged.safetensors")

@@ -33,7 +33,7 @@ def ids_read(pipe: Pipeline, prompt: str) -> list[int]:
 
 @pytest.mark.parametrize("token", ["<|im_end|>", "<|im_start|>", "<|endoftext|>", "<|img|>", "<|vision_start|>"])
 def test_special_token_in_a_prompt_is_read_as_the_token(pipe: Pipeline, token: str) -> None:
-    """As the original does."""
+    """The original does the same."""
     tokenizer = pipe.prompt_encoder.tokenizer
     template = pipe.language_model.chat.first_turn
     assert tokenizer.token_id(token) in tokenizer.encode(token)

@@ -215,7 +215,7 @@ def test_saved_parameters_with_half_a_character_are_refused_and_leave_nothing(tm
 def test_png_of_any_depth_with_a_transparent_colour_is_laid_over_white(
     tmp_path: Path, content: bytes, expected: list[int]
 ) -> None:
-    """In 16 bits, 4 and 2, the colour was compared with pixels that had been brought to 8 bits."""
+    """Regression: the colour, in 16, 4 or 2 bits, was compared with pixels that had been brought to 8 bits."""
     assert pixels_of(tmp_path / "a.png", content) == [[level] * 3 for level in expected]
 
 

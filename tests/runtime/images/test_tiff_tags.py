@@ -44,7 +44,7 @@ def refusal(path: Path, content: bytes) -> str:
 
 @pytest.mark.parametrize(("direction", "expected"), [(0, [255, 254, 127, 0]), (1, [0, 1, 128, 255])])
 def test_16_bit_tiff_is_read_in_the_direction_that_it_says(tmp_path: Path, direction: int, expected: list[int]) -> None:
-    """Where 0 is white the picture was shown as its negative."""
+    """Regression: a picture in which 0 is white was shown as its negative."""
     content = tiff(np.array([0, 257, 128 * 257, 65535], "<u2"), t262=direction)
     assert grey(tmp_path / "a.tiff", content) == expected
     with Image.open(tmp_path / "a.tiff") as opened:
