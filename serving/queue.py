@@ -40,7 +40,8 @@ class Queue(ABC):
     def submit(self, job: Job, *, is_accepted: bool = False) -> None:
         """Queue a job. Raises ApiError where the queue is full. is_accepted: it was, by an earlier run of the server."""
         with self._changed:
-            if len(self._queued) >= self._max_queue and not is_accepted:
+            free = self._max_active - len(self._under_way)  # the first in the queue are admitted at the end of the turn under way
+            if len(self._queued) >= self._max_queue + free and not is_accepted:
                 message = f"the queue is full ({len(self._queued)} requests): try again later"
                 raise ApiError("queue_full", message, None, self._retry_s())
             self._queued.append(job)

@@ -148,10 +148,20 @@ class Waiting(Queue):
         return True
 
 
+def test_full_queue_counts_only_those_that_will_wait() -> None:
+    """Regression: requests that came together were refused at an idle engine, which hadn't admitted the first ones yet."""
+    queue = Waiting(max_active=2, max_queue=1)
+    for _ in range(3):
+        queue.submit(job())
+    with pytest.raises(ApiError, match=r"full \(3 requests\)"):
+        queue.submit(job())
+
+
 def test_each_refused_caller_is_told_a_later_time() -> None:
     """They were all told the same second, and came back at once."""
     queue = Waiting(max_active=1, max_queue=1)
-    queue.submit(job())
+    for _ in range(2):
+        queue.submit(job())
     waits = []
     for _ in range(200):
         with pytest.raises(ApiError) as refused:
