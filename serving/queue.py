@@ -40,8 +40,7 @@ class Queue(ABC):
     def submit(self, job: Job, *, is_accepted: bool = False) -> None:
         """Queue a job. Raises ApiError where the queue is full. is_accepted: it was, by an earlier run of the server."""
         with self._changed:
-            free = self._max_active - len(self._under_way)  # the first in the queue are admitted at the end of the turn under way
-            if len(self._queued) >= self._max_queue + free and not is_accepted:
+            if len(self._queued) >= self._max_queue + self._room() and not is_accepted:
                 message = f"the queue is full ({len(self._queued)} requests): try again later"
                 raise ApiError("queue_full", message, None, self._retry_s())
             self._queued.append(job)
@@ -84,7 +83,7 @@ class Queue(ABC):
     def _admit(self) -> list[Job]:
         """Start queued jobs while there is room, and return them."""
         admitted = []
-        while self._queued and len(self._under_way) < self._max_active and not self._is_holding:
+        while self._queued and self._room():
             job = min(self._queued, key=self._rank)
             self._queued.remove(job)
             self._admitted += 1
@@ -94,6 +93,10 @@ class Queue(ABC):
             admitted.append(job)
             self._number()
         return admitted
+
+    def _room(self) -> int:
+        """The number of jobs that would be admitted now. Those that came since the last admission are still in the queue."""
+        return 0 if self._is_holding else self._max_active - len(self._under_way)
 
     def _leave(self, job: Job) -> None:
         """Note that a job is under way no more."""

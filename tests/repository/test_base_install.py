@@ -1,4 +1,4 @@
-"""The environment of README's `pip install`: the package with [cpu] in an environment of its own, and nothing of the exporter."""
+"""README's `pip install`: the package with [cpu] in an environment of its own, and nothing of the exporter."""
 
 from __future__ import annotations
 

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +156,14 @@ def test_full_queue_counts_only_those_that_will_wait() -> None:
         queue.submit(job())
 
 
+def test_held_queue_has_no_room_beyond_its_own() -> None:
+    queue = Waiting(max_active=2, max_queue=1)
+    queue.hold()
+    queue.submit(job())
+    with pytest.raises(ApiError, match=r"full \(1 requests\)"):
+        queue.submit(job())
+
+
 def test_each_refused_caller_is_told_a_later_time() -> None:
     """They were all told the same second, and came back at once."""
     queue = Waiting(max_active=1, max_queue=1)
@@ -192,10 +199,7 @@ def test_request_beyond_the_queue_is_told_to_come_back(nano: Pipeline) -> None:
     with serving(nano, ServerSettings(max_queue=2, max_active=1)) as server, ThreadPoolExecutor(8) as pool:
         (served,) = server.service.bundles.values()
         client = server.client()
-        draw = partial(client.images.generate, prompt=PROMPT, extra_body={"num_inference_steps": 200})
-        slow = [pool.submit(draw)]
-        wait_until(lambda: served.scheduler.active)  # before the others come, which would find it in the queue
-        slow += [pool.submit(draw) for _ in range(2)]
+        slow = [pool.submit(client.images.generate, prompt=PROMPT, extra_body={"num_inference_steps": 200}) for _ in range(3)]
         wait_until(lambda: served.scheduler.queued == 2)
         with pytest.raises(openai.RateLimitError) as refused:
             client.images.generate(prompt=PROMPT)
