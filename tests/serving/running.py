@@ -43,7 +43,9 @@ class Running:
 
     @property
     def is_idle(self) -> bool:
-        return all(not served.scheduler.active and not served.scheduler.queued for served in self.service.bundles.values())
+        """Whether no job is queued or under way, and the endings of all are kept: a job leaves the engine before it ends."""
+        schedulers = [served.scheduler for served in self.service.bundles.values()]
+        return not self.service._open and not any(scheduler.active or scheduler.queued for scheduler in schedulers)
 
 
 @contextmanager
