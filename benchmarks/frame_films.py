@@ -51,9 +51,12 @@ def write_film(frames: list[FilmFrame], folder: Path) -> None:
         render(frame.scene).save(folder / f"frame-{number}.png")
 
 
-def kinds(reading: Reading) -> list[tuple[str, str, str]]:
-    """Size, colour and shape of a reading's things, sorted."""
-    return sorted((thing.size, thing.colour, thing.shape) for thing in reading.things)
+Kind = tuple[str, str, str, str]
+
+
+def kinds(reading: Reading) -> list[Kind]:
+    """Size, colour, shape and style of a reading's things, sorted."""
+    return sorted(_kind(thing) for thing in reading.things)
 
 
 def are_same(first: Reading, second: Reading) -> bool:
@@ -66,9 +69,9 @@ def are_same(first: Reading, second: Reading) -> bool:
 def right_instructions(before: Reading, after: Reading) -> set[str]:
     """Nano's instructions that turn one picture into another, where one thing of a unique shape changed; empty for others."""
     gone, come = (sorted(set(kinds(a)) - set(kinds(b))) for a, b in ((before, after), (after, before)))
-    if before.background != after.background or len(gone) != 1 or len(come) != 1 or gone[0][2] != come[0][2]:
+    if before.background != after.background or len(gone) != 1 or len(come) != 1 or gone[0][2:] != come[0][2:]:
         return set()
-    (old_size, old_colour, shape), (size, colour, _) = gone[0], come[0]
+    (old_size, old_colour, shape, _), (size, colour, *_) = gone[0], come[0]
     if sum(thing.shape == shape for thing in before.things) != 1:
         return set()
     changes = [*([colour] if colour != old_colour else []), *([size] if size != old_size else [])]
@@ -76,8 +79,11 @@ def right_instructions(before: Reading, after: Reading) -> set[str]:
 
 
 def _alike(thing: Thing, reading: Reading) -> list[Thing]:
-    kind = (thing.size, thing.colour, thing.shape)
-    return [other for other in reading.things if (other.size, other.colour, other.shape) == kind]
+    return [other for other in reading.things if _kind(other) == _kind(thing)]
+
+
+def _kind(thing: Thing) -> Kind:
+    return thing.size, thing.colour, thing.shape, thing.style
 
 
 def _distance(first: Thing, second: Thing) -> float:
@@ -120,7 +126,7 @@ def _changed(sampler: Sampler, scene: Scene) -> Scene:
     thing = scene.things[number]
     others = {other.colour for other in scene.things}
     bigger = resized(thing)
-    if sampler.chance(0.5) and _is_inside(bigger) and _is_whole(bigger):
+    if sampler.chance(0.5) and not thing.style and _is_inside(bigger) and _is_whole(bigger):
         changed = bigger
     else:
         changed = replace(thing, colour=sampler.colour(scene.background, *others))

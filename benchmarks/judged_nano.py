@@ -35,7 +35,7 @@ from omnigen2_rt.nano.judge import find_task_mistakes
 from omnigen2_rt.nano.picture_reader import read_picture
 from omnigen2_rt.nano.render import render
 from omnigen2_rt.nano.scores import wilson
-from omnigen2_rt.nano.world import Sampler, is_held_out
+from omnigen2_rt.nano.world import Sampler, Scene, is_held_out
 
 SUBTASKS = {"single_object": edit, "multi_object": gather, "scene_object": transplant}
 """The subtasks that mean something in nano's world, which has no persons."""
@@ -52,7 +52,7 @@ def make_tasks(samples: int, seed: int = SEED) -> dict[str, tuple[str, DrawingTa
         made: list[DrawingTask] = []
         while len(made) < samples:
             task = make(sampler)
-            if not is_held_out(task.target):
+            if isinstance(task.target, Scene) and not is_held_out(task.target):  # a landscape has no things
                 made.append(task)
         tasks |= {f"{name}-{number:03}": (name, task) for number, task in enumerate(made)}
     return tasks
@@ -99,6 +99,7 @@ def _following(output: Image.Image, task: DrawingTask) -> tuple[int, str]:
 
 def _consistency(output: Image.Image, task: DrawingTask) -> tuple[int, str]:
     """The share of the target's things that are in the picture, in the colour and shape that they have."""
+    assert isinstance(task.target, Scene)
     wanted = Counter((thing.colour, thing.shape) for thing in task.target.things)
     found = wanted & Counter((thing.colour, thing.shape) for thing in read_picture(output).things)
     return round(10 * found.total() / wanted.total()), f"{found.total()} of {wanted.total()} things are there"

@@ -18,7 +18,7 @@ from .conversation_tasks import TalkTask
 from .drawing_tasks import DrawingTask
 from .paraphrase import paraphrase
 from .scores import Target
-from .world import Sampler
+from .world import SIZES_PX, SQUARE, Sampler
 
 Task = DrawingTask | ChatTask | TalkTask
 
@@ -52,6 +52,13 @@ def _filtered(make: Callable[[Sampler], Task], condition: Callable[[Any], bool])
         return task
 
     return make_filtered
+
+
+def _in_another_size(sampler: Sampler) -> DrawingTask:
+    """A drawing or an edit of a wide or a tall picture."""
+    sampler.size_px = sampler.choice([size for size in SIZES_PX if size != SQUARE])
+    task = sampler.choice((drawing_tasks.draw, drawing_tasks.draw, drawing_tasks.edit))(sampler)
+    return replace(task, kind="wide" if sampler.size_px[0] > SQUARE[0] else "tall")
 
 
 def _in_other_words(sampler: Sampler) -> DrawingTask:
@@ -128,6 +135,24 @@ ABILITIES = (
         name="other-words",
         title="draw and edit, in other words",
         make=_in_other_words,
+        target=Target(required=0.90, aim=0.95),
+    ),
+    Ability(
+        name="styles",
+        title="outlined and striped things",
+        make=drawing_tasks.draw_styled,
+        target=Target(required=0.90, aim=0.95),
+    ),
+    Ability(
+        name="landscapes",
+        title="landscapes, by day and at night",
+        make=drawing_tasks.draw_landscape,
+        target=Target(required=0.90, aim=0.95),
+    ),
+    Ability(
+        name="other-sizes",
+        title="draw and edit wide and tall pictures",
+        make=_in_another_size,
         target=Target(required=0.90, aim=0.95),
     ),
     Ability(

@@ -9,8 +9,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from .drawing_tasks import combine, draw, draw_count, draw_one, draw_two, edit, redraw_prompt, with_thing
-from .wording import BETWEEN, NUMBERS, are_alike, caption, thing_name, thing_phrase, with_article
+from .drawing_tasks import (
+    AnyScene,
+    DrawingTask,
+    ExpectedLandscape,
+    ExpectedPicture,
+    combine,
+    draw,
+    draw_count,
+    draw_landscape,
+    draw_one,
+    draw_two,
+    edit,
+    redraw_prompt,
+    with_thing,
+)
+from .landscapes import PAINTS, SUBJECTS, Landscape, random_landscape
+from .wording import BETWEEN, NUMBERS, are_alike, caption, landscape_phrase, thing_name, thing_phrase, with_article
 from .world import OPPOSITE, SHAPES, Sampler, Scene, Thing, is_held_out, relation_between, resized
 
 DRAW_TOKEN = "<|img|>"
@@ -46,13 +61,32 @@ class ChatTask:
     ability: str
     kind: str
     question: str
-    inputs: tuple[Scene, ...]
+    inputs: tuple[AnyScene, ...]
     answer: str
 
 
-def answer_question(sampler: Sampler, scene: Scene | None = None) -> ChatTask:
+def answer_question(sampler: Sampler, scene: AnyScene | None = None) -> ChatTask:
     """A question about a picture: of the scene, or of a random one."""
+    if isinstance(scene, Landscape) or (scene is None and sampler.chance(LANDSCAPE_SHARE)):
+        return answer_landscape_question(sampler, scene)
     return _question_task(sampler, QUESTIONS, scene)
+
+
+def answer_landscape_question(sampler: Sampler, landscape: Landscape | None = None) -> ChatTask:
+    """A question about a landscape, or about a random one."""
+    landscape = landscape or random_landscape(sampler)
+    subject = landscape.subject
+    kind = sampler.choice(("colour", "time", "presence", "describe"))
+    if kind == "colour":
+        question, answer = sampler.choice(COLOUR_QUESTIONS).format(subject), landscape.colour
+    elif kind == "time":
+        question, answer = "is it day or night?", landscape.time
+    elif kind == "presence":
+        subject = subject if sampler.chance(0.5) else sampler.choice(SUBJECTS)
+        question, answer = f"is there {with_article(subject)}?", "yes" if subject == landscape.subject else "no"
+    else:
+        question, answer = sampler.choice(DESCRIPTION_QUESTIONS), caption(landscape)
+    return ChatTask(ability="look", kind=f"landscape: {kind}", question=question, inputs=(landscape,), answer=answer)
 
 
 def answer_relation_question(sampler: Sampler) -> ChatTask:
@@ -91,13 +125,8 @@ def decide(sampler: Sampler) -> ChatTask:
 
 def reflect(sampler: Sampler) -> ChatTask:
     """A question about the drawing of a request, right or with a planted mistake: its critique, its grade, or the edit."""
-    task = sampler.choice((draw_one, draw_two, draw_two, draw_count))(sampler)
-    scene, critique, correction = task.target, NO_MISTAKE, ""
-    states_size = all(size for size, _, _ in task.expected.things)
-    if not states_size and sampler.chance(0.5):  # either size is right
-        scene = replace(scene, things=tuple(map(resized, scene.things)))
-    if sampler.chance(0.6):
-        scene, critique, correction = plant_mistake(sampler, scene, states_size)
+    is_landscape = sampler.chance(LANDSCAPE_SHARE)
+    task, scene, critique, correction = (_reflected_landscape if is_landscape else _reflected_things)(sampler)
     question_kind = sampler.choice(("critique", "critique", "judge", "mend" if correction else "critique"))
     template, answer = {
         "critique": (CRITIQUE_TEMPLATE, critique),
@@ -109,11 +138,38 @@ def reflect(sampler: Sampler) -> ChatTask:
     return ChatTask(ability="reflect", kind=kind, question=question, inputs=(scene,), answer=answer)
 
 
+def _reflected_landscape(sampler: Sampler) -> tuple[DrawingTask, Landscape, str, str]:
+    """A request for a landscape, and its drawing with the critique and the correction."""
+    task = draw_landscape(sampler)
+    assert isinstance(task.target, Landscape) and isinstance(task.expected, ExpectedLandscape)
+    landscape, states_time = task.target, task.expected.is_night is not None
+    if not states_time and sampler.chance(0.5):  # either time is right
+        landscape = replace(landscape, is_night=not landscape.is_night)
+    if not sampler.chance(PLANTED):
+        return task, landscape, NO_MISTAKE, ""
+    return task, *_change_landscape(sampler, landscape, states_time)
+
+
+def _reflected_things(sampler: Sampler) -> tuple[DrawingTask, Scene, str, str]:
+    """A request for things, and its drawing with the critique and the correction."""
+    task = sampler.choice((draw_one, draw_two, draw_two, draw_count))(sampler)
+    assert isinstance(task.target, Scene) and isinstance(task.expected, ExpectedPicture)
+    scene, states_size = task.target, all(size for size, _, _ in task.expected.things)
+    if not states_size and not scene.things[0].style and sampler.chance(0.5):  # either size is right
+        scene = replace(scene, things=tuple(map(resized, scene.things)))
+    if not sampler.chance(PLANTED):
+        return task, scene, NO_MISTAKE, ""
+    return task, *plant_mistake(sampler, scene, states_size)
+
+
 def plant_mistake(sampler: Sampler, scene: Scene, states_size: bool = True) -> tuple[Scene, str, str]:
     """The scene with one mistake, its critique, and the edit that corrects it. states_size: whether the request does."""
     is_group = len(scene.things) > 1 and are_alike(scene.things)
+    is_styled = bool(scene.things[0].style)
     mistakes: list[Mistake] = [_wrong_background]
-    if not is_group:
+    if is_styled and not is_group:
+        mistakes.append(_wrong_colour)
+    if not is_group and not is_styled:
         mistakes += [_wrong_colour, _wrong_shape]
         mistakes += 2 * [partial(_badly_drawn, states_size=states_size)]
         if states_size:
@@ -124,6 +180,25 @@ def plant_mistake(sampler: Sampler, scene: Scene, states_size: bool = True) -> t
         wrong, critique, correction = sampler.choice(mistakes)(sampler, scene)
         if not is_held_out(wrong):
             return wrong, critique, correction
+
+
+def _change_landscape(sampler: Sampler, landscape: Landscape, states_time: bool) -> tuple[Landscape, str, str]:
+    """The landscape with one mistake, its critique, and the edit that corrects it. states_time: whether the request does."""
+    mistakes = ("time", "colour", "subject") if states_time else ("colour", "subject")
+    mistake, subject = sampler.choice(mistakes), landscape.subject
+    if mistake == "time":
+        wrong = replace(landscape, is_night=not landscape.is_night)
+        return wrong, f"no, it is {wrong.time}", f"make it {landscape.time}"
+    if mistake == "colour":
+        colour = sampler.choice([paint for paint in PAINTS if paint != landscape.colour])
+        return (
+            replace(landscape, colour=colour),
+            f"no, the {subject} is {colour}",
+            f"make the {subject} {landscape.colour}",
+        )
+    other = sampler.choice([each for each in SUBJECTS if each != subject])
+    correction = f"replace the {other} with {landscape_phrase(landscape, with_time=False)}"
+    return replace(landscape, subject=other), f"no, there is {with_article(other)}", correction
 
 
 def _wrong_background(sampler: Sampler, scene: Scene) -> tuple[Scene, str, str]:
@@ -173,7 +248,7 @@ def _ask_colour(sampler: Sampler, scene: Scene) -> tuple[str, str] | None:
     thing = _unique(sampler, scene, lambda thing: thing.shape)
     if thing is None:
         return None
-    return sampler.choice((f"what colour is the {thing.shape}?", f"which colour has the {thing.shape}?")), thing.colour
+    return sampler.choice(COLOUR_QUESTIONS).format(thing.shape), thing.colour
 
 
 def _ask_shape(sampler: Sampler, scene: Scene) -> tuple[str, str] | None:
@@ -234,7 +309,15 @@ def _ask_related_thing(sampler: Sampler, scene: Scene) -> tuple[str, str] | None
 
 
 def _ask_description(sampler: Sampler, scene: Scene) -> tuple[str, str]:
-    return sampler.choice(("describe the picture", "what do you see?", "what is in the picture?")), caption(scene)
+    return sampler.choice(DESCRIPTION_QUESTIONS), caption(scene)
+
+
+LANDSCAPE_SHARE = 0.15
+"""The share of questions and reflections about random pictures that are about landscapes."""
+PLANTED = 0.6
+"""The share of reflections on a picture with a mistake."""
+COLOUR_QUESTIONS = ("what colour is the {}?", "which colour has the {}?")
+DESCRIPTION_QUESTIONS = ("describe the picture", "what do you see?", "what is in the picture?")
 
 
 QUESTIONS: tuple[tuple[str, QuestionMaker], ...] = (
@@ -252,7 +335,7 @@ QUESTIONS: tuple[tuple[str, QuestionMaker], ...] = (
 SMALL_TALK = (
     ("hello", "hello, what shall we draw?"),
     ("who are you?", "nano, a small image model."),
-    ("what can you draw?", "circles, squares, triangles and stars."),
+    ("what can you draw?", "circles, squares, triangles, stars, houses, trees, flowers and balloons."),
     ("which shapes do you know?", "circles, squares, triangles and stars."),
     ("which colours do you know?", "red, green, blue, yellow, purple, orange, white and black."),
     ("which sizes do you know?", "small and large."),

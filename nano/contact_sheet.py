@@ -12,7 +12,8 @@ from ..runtime.images.captioned_row import captioned_row
 GAP_PX = 12
 ARROW_PX = 22
 MAX_WIDTH_PX = 1000
-SIDE_PX = 128
+HEIGHT_PX = 128
+"""The height of every picture on the sheet."""
 MIN_CELL_PX = 220
 """The smallest width of a caption."""
 
@@ -61,22 +62,23 @@ def _strip(entry: SheetEntry) -> Image.Image:
     """The inputs, an arrow and the drawing side by side; the drawing alone where there are no inputs."""
     pictures = [_at_size(picture) for picture in (*entry.inputs, entry.drawing)]
     arrow = ARROW_PX if entry.inputs else 0
-    width = len(pictures) * (SIDE_PX + GAP_PX // 2) + arrow
-    strip = Image.new("RGB", (width, SIDE_PX), "white")
-    for number, picture in enumerate(pictures):
-        after_arrow = arrow if number == len(pictures) - 1 else 0
-        strip.paste(picture, (number * (SIDE_PX + GAP_PX // 2) + after_arrow, 0))
+    width = sum(picture.width + GAP_PX // 2 for picture in pictures) + arrow
+    strip, left = Image.new("RGB", (width, HEIGHT_PX), "white"), 0
+    for picture in pictures[:-1]:
+        strip.paste(picture, (left, 0))
+        left += picture.width + GAP_PX // 2
     if entry.inputs:
-        _draw_arrow(strip, width - SIDE_PX - GAP_PX // 2 - (ARROW_PX + GAP_PX // 2) // 2)
+        _draw_arrow(strip, left + (ARROW_PX - GAP_PX // 2) // 2)
+    strip.paste(pictures[-1], (left + arrow, 0))
     return strip
 
 
 def _draw_arrow(strip: Image.Image, middle_px: int) -> None:
-    draw, y, half = ImageDraw.Draw(strip), SIDE_PX // 2, ARROW_PX // 2 - 2
+    draw, y, half = ImageDraw.Draw(strip), HEIGHT_PX // 2, ARROW_PX // 2 - 2
     draw.line((middle_px - half, y, middle_px + half - 4, y), "black", 2)
     draw.polygon([(middle_px + half, y), (middle_px + half - 6, y - 5), (middle_px + half - 6, y + 5)], "black")
 
 
 def _at_size(picture: Image.Image) -> Image.Image:
-    size = (SIDE_PX, SIDE_PX)
+    size = (round(picture.width * HEIGHT_PX / picture.height), HEIGHT_PX)
     return picture.convert("RGB") if picture.size == size else picture.convert("RGB").resize(size)

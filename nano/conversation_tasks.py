@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .chat_tasks import DRAW_TOKEN, SMALL_TALK, answer_question
-from .drawing_tasks import DrawingTask, combine, draw, edit
-from .world import Sampler, Scene
+from .drawing_tasks import AnyScene, DrawingTask, combine, draw, edit
+from .world import Sampler
 
 CHAINED_EDITS = 5
 
@@ -25,7 +25,7 @@ class TalkTurn:
     """
 
     prompt: str
-    images: tuple[Scene, ...] = ()
+    images: tuple[AnyScene, ...] = ()
     answer: str
     task: DrawingTask | None = None
 
@@ -53,7 +53,7 @@ class Talk:
     def __init__(self, sampler: Sampler) -> None:
         self.sampler = sampler
         self.turns: list[TalkTurn] = []
-        self.shown: tuple[Scene, ...] = ()
+        self.shown: tuple[AnyScene, ...] = ()
         self.has_drawn = False
 
     def greet(self) -> None:
@@ -85,7 +85,7 @@ class Talk:
             task = edit(self.sampler) if share < 0.75 else combine(self.sampler)
             self._draw(task, task.inputs)
 
-    def _draw(self, task: DrawingTask, images: tuple[Scene, ...] = ()) -> None:
+    def _draw(self, task: DrawingTask, images: tuple[AnyScene, ...] = ()) -> None:
         self.turns.append(TalkTurn(prompt=task.prompt, images=images, answer=DRAW_TOKEN, task=task))
         self.shown, self.has_drawn = (task.target,), True
 

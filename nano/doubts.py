@@ -10,16 +10,17 @@ from ..runtime.errors import BundleError
 from ..runtime.manifest import Manifest
 from ..runtime.pipeline import bundle_path
 from .chat_tasks import SMALL_TALK
+from .landscapes import SUBJECTS
 from .paraphrase import GROUNDS, POLITE, SYNONYMS
-from .wording import BETWEEN, NUMBERS, ORDINALS
-from .world import COLOURS, PLACES, RADII_PX, SHAPES, SIDE_PX
+from .wording import BETWEEN, NUMBERS, ORDINALS, PLAIN, TIMES
+from .world import COLOURS, PLACES, RADII_PX, SHAPES, SIZES_PX, STYLES
 
 WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?|\d+")
 SENTENCES = (
     "draw put place change the background to make it paint turn into delete remove take away add replace with swap for move",
     "smaller bigger object objects and from image images picture of a an on in 1 2 3",
     "what which colour has have shape is there are small or large how many count describe do you see",
-    "asked grade right wrong mends edit missing badly drawn 0 10 yes",
+    "asked grade right wrong mends edit missing badly drawn 0 10 yes day or night",
 )
 """The other words of WORLD.md's rules."""
 
@@ -43,11 +44,12 @@ def doubts(prompt: str, sizes_px: Iterable[tuple[int, int]] = ()) -> Iterator[st
     if unknown:
         yield (
             f"nano doesn't know {', '.join(map(repr, unknown))} and may draw anything: it knows "
-            f"{', '.join(f'{shape}s' for shape in SHAPES)} in {', '.join(COLOURS)}, {' and '.join(RADII_PX)}"
+            f"{', '.join(f'{thing}s' for thing in (*SHAPES, *SUBJECTS))} in {', '.join(COLOURS)}, {' and '.join(RADII_PX)}"
         )
     for width, height in dict.fromkeys(sizes_px):
-        if (width, height) != (SIDE_PX, SIDE_PX):
-            yield f"nano was trained for pictures of {SIDE_PX} x {SIDE_PX} px and often fails at {width} x {height}"
+        if (width, height) not in SIZES_PX:
+            known = ", ".join(f"{known_width} x {known_height}" for known_width, known_height in SIZES_PX)
+            yield f"nano was trained for pictures of {known} px and often fails at {width} x {height}"
 
 
 def _known_words() -> frozenset[str]:
@@ -55,6 +57,7 @@ def _known_words() -> frozenset[str]:
     synonyms = (word for words in SYNONYMS.values() for word in words)
     talk = (text for exchange in SMALL_TALK for text in exchange)
     texts = (*SENTENCES, *COLOURS, *SHAPES, *RADII_PX, *PLACES, *NUMBERS, *ORDINALS, *SYNONYMS, *POLITE, *GROUNDS)
+    texts += (*SUBJECTS, *STYLES, PLAIN, *TIMES.values())
     plurals = (f"{shape}s" for shape in SHAPES)
     return frozenset(WORD.findall(" ".join((*texts, *plurals, *between, *synonyms, *talk)).lower()))
 

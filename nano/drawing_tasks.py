@@ -8,11 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from .landscapes import PAINTS, SUBJECTS, Landscape, random_landscape
 from .wording import (
     BETWEEN,
     NUMBERS,
     ORDINALS,
+    PLAIN,
+    TIMES,
     are_alike,
+    landscape_phrase,
     listed,
     on_background,
     thing_name,
@@ -27,14 +31,20 @@ from .world import (
     RELATIONS,
     ROOM_BESIDE,
     SHAPES,
+    STYLES,
     UNSAID_SIZE,
     Sampler,
     Scene,
     Thing,
     is_held_out,
     place_of,
+    placed,
     resized,
 )
+
+AnyScene = Scene | Landscape
+UNSAID_IS_NIGHT = False
+"""Whether nano draws a landscape at night where a request says no time. Either is right."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +54,23 @@ class ExpectedPicture:
     things: (size, colour, shape) of each; the size is "" where the request leaves it open. All open sizes must be equal.
     relation: of the first thing to the second; "" where the request leaves it open.
     place: of the only thing; "" where the request leaves it open.
+    styles: of each thing; all are plain by default.
     """
 
     background: str
     things: tuple[tuple[str, str, str], ...]
     relation: str = ""
     place: str = ""
+    styles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpectedLandscape:
+    """The content that a landscape must have. is_night: None where the request leaves it open."""
+
+    subject: str
+    colour: str
+    is_night: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,20 +88,20 @@ class DrawingTask:
     ability: str
     kind: str
     prompt: str
-    inputs: tuple[Scene, ...]
-    target: Scene
-    expected: ExpectedPicture
+    inputs: tuple[AnyScene, ...]
+    target: AnyScene
+    expected: ExpectedPicture | ExpectedLandscape
 
 
 def draw(sampler: Sampler) -> DrawingTask:
-    """Draw one thing, two unlike or several alike ones."""
-    return sampler.choice((draw_one, draw_two, draw_count))(sampler)
+    """Draw one thing, two unlike or several alike ones, or a landscape."""
+    return sampler.choice((draw_one, draw_two, draw_count, draw_landscape))(sampler)
 
 
 def draw_one(sampler: Sampler, scene: Scene | None = None) -> DrawingTask:
     """Draw one thing; the request states colour, shape, background and usually the size."""
     sized = sampler.chance(0.7)
-    scene = scene or sampler.one_thing(size=_size(sized))
+    scene = scene or sampler.styled(sampler.one_thing(size=_size(sized)))
     words = with_article(thing_phrase(scene.things[0], sized))
     prompt = _draw_prompt(sampler, f"{words} {on_background(scene.background, sampler)}")
     return _draw_task("one object", _kind("one", sized), prompt, scene, sized=(sized,))
@@ -107,10 +128,27 @@ def draw_two(sampler: Sampler) -> DrawingTask:
 def draw_count(sampler: Sampler) -> DrawingTask:
     """Draw one to three alike things."""
     count, sized = sampler.choice((1, 2, 3)), sampler.chance(0.5)
-    scene = sampler.alike_things(count, _size(sized))
+    scene = sampler.styled(sampler.alike_things(count, _size(sized)))
     things = f"{NUMBERS[count]} {thing_phrase(scene.things[0], sized)}{'s' if count > 1 else ''}"
     prompt = _draw_prompt(sampler, f"{things} {on_background(scene.background, sampler)}")
     return _draw_task("count", _kind(f"count {count}", sized), prompt, scene, sized=(sized,) * count)
+
+
+def draw_styled(sampler: Sampler) -> DrawingTask:
+    """Draw one or several alike outlined or striped things."""
+    while True:
+        task = sampler.choice((draw_one, draw_count))(sampler)
+        if isinstance(task.target, Scene) and task.target.things[0].style:
+            return replace(task, ability="styles")
+
+
+def draw_landscape(sampler: Sampler) -> DrawingTask:
+    """Draw a landscape; the request usually states the time."""
+    timed = sampler.chance(0.8)
+    landscape = random_landscape(sampler, None if timed else UNSAID_IS_NIGHT)
+    prompt = _draw_prompt(sampler, landscape_phrase(landscape, timed))
+    expected = _expected_landscape(landscape, timed)
+    return DrawingTask(ability="landscape", kind="draw", prompt=prompt, inputs=(), target=landscape, expected=expected)
 
 
 def _size(sized: bool) -> str:
@@ -126,12 +164,14 @@ Edit = Callable[[Sampler, Scene], DrawingTask | None]
 """A random edit of the scene, or None where it has no such edit."""
 
 
-def edit(sampler: Sampler, scene: Scene | None = None) -> DrawingTask:
+def edit(sampler: Sampler, scene: AnyScene | None = None) -> DrawingTask:
     """A random edit of the scene, or of a random one."""
+    if isinstance(scene, Landscape):
+        return edit_landscape(sampler, scene)
     if scene is None:
-        return random_edit(sampler, sampler.choice(EDITS))
+        return edit_landscape(sampler) if sampler.chance(LANDSCAPE_SHARE) else random_edit(sampler, sampler.choice(EDITS))
     while True:
-        tasks = [task for make in EDITS if (task := make(sampler, scene)) and not is_held_out(task.target)]
+        tasks = [task for make in EDITS if (task := make(sampler, scene)) and not _is_held_out(task.target)]
         if tasks:
             return sampler.choice(tasks)
 
@@ -140,8 +180,40 @@ def random_edit(sampler: Sampler, make: Edit) -> DrawingTask:
     """An edit of a kind, of a random scene."""
     while True:
         task = make(sampler, sampler.any_scene())
-        if task and not is_held_out(task.target):
+        if task and not _is_held_out(task.target):
             return task
+
+
+def _is_held_out(scene: AnyScene) -> bool:
+    return isinstance(scene, Scene) and is_held_out(scene)
+
+
+def edit_landscape(sampler: Sampler, landscape: Landscape | None = None) -> DrawingTask:
+    """Another time, another colour or another subject in a landscape, or in a random one."""
+    landscape = landscape or random_landscape(sampler)
+    kind = sampler.choice(("time", "repaint", "exchange"))
+    if kind == "time":
+        target = replace(landscape, is_night=not landscape.is_night)
+        prompt = sampler.choice((f"make it {target.time}", f"draw it {TIMES[target.time]}"))
+    elif kind == "repaint":
+        target = replace(landscape, colour=_another(sampler, PAINTS, landscape.colour))
+        prompt = sampler.choice(RECOLOURINGS).format(landscape.subject, target.colour)
+    else:
+        subject = _another(sampler, SUBJECTS, landscape.subject)
+        target = replace(landscape, subject=subject, colour=sampler.choice(PAINTS))
+        prompt = sampler.choice(REPLACEMENTS).format(landscape.subject, landscape_phrase(target, with_time=False))
+    expected = _expected_landscape(target, True)
+    return DrawingTask(ability="edit", kind=kind, prompt=prompt, inputs=(landscape,), target=target, expected=expected)
+
+
+def _another(sampler: Sampler, options: tuple[str, ...], present: str) -> str:
+    return sampler.choice([option for option in options if option != present])
+
+
+LANDSCAPE_SHARE = 0.15
+"""The share of edits of a random picture that change a landscape."""
+RECOLOURINGS = ("make the {} {}", "change the colour of the {} to {}", "paint the {} {}", "turn the {} {}")
+REPLACEMENTS = ("replace the {} with {}", "swap the {} for {}", "turn the {} into {}")
 
 
 def recolour(sampler: Sampler, scene: Scene) -> DrawingTask | None:
@@ -150,8 +222,7 @@ def recolour(sampler: Sampler, scene: Scene) -> DrawingTask | None:
     if subject is None:
         return None
     colour = sampler.colour(scene.background, *_colours(scene))
-    wordings = ("make the {} {}", "change the colour of the {} to {}", "paint the {} {}", "turn the {} {}")
-    prompt = sampler.choice(wordings).format(subject.words, colour)
+    prompt = sampler.choice(RECOLOURINGS).format(subject.words, colour)
     return _edit_task("recolour", prompt, scene, _changed(scene, subject.indices, lambda thing: replace(thing, colour=colour)))
 
 
@@ -165,11 +236,11 @@ def remove(sampler: Sampler, scene: Scene) -> DrawingTask | None:
 
 
 def add(sampler: Sampler, scene: Scene) -> DrawingTask | None:
-    """Another thing where the only one leaves room."""
-    if len(scene.things) > 1 or place_of(scene.things[0]) == "middle":
+    """Another thing where the only one, a plain one, leaves room."""
+    if len(scene.things) > 1 or scene.things[0].style or _place(scene) == "middle":
         return None
     (existing,) = scene.things
-    relation, related, sized = ROOM_BESIDE[place_of(existing)], sampler.chance(0.8), sampler.chance(0.7)
+    relation, related, sized = ROOM_BESIDE[_place(scene)], sampler.chance(0.8), sampler.chance(0.7)
     new = sampler.thing(
         PAIR_CENTRES[relation][0],
         shape=sampler.choice([shape for shape in SHAPES if shape != existing.shape]),
@@ -184,7 +255,7 @@ def add(sampler: Sampler, scene: Scene) -> DrawingTask | None:
 
 
 def substitute(sampler: Sampler, scene: Scene) -> DrawingTask | None:
-    """Another thing at the same place, in the same size unless the request states one."""
+    """Another thing at the same place, in the same size unless the request states one. It is plain."""
     subject = _one(sampler, scene)
     if subject is None:
         return None
@@ -193,10 +264,10 @@ def substitute(sampler: Sampler, scene: Scene) -> DrawingTask | None:
         thing if sampler.chance(0.7) else resized(thing),
         shape=sampler.choice([shape for shape in SHAPES if shape not in {each.shape for each in scene.things}]),
         colour=sampler.colour(scene.background, *(each.colour for each in scene.things if each is not thing)),
+        style="",
     )
     phrase = with_article(thing_phrase(other, other.size != thing.size or sampler.chance(0.2)))
-    wordings = ("replace the {} with {}", "swap the {} for {}", "turn the {} into {}")
-    prompt = sampler.choice(wordings).format(subject.words, phrase)
+    prompt = sampler.choice(REPLACEMENTS).format(subject.words, phrase)
     return _edit_task("replace", prompt, scene, _changed(scene, subject.indices, lambda _: other))
 
 
@@ -209,13 +280,25 @@ def change_background(sampler: Sampler, scene: Scene) -> DrawingTask | None:
 
 
 def resize(sampler: Sampler, scene: Scene) -> DrawingTask | None:
-    """One thing, or all of several alike ones, in the other size."""
+    """One thing, or all of several alike ones, in the other size. An outlined or striped thing has no other."""
     subject = _subject(sampler, scene)
-    if subject is None:
+    if subject is None or scene.things[0].style:
         return None
     size = OTHER_SIZE[scene.things[subject.indices[0]].size]
     word = sampler.choice((size, {"small": "smaller", "large": "bigger"}[size]))
     return _edit_task("resize", f"make the {subject.words} {word}", scene, _changed(scene, subject.indices, resized))
+
+
+def restyle(sampler: Sampler, scene: Scene) -> DrawingTask | None:
+    """The only thing, or all of several alike ones, in another style, if they are large."""
+    if not are_alike(scene.things) or scene.things[0].size != "large":
+        return None
+    subject = _subject(sampler, scene)
+    if subject is None:
+        return None
+    style = _another(sampler, STYLES, scene.things[0].style)
+    prompt = f"make the {subject.words} {style or PLAIN}"
+    return _edit_task("style", prompt, scene, _changed(scene, subject.indices, lambda thing: replace(thing, style=style)))
 
 
 def move(sampler: Sampler, scene: Scene) -> DrawingTask | None:
@@ -223,15 +306,20 @@ def move(sampler: Sampler, scene: Scene) -> DrawingTask | None:
     if len(scene.things) > 1:
         return None
     (thing,) = scene.things
-    source = place_of(thing)
+    source = _place(scene)
     place = sampler.choice([place for place in PLACES if place != source])
-    (x, y), (old_x, old_y) = PLACES[place], PLACES[source]
+    (x, y), (old_x, old_y) = (placed(PLACES[each], scene.size_px) for each in (place, source))
     target = replace(scene, things=(replace(thing, x=thing.x + x - old_x, y=thing.y + y - old_y),))
     prompt = f"move the {_referring_expression(sampler, thing)} to the {place}"
     return _edit_task("move", prompt, scene, target, place=place)
 
 
-EDITS: tuple[Edit, ...] = (recolour, remove, add, substitute, change_background, resize, move)
+def _place(scene: Scene) -> str:
+    """The place of the only thing."""
+    return place_of(scene.things[0], scene.size_px)
+
+
+EDITS: tuple[Edit, ...] = (recolour, remove, add, substitute, change_background, resize, move, restyle)
 
 
 def redraw(sampler: Sampler) -> DrawingTask:
@@ -239,7 +327,7 @@ def redraw(sampler: Sampler) -> DrawingTask:
     while True:
         target, sized = sampler.any_scene(), sampler.chance(0.5)
         subject = _one(sampler, target)
-        if subject is not None:
+        if subject is not None and not target.things[0].style:
             break
     thing = target.things[subject.indices[0]]
     bad = sampler.badly_drawn(thing)
@@ -259,7 +347,7 @@ def combine(sampler: Sampler) -> DrawingTask:
     """`gather` or `transplant`."""
     while True:
         task = sampler.choice((gather, gather, transplant))(sampler)
-        if not is_held_out(task.target):
+        if not _is_held_out(task.target):
             return task
 
 
@@ -272,7 +360,8 @@ def gather(sampler: Sampler) -> DrawingTask:
     background = sampler.colour(*(thing.colour for thing in things))
     objects = listed([_object_phrase(sampler, number) for number in range(count)])
     prompt = f"put {objects} {on_background(background, sampler)}"
-    return _combine_task(f"gather {count}", prompt, inputs, Scene(background=background, things=things))
+    target = Scene(background=background, things=things, size_px=sampler.size_px)
+    return _combine_task(f"gather {count}", prompt, inputs, target)
 
 
 def transplant(sampler: Sampler) -> DrawingTask:
@@ -280,7 +369,7 @@ def transplant(sampler: Sampler) -> DrawingTask:
     while True:
         inputs = (sampler.one_thing(), sampler.one_thing())
         k = sampler.choice((0, 1))
-        target = Scene(background=inputs[1 - k].background, things=inputs[k].things)
+        target = replace(inputs[k], background=inputs[1 - k].background)
         if target.background != target.things[0].colour:
             break
     phrase = _object_phrase(sampler, k)
@@ -350,7 +439,13 @@ def expected_picture(scene: Scene, relation: str = "", sized: tuple[bool, ...] =
     things = tuple(
         (thing.size if flag else "", thing.colour, thing.shape) for thing, flag in zip(scene.things, flags, strict=True)
     )
-    return ExpectedPicture(background=scene.background, things=things, relation=relation, place=place)
+    styles = tuple(thing.style for thing in scene.things)
+    return ExpectedPicture(background=scene.background, things=things, relation=relation, place=place, styles=styles)
+
+
+def _expected_landscape(landscape: Landscape, timed: bool) -> ExpectedLandscape:
+    is_night = landscape.is_night if timed else None
+    return ExpectedLandscape(subject=landscape.subject, colour=landscape.colour, is_night=is_night)
 
 
 def _draw_task(

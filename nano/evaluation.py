@@ -26,7 +26,7 @@ from .drawing_tasks import DrawingTask
 from .judge import find_edit_mistakes, find_task_mistakes
 from .render import render
 from .scores import Score
-from .world import SIDE_PX
+from .world import SQUARE, PictureSize
 
 SAMPLES = 200
 MOST_SAMPLES = 100_000
@@ -91,7 +91,7 @@ class Settings:
         check_integer("samples", self.samples, 1, "the fewest")
         if self.samples > MOST_SAMPLES:
             raise RequestError(f"samples={self.samples} is above the most, {MOST_SAMPLES}")
-        _request(self, "", (), 0)
+        _request(self, "", (), SQUARE, 0)
 
 
 class JudgedTask(NamedTuple):
@@ -142,7 +142,7 @@ def judge_drawing(
 ) -> tuple[str, ...]:
     """Draw the answer to a task, with or without reflection. Returns its mistakes, none if it is right."""
     pictures = tuple(render(scene) for scene in task.inputs)
-    request = _request(settings, task.prompt, pictures, seed)
+    request = _request(settings, task.prompt, pictures, task.target.size_px, seed)
     result = pipeline.reflect(request).result if is_reflected else pipeline.generate(request)
     return find_task_mistakes(result.images[0], task)
 
@@ -158,7 +158,7 @@ def judge_talk(pipeline: EvaluatedPipeline, task: TalkTask, seed: int, settings:
         answer = chat.ask(
             turn.prompt,
             [render(scene) for scene in turn.images],
-            request=_request(settings, "", (), seed),
+            request=_request(settings, "", (), turn.task.target.size_px if turn.task else SQUARE, seed),
             max_new_tokens=MAX_ANSWER_TOKENS,
             temperature=0.0,
         )
@@ -188,7 +188,7 @@ def judge_answers(pipeline: EvaluatedPipeline, tasks: Sequence[ChatTask]) -> lis
     answers = pipeline.chat_batch(
         [task.question for task in tasks],
         [[render(scene) for scene in task.inputs] for task in tasks],
-        request=Request(prompt="", height_px=SIDE_PX, width_px=SIDE_PX, align_size=False, steps=1, text_guidance=1.0),
+        request=Request(prompt="", width_px=SQUARE[0], height_px=SQUARE[1], align_size=False, steps=1, text_guidance=1.0),
         on_step=lambda step: False,
         max_new_tokens=MAX_ANSWER_TOKENS,
         temperature=0.0,
@@ -206,12 +206,14 @@ def _answer_mistakes(task: ChatTask, answer: ChatResult) -> tuple[str, ...]:
     return () if is_right else (f"{text!r}, not {task.answer!r}",)
 
 
-def _request(settings: Settings, prompt: str, pictures: tuple[ImageSource, ...], seed: int) -> Request:
+def _request(
+    settings: Settings, prompt: str, pictures: tuple[ImageSource, ...], size_px: PictureSize, seed: int
+) -> Request:
     return Request(
         prompt=prompt,
         images=pictures,
-        height_px=SIDE_PX,
-        width_px=SIDE_PX,
+        width_px=size_px[0],
+        height_px=size_px[1],
         steps=settings.steps,
         text_guidance=settings.text_guidance,
         image_guidance=settings.image_guidance,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .landscapes import Landscape
 from .world import Sampler, Scene, Thing, relation_between
 
 NUMBERS = ("no", "one", "two", "three")
@@ -15,6 +16,9 @@ BETWEEN = {
 }
 """Wordings of each relation; nano's own answers use the first one."""
 ORDINALS = ("first", "second", "third")
+PLAIN = "plain"
+"""The word for the style of a thing that is neither outlined nor striped; only edits say it."""
+TIMES = {"day": "by day", "night": "at night"}
 
 
 def with_article(words: str) -> str:
@@ -23,13 +27,20 @@ def with_article(words: str) -> str:
 
 
 def thing_phrase(thing: Thing, with_size: bool = True) -> str:
-    """ "large red circle", or "red circle" without its size."""
-    return f"{thing.size} {thing.colour} {thing.shape}" if with_size else f"{thing.colour} {thing.shape}"
+    """ "large striped red circle", or "striped red circle" without its size; a plain thing has no word for its style."""
+    words = (thing.size if with_size else "", thing.style, thing.colour, thing.shape)
+    return " ".join(word for word in words if word)
 
 
 def thing_name(thing: Thing) -> str:
     """ "red circle": an edit's name for a thing in the picture."""
-    return thing_phrase(thing, with_size=False)
+    return f"{thing.colour} {thing.shape}"
+
+
+def landscape_phrase(landscape: Landscape, with_time: bool = True) -> str:
+    """ "a red house at night", or "a red house" without the time."""
+    words = f"{with_article(landscape.colour)} {landscape.subject}"
+    return f"{words} {TIMES[landscape.time]}" if with_time else words
 
 
 def on_background(colour: str, sampler: Sampler | None = None) -> str:
@@ -38,8 +49,10 @@ def on_background(colour: str, sampler: Sampler | None = None) -> str:
     return f"on {colour}" if is_short else f"on {with_article(colour)} background"
 
 
-def caption(scene: Scene) -> str:
+def caption(scene: Scene | Landscape) -> str:
     """The scene in nano's own wording. Of two unlike things the left or upper one comes first, so the caption is unique."""
+    if isinstance(scene, Landscape):
+        return landscape_phrase(scene)
     things, background = scene.things, on_background(scene.background)
     if len(things) > 1 and are_alike(things):
         return f"{NUMBERS[len(things)]} {thing_phrase(things[0])}s {background}"
@@ -51,7 +64,7 @@ def caption(scene: Scene) -> str:
 
 
 def are_alike(things: Sequence[Thing]) -> bool:
-    """Whether all have the same size, colour and shape."""
+    """Whether all have the same size, style, colour and shape."""
     return len({thing_phrase(thing) for thing in things}) == 1
 
 

@@ -13,7 +13,12 @@ from typing import TypeVar
 
 import numpy as np
 
+PictureSize = tuple[int, int]
+"""Width and height in pixels."""
 SIDE_PX = 128
+SQUARE: PictureSize = (SIDE_PX, SIDE_PX)
+SIZES_PX: tuple[PictureSize, ...] = (SQUARE, (192, 128), (128, 192))
+"""The sizes of pictures."""
 COLOURS = {
     "red": (220, 40, 40),
     "green": (40, 160, 60),
@@ -25,13 +30,20 @@ COLOURS = {
     "black": (25, 25, 25),
 }
 SHAPES = ("circle", "square", "triangle", "star")
+STYLES = ("", "outlined", "striped")
+"""A thing is plain, or hollow inside a band along its outline, with bars across the hollow part if it is striped."""
+BAND_PX = 4.0
+BAR_PX = 6.0
+"""The width of that band, and that of the bars and of the gaps between them."""
+INRADII = {"circle": 1.0, "square": 0.88, "triangle": 0.65, "star": 0.516}
+"""The distance of each shape's edges from its middle, at radius 1."""
 RADII_PX = {"small": (11.0, 14.0), "large": (19.0, 22.0)}
 """Circle radii of each size; `outline` derives the other shapes' sizes from them."""
 JITTER_PX = 3.0
 """The largest offset of a thing from its nominal centre, along each axis."""
 DENTS = 8
-DENTS_SPREAD = 0.16
-MIN_DENTS_SPREAD = 0.12
+DENTS_SPREAD = 0.18
+MIN_DENTS_SPREAD = 0.16
 """Dents of a badly drawn thing: their number, their standard deviation, and the smallest that one thing's dents may have."""
 BETWEEN_SIZES_PX = (15.6, 17.4)
 """Radii of a badly drawn thing, between small and large."""
@@ -53,6 +65,7 @@ class Thing:
 
     x, y: the centre in pixels, x to the right and y down.
     radius: in pixels.
+    style: of STYLES; only large things are outlined or striped.
     dents: relative radial offsets of the outline at evenly spaced angles; empty for a clean outline.
     """
 
@@ -62,15 +75,17 @@ class Thing:
     x: float
     y: float
     radius: float
+    style: str = ""
     dents: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """The content of a picture."""
+    """The content of a picture, whose size is one of SIZES_PX."""
 
     background: str
     things: tuple[Thing, ...]
+    size_px: PictureSize = SQUARE
 
 
 def outline(shape: str, radius: float) -> list[Point]:
@@ -83,6 +98,13 @@ def outline(shape: str, radius: float) -> list[Point]:
     if shape == "star":
         return [_polar((1.3, 0.6)[k % 2] * radius, k / 10) for k in range(10)]
     raise ValueError(f"shape={shape!r} has no corners; allowed are square, triangle, star")
+
+
+def hollow_part(thing: Thing) -> Thing:
+    """The part of a thing inside its band, as a thing."""
+    radius = thing.radius - BAND_PX / INRADII[thing.shape]
+    drop = 0.2 * (thing.radius - radius) if thing.shape == "triangle" else 0.0  # its middle is below its centre
+    return replace(thing, radius=radius, y=thing.y + drop, style="")
 
 
 def dented_outline(thing: Thing) -> list[Point]:
@@ -133,10 +155,14 @@ def is_held_out(scene: Scene) -> bool:
 
 
 class Sampler:
-    """Draws scenes from a seed. Only `held_out_thing` draws held-out combinations."""
+    """Draws scenes from a seed. Only `held_out_thing` draws held-out combinations.
 
-    def __init__(self, seed: int | np.random.SeedSequence) -> None:
+    size_px: of all pictures.
+    """
+
+    def __init__(self, seed: int | np.random.SeedSequence, size_px: PictureSize = SQUARE) -> None:
         self.rng = np.random.default_rng(seed)
+        self.size_px = size_px
 
     def choice(self, options: Sequence[T]) -> T:
         return options[int(self.rng.integers(len(options)))]
@@ -148,8 +174,8 @@ class Sampler:
         return self.choice([name for name in COLOURS if name not in excluded])
 
     def jittered(self, centre: Point) -> Point:
-        """A point near `centre`."""
-        x, y = centre
+        """A point near `centre`, a nominal one."""
+        x, y = placed(centre, self.size_px)
         return x + self.rng.uniform(-JITTER_PX, JITTER_PX), y + self.rng.uniform(-JITTER_PX, JITTER_PX)
 
     def thing(self, centre: Point, **fixed: str) -> Thing:
@@ -174,13 +200,19 @@ class Sampler:
         return replace(thing, radius=float(self.rng.uniform(*BETWEEN_SIZES_PX)))
 
     def one_thing(self, place: str = "middle", size: str = "") -> Scene:
-        """One thing near a place; a random size by default."""
+        """One plain thing near a place; a random size by default."""
         return self._accepted(lambda: (self.thing(PLACES[place], size=size),))
+
+    def styled(self, scene: Scene) -> Scene:
+        """The scene of one or of several alike things in a random style; unchanged if they are small."""
+        style = self.choice(STYLES) if scene.things[0].size == "large" else ""
+        return replace(scene, things=tuple(replace(thing, style=style) for thing in scene.things))
 
     def held_out_thing(self) -> Scene:
         """One thing near the middle, of a held-out combination."""
         colour, shape, background = self.choice(sorted(HELD_OUT))
-        return Scene(background=background, things=(self.thing(MIDDLE, colour=colour, shape=shape),))
+        things = (self.thing(MIDDLE, colour=colour, shape=shape),)
+        return Scene(background=background, things=things, size_px=self.size_px)
 
     def two_things(self, relation: str, size: str = "") -> Scene:
         """Two things that differ in shape and colour, the first one `relation` (left, right, above, below) of the second.
@@ -214,22 +246,25 @@ class Sampler:
         """A scene of any kind."""
         share = self.rng.random()
         if share < 0.3:
-            return self.one_thing("middle" if share < 0.18 else self.choice(tuple(PLACES)))
+            return self.styled(self.one_thing("middle" if share < 0.18 else self.choice(tuple(PLACES))))
         if share < 0.65:
             return self.two_things(self.choice(RELATIONS))
-        return (self.alike_things if share < 0.82 else self.mixed_things)(self.choice((2, 3)))
+        if share < 0.82:
+            return self.styled(self.alike_things(self.choice((2, 3))))
+        return self.mixed_things(self.choice((2, 3)))
 
     def _accepted(self, sample_things: Callable[[], tuple[Thing, ...]]) -> Scene:
         while True:
             things = sample_things()
-            scene = Scene(background=self.colour(*(thing.colour for thing in things)), things=things)
+            background = self.colour(*(thing.colour for thing in things))
+            scene = Scene(background=background, things=things, size_px=self.size_px)
             if not is_held_out(scene):
                 return scene
 
 
 MIDDLE: Point = (64, 64)
 GROUP_CENTRES: dict[int, tuple[Point, ...]] = {1: (MIDDLE,), 2: ((33, 64), (95, 64)), 3: ((33, 40), (95, 40), (64, 92))}
-"""Nominal centres of a group of one, two or three things."""
+"""Nominal centres of a group of one, two or three things. All nominal centres are those in a square picture."""
 PAIR_CENTRES: dict[str, tuple[Point, Point]] = {
     "left": ((33, 64), (95, 64)),
     "right": ((95, 64), (33, 64)),
@@ -245,9 +280,14 @@ ROOM_BESIDE = {"left": "right", "right": "left", "top": "below", "bottom": "abov
 """The relation to a lonely thing, by its place, in which there is room for another one."""
 
 
-def place_of(thing: Thing) -> str:
+def placed(centre: Point, size_px: PictureSize) -> Point:
+    """A nominal centre in a picture of a size."""
+    return centre[0] * size_px[0] / SIDE_PX, centre[1] * size_px[1] / SIDE_PX
+
+
+def place_of(thing: Thing, size_px: PictureSize = SQUARE) -> str:
     """The place whose nominal centre is nearest."""
-    return min(PLACES, key=lambda place: math.hypot(thing.x - PLACES[place][0], thing.y - PLACES[place][1]))
+    return min(PLACES, key=lambda place: math.dist((thing.x, thing.y), placed(PLACES[place], size_px)))
 
 
 def relation_between(first: Thing, second: Thing) -> str:

@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--scale", type=int, default=8 if torch.cuda.is_available() else 1, help="a factor of batch sizes")
     parser.add_argument("--rate", type=float, default=1.0, help="a factor of the learning rates")
     parser.add_argument("--shards", type=int, default=8, help="shards of 2,048 episodes")
+    parser.add_argument("--keep-latents", action="store_true", help="train only the autoencoder's decoder")
     parser.add_argument("--workers", type=int, default=2, help="processes that write shards")
     arguments = parser.parse_args()
     options = Options(
@@ -40,6 +41,7 @@ def main() -> None:
         scale=arguments.scale,
         shards=arguments.shards,
         rate=arguments.rate,
+        keep_latents=arguments.keep_latents,
     )
     if arguments.part == "all":
         schedule.run(options, arguments.workers)

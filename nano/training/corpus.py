@@ -5,6 +5,7 @@ Everything that a step needs lies on the device, so a GPU doesn't wait for data.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +20,7 @@ from torch import Tensor
 from ...reference.mllm import MLLM, mrope_tables
 from ...reference.vision import VisionConfig, VisionEncoder, Windows
 from ...runtime.manifest import ImageProcessorParameters
+from ...runtime.mllm.image_processor import patch_multiple_size
 from ...runtime.mllm.vision_tables import vision_tables
 from .episodes import Encoder
 from .shards import Shard, to_device
@@ -40,7 +42,8 @@ class Batch:
     answers: (B, T) int64, the index of the answer that a token belongs to, or -1.
     cos, sin: (B, T, Dh) float32.
     patches: (N, patches, values) float32, the pictures that the episodes show.
-    labels: (N, tokens, 6) int64, their `token_labels`.
+    labels: (N, tokens, 7) int64, their `token_labels`.
+    grid: the patches (frames, rows, columns) of each picture.
     """
 
     rows: NDArray[np.int64]
@@ -51,15 +54,16 @@ class Batch:
     sin: Tensor
     patches: Tensor
     labels: Tensor
+    grid: tuple[int, int, int]
 
 
 class Corpus:
-    """Shards of episodes, joined.
+    """Shards of episodes with pictures of one size, joined.
 
     lengths, starts: (E) int64, each episode's tokens and where they begin among all tokens.
     ids: (N) int16; positions: (3, N) int16; answers: (N) int32, the index of the answer that a token belongs to, or -1.
     answer_kinds: (A) int64, indices in `episodes.ANSWERS`.
-    pictures: (P, 128, 128, 3) uint8, those that are shown; labels: (P, tokens, 6) int8.
+    pictures: (P, height, width, 3) uint8, those that are shown; labels: (P, tokens, 7) int8.
     """
 
     def __init__(
@@ -72,6 +76,8 @@ class Corpus:
             pictures.append(to_device(rendered[chosen], device))
             labels.append(to_device(shard.labels[chosen], device))
             parts.append(shard._replace(packed_pictures=np.zeros(0, np.uint8)))
+        width, height = parts[0].size_px.tolist()
+        self.grid = encoder.grids[width, height]
         self.pictures, self.labels = torch.cat(pictures), torch.cat(labels)
         self.lengths = np.concatenate([part.lengths for part in parts]).astype(np.int64)
         self.starts = np.cumsum(self.lengths) - self.lengths
@@ -108,6 +114,7 @@ class Corpus:
             sin=sin,
             patches=picture_patches(torch.roll(self.pictures[shown], shift_px, (1, 2)), self.encoder.image_processor),
             labels=self.labels[shown].long(),
+            grid=self.grid,
         )
 
     def shown(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -142,21 +149,31 @@ class Corpus:
             first = last
 
 
+def join_by_size(
+    shards: Iterable[tuple[Shard, NDArray[np.uint8]]], encoder: Encoder, device: torch.device
+) -> list[Corpus]:
+    """A corpus of the shards of each size."""
+    by_size = defaultdict[tuple[int, ...], list[tuple[Shard, NDArray[np.uint8]]]](list)
+    for shard, pictures in shards:
+        by_size[tuple(shard.size_px.tolist())].append((shard, pictures))
+    return [Corpus(members, encoder, device) for members in by_size.values()]
+
+
 def picture_patches(pictures: Tensor, processor: ImageProcessorParameters) -> Tensor:
-    """The batched equivalent of `vision_patches`, to two grey levels: (N, 128, 128, 3) uint8 -> (N, patches, values) float32."""
+    """The batched equivalent of `vision_patches`, to two grey levels: (N, h, w, 3) uint8 -> (N, patches, values) float32."""
     p = processor
     unit = p.patch_size * p.merge_size
-    tokens = -(-int(p.min_pixels**0.5) // unit)
+    size = patch_multiple_size(pictures.shape[2], pictures.shape[1], p)
+    rows, columns = size.height_px // unit, size.width_px // unit
     if not len(pictures):
         values = 3 * p.temporal_patch_size * p.patch_size**2
-        return torch.zeros(0, (tokens * p.merge_size) ** 2, values, device=pictures.device)
-    resized = F.interpolate(
-        pictures.permute(0, 3, 1, 2).float(), (tokens * unit, tokens * unit), mode="bicubic", antialias=True
-    )
+        return torch.zeros(0, rows * columns * p.merge_size**2, values, device=pictures.device)
+    sides = size.height_px, size.width_px
+    resized = F.interpolate(pictures.permute(0, 3, 1, 2).float(), sides, mode="bicubic", antialias=True)
     grey = resized.clamp(0, 255).round() * p.rescale_factor
     mean, std = (torch.tensor(values, device=pictures.device)[:, None, None] for values in (p.image_mean, p.image_std))
     normalized = ((grey - mean) / std).permute(0, 2, 3, 1)
-    tiles = normalized.reshape(len(pictures), tokens, p.merge_size, p.patch_size, tokens, p.merge_size, p.patch_size, 3)
+    tiles = normalized.reshape(len(pictures), rows, p.merge_size, p.patch_size, columns, p.merge_size, p.patch_size, 3)
     tiles = tiles.permute(0, 1, 4, 2, 5, 7, 3, 6).unsqueeze(6)
     return tiles.expand(-1, -1, -1, -1, -1, -1, p.temporal_patch_size, -1, -1).flatten(5).flatten(1, 4)
 
@@ -211,7 +228,7 @@ def run_mllm(mllm: MLLM, batch: Batch, encoder: Encoder) -> tuple[Tensor, Tensor
     model, features = mllm.language_model, None
     embeds = model.embed_tokens(batch.ids)
     if len(batch.patches):
-        features = encode_images(mllm.visual, batch.patches, encoder.grid)
+        features = encode_images(mllm.visual, batch.patches, batch.grid)
         image_mask = (batch.ids == encoder.image_token).unsqueeze(-1).expand_as(embeds)
         embeds = embeds.masked_scatter(image_mask, features.to(embeds.dtype))
     length = batch.ids.shape[1]

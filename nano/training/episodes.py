@@ -7,6 +7,7 @@ ones before it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,17 +28,37 @@ from ...runtime.mllm.mrope import chat_positions
 from ...runtime.mllm.tokenizer import Tokenizer
 from ..chat_tasks import DRAW_TOKEN, answer_count_question, answer_question, answer_relation_question, reflect
 from ..conversation_tasks import TalkTurn, converse
-from ..drawing_tasks import DrawingTask, combine, draw_count, draw_one, draw_two, edit, redraw
+from ..drawing_tasks import (
+    AnyScene,
+    DrawingTask,
+    combine,
+    draw_count,
+    draw_landscape,
+    draw_one,
+    draw_styled,
+    draw_two,
+    edit,
+    redraw,
+)
 from ..paraphrase import paraphrase
 from ..render import render
-from ..world import SIDE_PX, Sampler, Scene
+from ..world import SIZES_PX, PictureSize, Sampler, Scene
 
 T = TypeVar("T")
 
 END = "<|im_end|>"
-KINDS = ((0.42, "request"), (0.24, "talk"), (0.16, "look"), (0.18, "reflect"))
+KINDS = ((0.42, "request"), (0.2, "talk"), (0.16, "look"), (0.22, "reflect"))
 """Shares of the kinds of episodes."""
-REQUESTS = ((0.13, draw_one), (0.19, draw_two), (0.2, draw_count), (0.23, edit), (0.03, redraw), (0.22, combine))
+REQUESTS = (
+    (0.08, draw_one),
+    (0.13, draw_two),
+    (0.11, draw_count),
+    (0.12, draw_styled),
+    (0.1, draw_landscape),
+    (0.24, edit),
+    (0.03, redraw),
+    (0.19, combine),
+)
 """Shares of the requests for a picture."""
 QUESTIONS = ((0.4, answer_question), (0.15, answer_relation_question), (0.45, answer_count_question))
 """Shares of the questions about a picture."""
@@ -53,29 +74,33 @@ ANSWERS = ("decide", "small talk", "look", "reflect")
 class Picture(NamedTuple):
     """A scene, and how its picture looks: the same with small flaws, and a blur."""
 
-    scene: Scene
-    appearance: Scene
+    scene: AnyScene
+    appearance: AnyScene
     blur_px: float = 0.0
 
     def render(self) -> NDArray[np.uint8]:
-        """(128, 128, 3) uint8."""
+        """(height, width, 3) uint8."""
         picture = render(self.appearance)
         return np.asarray(picture.filter(ImageFilter.GaussianBlur(self.blur_px)) if self.blur_px else picture)
 
 
-def flawless(scene: Scene) -> Picture:
+def flawless(scene: AnyScene) -> Picture:
     """The scene's picture as it should be."""
     return Picture(scene, scene)
 
 
-def flawed(scene: Scene, sampler: Sampler) -> Picture:
+def flawed(scene: AnyScene, sampler: Sampler) -> Picture:
     """The scene's picture with the small flaws of a right drawing; without any with a chance of one half."""
     if not sampler.chance(AUGMENTED):
         return flawless(scene)
-    things = (
-        thing if thing.dents else replace(thing, dents=sampler.dents(AUGMENT_DENTS, 0.0)) for thing in scene.things
-    )
-    return Picture(scene, replace(scene, things=tuple(things)), float(sampler.rng.uniform(0, AUGMENT_BLUR_PX)))
+    appearance = scene
+    if isinstance(scene, Scene):
+        things = (
+            thing if thing.dents or thing.style else replace(thing, dents=sampler.dents(AUGMENT_DENTS, 0.0))
+            for thing in scene.things
+        )
+        appearance = replace(scene, things=tuple(things))
+    return Picture(scene, appearance, float(sampler.rng.uniform(0, AUGMENT_BLUR_PX)))
 
 
 class Answer(NamedTuple):
@@ -119,7 +144,7 @@ class Episode:
 class Encoder:
     """The checkpoint's tokenizer, templates and image sizes.
 
-    grid: the patches (frames, rows, columns) of a picture. tokens_per_side: its image tokens along a side.
+    grids: the patches (frames, rows, columns) of a picture of each size.
     """
 
     def __init__(self, checkpoint: Path) -> None:
@@ -130,8 +155,12 @@ class Encoder:
         stored = read_json(checkpoint / "processor" / "preprocessor_config.json")
         names = ImageProcessorParameters.__dataclass_fields__
         self.image_processor = ImageProcessorParameters(**{name: stored[name] for name in names})
-        _, self.grid = vision_patches(Image.new("RGB", (SIDE_PX, SIDE_PX)), self.image_processor)
-        self.tokens_per_side = self.grid[1] // self.image_processor.merge_size
+        self.grids = {size: vision_patches(Image.new("RGB", size), self.image_processor)[1] for size in SIZES_PX}
+
+    def token_grid(self, size_px: PictureSize) -> tuple[int, int]:
+        """The rows and columns of image tokens of a picture of a size."""
+        _, rows, columns = self.grids[size_px]
+        return rows // self.image_processor.merge_size, columns // self.image_processor.merge_size
 
     def request(self, prompt: str, task: DrawingTask | None = None, sampler: Sampler | None = None) -> Episode:
         """A request with the drawing template, and the drawing that answers it."""
@@ -175,7 +204,7 @@ class Encoder:
 
     def _ask(self, episode: Episode, template: str, prompt: str, shown: Sequence[int], first_number: int) -> None:
         tags = "".join(IMAGE_TAG.replace("{number}", str(first_number + k)) for k in range(len(shown)))
-        copies = self.tokens_per_side**2
+        copies = math.prod(self.token_grid(episode.pictures[shown[0]].scene.size_px)) if shown else 0
         for number in self.tokenizer.encode(template.replace(PLACEHOLDER, tags + prompt)):
             episode.ids += [number] * (copies if number == self.image_token else 1)
         episode.shown += shown
@@ -193,7 +222,7 @@ class Encoder:
     def positions(self, episode: Episode) -> NDArray[np.int64]:
         """The M-RoPE positions of an episode's tokens, (3, T)."""
         is_image = [number == self.image_token for number in episode.ids]
-        return chat_positions(0, is_image, [(self.tokens_per_side, self.tokens_per_side)] * len(episode.shown))
+        return chat_positions(0, is_image, [self.token_grid(episode.pictures[k].scene.size_px) for k in episode.shown])
 
 
 def random_episode(encoder: Encoder, sampler: Sampler) -> Episode:

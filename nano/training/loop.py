@@ -40,6 +40,7 @@ class Options:
     scale: a factor of all batch sizes; a GPU is busy from about 8 on.
     shards: the shards of episodes to read.
     rate: a factor of all learning rates; below 1 where good weights are trained further in small batches.
+    keep_latents: the autoencoder's encoder stays as it is.
     """
 
     work: Path
@@ -49,6 +50,7 @@ class Options:
     scale: int = 1
     shards: int = 8
     rate: float = 1.0
+    keep_latents: bool = False
     started: float = field(default_factory=lambda: time.monotonic())
 
     @property
@@ -83,15 +85,16 @@ class Schedule:
     with_bfloat16: bool = True
 
 
-def compile_blocks(network: nn.Module, *blocks: type[nn.Module]) -> None:
+def compile_blocks(network: nn.Module, *blocks: type[nn.Module], on_cpu: bool = False) -> None:
     """Compile the network's blocks of these types with dynamic shapes, which takes a minute or two in the first steps.
 
-    Where the compiler fails, the blocks run as they are. So they do on a CPU, where compiled blocks of dynamic shapes take four
-    times as long. Attention runs there as plain matrix products: the backward pass of torch's fused kernel is slower.
+    Where the compiler fails, the blocks run as they are. on_cpu: compile them on a CPU too, which pays where batches are full.
+    Attention runs there as plain matrix products: the backward pass of torch's fused kernel is slower.
     """
     if next(network.parameters()).device.type == "cpu":
         torch.backends.cuda.enable_flash_sdp(False)  # also disables the CPU's kernel
-        return
+        if not on_cpu:
+            return
     torch.set_float32_matmul_precision("high")
     torch._dynamo.config.suppress_errors = True
     torch._dynamo.config.recompile_limit = 32

@@ -18,7 +18,7 @@ from ...reference.mllm import MLLM, TextLayer
 from ...reference.vision import VisionBlock
 from ..world import Sampler
 from . import checkpoint, vision_encoder
-from .corpus import Batch, Corpus, run_mllm
+from .corpus import Batch, Corpus, join_by_size, run_mllm
 from .episodes import ANSWERS, Encoder, random_episode
 from .loop import Options, Schedule, Training, compile_blocks
 from .shards import has_shards, pack, read_shards, wait_for_shards
@@ -99,12 +99,16 @@ def growing_batches(options: Options, encoder: Encoder, rng: np.random.Generator
     most = min(options.shards, MOST_SHARDS)
     for count in sorted({min(FIRST_SHARDS, most), most}):
         wait_for_shards(options.episodes, count)
-        corpus = Corpus(read_shards(options.episodes, count), encoder, options.device)
-        chances = np.where(corpus.has_answer, 1.0, REQUEST_CHANCE)
-        for batch in corpus.random_batches(rng, TOKENS * options.scale, chances):
-            yield corpus, batch
-            if count < most and has_shards(options.episodes, most):
-                break
+        corpora = join_by_size(read_shards(options.episodes, count), encoder, options.device)
+        chances = [np.where(corpus.has_answer, 1.0, REQUEST_CHANCE) for corpus in corpora]
+        tokens = np.array([float((corpus.lengths * chance).sum()) for corpus, chance in zip(corpora, chances, strict=True)])
+        streams = [
+            corpus.random_batches(rng, TOKENS * options.scale, chance)
+            for corpus, chance in zip(corpora, chances, strict=True)
+        ]
+        while count == most or not has_shards(options.episodes, most):
+            k = int(rng.choice(len(corpora), p=tokens / tokens.sum()))
+            yield corpora[k], next(streams[k])
 
 
 def accuracies(kinds: Tensor, is_right: Tensor) -> dict[str, float]:

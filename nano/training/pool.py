@@ -38,37 +38,52 @@ class Group(NamedTuple):
 
 
 class Pool:
-    """The tasks of shards, encoded.
+    """The tasks of shards with pictures of one size, encoded.
 
     states: (N, Dt) float16, the hidden states of all tokens.
     latents: (P, C, h, w) float16, the scaled latents of all pictures.
-    labels: (P, L, 6) int8; offsets: (P, L, 3) float16: `token_labels` and `token_offsets`.
+    labels: (P, L, 7) int8; offsets: (P, L, 3) float16: `token_labels` and `token_offsets`.
     groups: by numbers of references and tokens.
     """
 
-    def __init__(
-        self,
-        shards: Iterable[tuple[Shard, NDArray[np.uint8]]],
-        encoder: Encoder,
-        mllm: MLLM,
-        vae: VAE,
-        device: torch.device,
-        scale: int = 1,
-    ) -> None:
-        states, latents, labels, offsets = list[Tensor](), list[Tensor](), list[Tensor](), list[Tensor]()
-        groups: dict[tuple[int, int], list[Group]] = defaultdict(list)
-        first_token = first_picture = 0
-        for shard, pictures in shards:
-            states.append(encode_tokens(shard, pictures, encoder, mllm, device, scale))
-            latents.append(encode_pictures(vae, to_device(pictures, device), scale))
-            labels.append(to_device(shard.target_labels, device))
-            offsets.append(to_device(shard.target_offsets, device))
-            for key, group in group_drawings(shard, encoder.image_token).items():
-                groups[key].append(Group(group.tokens + first_token, group.pictures + first_picture))
-            first_token, first_picture = first_token + len(shard.ids), first_picture + len(pictures)
-        self.states, self.latents = torch.cat(states), torch.cat(latents)
-        self.labels, self.offsets = torch.cat(labels), torch.cat(offsets)
-        self.groups = {key: Group(*map(np.concatenate, zip(*parts, strict=True))) for key, parts in groups.items()}
+    def __init__(self) -> None:
+        self.states, self.latents = torch.zeros(0), torch.zeros(0)
+        self.labels, self.offsets = torch.zeros(0), torch.zeros(0)
+        self.groups: dict[tuple[int, int], Group] = {}
+
+    def add(self, states: Tensor, latents: Tensor, labels: Tensor, offsets: Tensor, groups: dict[tuple[int, int], Group]) -> None:
+        """Add a shard's encoded tasks, whose tokens and pictures count from its first."""
+        for key, (tokens, pictures) in groups.items():
+            moved = Group(tokens + len(self.states), pictures + len(self.latents))
+            known = self.groups.get(key)
+            self.groups[key] = Group(*map(np.concatenate, zip(known, moved, strict=True))) if known else moved
+        self.states, self.latents = _joined(self.states, states), _joined(self.latents, latents)
+        self.labels, self.offsets = _joined(self.labels, labels), _joined(self.offsets, offsets)
+
+
+def _joined(first: Tensor, second: Tensor) -> Tensor:
+    return torch.cat([first, second]) if len(first) else second
+
+
+def encode_shards(
+    shards: Iterable[tuple[Shard, NDArray[np.uint8]]],
+    encoder: Encoder,
+    mllm: MLLM,
+    vae: VAE,
+    device: torch.device,
+    scale: int = 1,
+) -> list[Pool]:
+    """A pool of the shards of each size, encoded."""
+    pools = defaultdict[tuple[int, ...], Pool](Pool)
+    for shard, pictures in shards:
+        pools[tuple(shard.size_px.tolist())].add(
+            encode_tokens(shard, pictures, encoder, mllm, device, scale),
+            encode_pictures(vae, to_device(pictures, device), scale),
+            to_device(shard.target_labels, device),
+            to_device(shard.target_offsets, device),
+            group_drawings(shard, encoder.image_token),
+        )
+    return list(pools.values())
 
 
 def group_drawings(shard: Shard, image_token: int) -> dict[tuple[int, int], Group]:
@@ -100,7 +115,7 @@ def encode_tokens(
 
 @torch.no_grad()
 def encode_pictures(vae: VAE, pictures: Tensor, scale: int = 1) -> Tensor:
-    """Scaled latents (P, C, h, w) float16 of pictures (P, 128, 128, 3) uint8."""
+    """Scaled latents (P, C, h, w) float16 of pictures (P, height, width, 3) uint8."""
     parts = []
     for part in torch.split(pictures, ENCODING_PICTURES * scale):
         # bfloat16 is three times as fast on a CPU, and the decoder tolerates ten times its error

@@ -72,5 +72,6 @@ def _start(part: str, options: Options, seconds: float, shards: int, workers: in
         "shards": min(shards, options.shards),
         "workers": workers,
     }
+    flags = ["--keep-latents"] if options.keep_latents else []
     arguments = [text for name, value in values.items() for text in (f"--{name}", str(value))]
-    return subprocess.Popen([sys.executable, "-m", str(__package__), part, *arguments])
+    return subprocess.Popen([sys.executable, "-m", str(__package__), part, *arguments, *flags])

@@ -1,6 +1,7 @@
 """The training's data on disk: shards of random episodes, written by several processes and read onto the training's device.
 
-Each shard has its own seed and is written atomically, so a killed session leaves none that is incomplete.
+Each shard has its own seed and is written atomically, so a killed session leaves none that is incomplete. A shard's pictures all
+have one size.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...runtime.files.writing import atomic_file
-from ..world import SIDE_PX, Sampler
+from ..world import SIZES_PX, SQUARE, PictureSize, Sampler
 from .episodes import MOST_REFERENCES, Encoder, Episode, random_episode
 from .labels import token_labels, token_offsets
 
 EPISODES = 2048
 """Episodes of a shard."""
-TARGET_TOKENS_PER_SIDE = 4
-"""Tokens per side of a picture in the transformer."""
+SHARD_SIZES_PX = (SQUARE, SIZES_PX[1], SQUARE, SIZES_PX[2], SQUARE)
+"""Sizes of the pictures of successive shards, again and again."""
+TARGET_TOKEN_PX = 32
+"""The side of a token in the transformer."""
 POLL_S = 0.5
 
 
@@ -41,9 +44,10 @@ class Shard(NamedTuple):
     shown: (K, 2) int32, in order: episode, picture.
     answers: (A, 4) int32: episode, first token, the one after the last, kind.
     drawings: (D, 7) int32: episode, first token, the one after the last, target, then three references or -1.
-    packed_pictures: the pictures (P, 128, 128, 3) uint8, compressed.
-    labels: (P, tokens, 6) int8, the `token_labels` for the vision encoder.
-    target_labels, target_offsets: (P, L, 6) int8 and (P, L, 3) float16, those for the transformer.
+    size_px: (2) int32, the pictures' width and height.
+    packed_pictures: the pictures (P, height, width, 3) uint8, compressed.
+    labels: (P, tokens, 7) int8, the `token_labels` for the vision encoder.
+    target_labels, target_offsets: (P, L, 7) int8 and (P, L, 3) float16, those for the transformer.
     Tokens are counted from the episode's first.
     """
 
@@ -53,6 +57,7 @@ class Shard(NamedTuple):
     shown: NDArray[np.int32]
     answers: NDArray[np.int32]
     drawings: NDArray[np.int32]
+    size_px: NDArray[np.int32]
     packed_pictures: NDArray[np.uint8]
     labels: NDArray[np.int8]
     target_labels: NDArray[np.int8]
@@ -60,12 +65,13 @@ class Shard(NamedTuple):
 
     @property
     def pictures(self) -> NDArray[np.uint8]:
-        """The pictures (P, 128, 128, 3) uint8."""
-        return np.frombuffer(zlib.decompress(self.packed_pictures.tobytes()), np.uint8).reshape(-1, SIDE_PX, SIDE_PX, 3)
+        """The pictures (P, height, width, 3) uint8."""
+        width, height = self.size_px.tolist()
+        return np.frombuffer(zlib.decompress(self.packed_pictures.tobytes()), np.uint8).reshape(-1, height, width, 3)
 
 
-def pack(episodes: Sequence[Episode], encoder: Encoder) -> Shard:
-    """The episodes as a shard. The indices of pictures count through all episodes."""
+def pack(episodes: Sequence[Episode], encoder: Encoder, size_px: PictureSize = SQUARE) -> Shard:
+    """The episodes as a shard. The indices of pictures count through all episodes. size_px: of all pictures."""
     first = np.cumsum([0, *(len(episode.pictures) for episode in episodes)]).tolist()
     shown, answers, drawings = list[tuple[int, ...]](), list[tuple[int, ...]](), list[tuple[int, ...]]()
     for k, episode in enumerate(episodes):
@@ -77,6 +83,7 @@ def pack(episodes: Sequence[Episode], encoder: Encoder) -> Shard:
             drawings.append((k, start, end, first[k] + target, *pictures))
     pictures_of_all = [picture for episode in episodes for picture in episode.pictures]
     scenes = [picture.scene for picture in pictures_of_all]
+    grid, target_grid = encoder.token_grid(size_px), (size_px[1] // TARGET_TOKEN_PX, size_px[0] // TARGET_TOKEN_PX)
     rendered = b"".join(picture.render().tobytes() for picture in pictures_of_all)
     return Shard(
         lengths=np.array([len(episode.ids) for episode in episodes], np.int32),
@@ -85,10 +92,11 @@ def pack(episodes: Sequence[Episode], encoder: Encoder) -> Shard:
         shown=np.array(shown, np.int32).reshape(-1, 2),
         answers=np.array(answers, np.int32).reshape(-1, 4),
         drawings=np.array(drawings, np.int32).reshape(-1, 4 + MOST_REFERENCES),
+        size_px=np.array(size_px, np.int32),
         packed_pictures=np.frombuffer(zlib.compress(rendered, 1), np.uint8),
-        labels=_stacked([token_labels(scene, encoder.tokens_per_side) for scene in scenes]).astype(np.int8),
-        target_labels=_stacked([token_labels(scene, TARGET_TOKENS_PER_SIDE) for scene in scenes]).astype(np.int8),
-        target_offsets=_stacked([token_offsets(scene, TARGET_TOKENS_PER_SIDE) for scene in scenes]).astype(np.float16),
+        labels=_stacked([token_labels(scene, grid) for scene in scenes]).astype(np.int8),
+        target_labels=_stacked([token_labels(scene, target_grid) for scene in scenes]).astype(np.int8),
+        target_offsets=_stacked([token_offsets(scene, target_grid) for scene in scenes]).astype(np.float16),
     )
 
 
@@ -100,8 +108,9 @@ def write_shard(number: int, folder: Path, encoder: Encoder, episodes: int = EPI
     """Write random episodes from the shard's own seed, unless its file exists. Returns the file."""
     path = folder / f"{number:04}.npz"
     if not path.exists():
-        sampler = Sampler(np.random.SeedSequence([6, number]))
-        shard = pack([random_episode(encoder, sampler) for _ in range(episodes)], encoder)
+        size_px = SHARD_SIZES_PX[number % len(SHARD_SIZES_PX)]
+        sampler = Sampler(np.random.SeedSequence([6, number]), size_px)
+        shard = pack([random_episode(encoder, sampler) for _ in range(episodes)], encoder, size_px)
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as file:
             np.savez(file, allow_pickle=False, **shard._asdict())

@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from ...exporter.chat_template import SYSTEM_PROMPT
 from ..chat_tasks import answer_question, decide, reflect
-from ..drawing_tasks import combine, draw_count, draw_one, draw_two, edit
+from ..drawing_tasks import combine, draw_count, draw_landscape, draw_one, draw_two, edit
 from ..world import Sampler
 
 WORD_PATTERN = r"\s?[A-Za-z]+|\s?\d|\s?[^\sA-Za-z\d]+|\s"
@@ -33,7 +33,7 @@ def corpus(seed: int = 0, samples: int = SAMPLES) -> Iterator[str]:
     yield from ["system", "user", "assistant", "<img1>: <img2>: <img3>: "] * (samples // 10)
     yield f" {EXTRA_WORDS}"
     for _ in range(samples):
-        yield sampler.choice((draw_one, draw_two, draw_count, edit, combine))(sampler).prompt
+        yield sampler.choice((draw_one, draw_two, draw_count, draw_landscape, edit, combine))(sampler).prompt
         task = sampler.choice((answer_question, decide, reflect))(sampler)
         yield from (task.question, task.answer.replace("<|img|>", ""))
 

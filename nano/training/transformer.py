@@ -21,7 +21,7 @@ from . import checkpoint, vision_encoder
 from .episodes import Encoder
 from .labels import LABEL_CLASSES
 from .loop import Options, Schedule, Training, compile_blocks
-from .pool import Group, Pool, encode_empty_requests
+from .pool import Pool, encode_empty_requests, encode_shards
 from .shards import read_shards, to_device, wait_for_shards
 
 BATCH = 64
@@ -49,6 +49,7 @@ class TransformerWithProbe(nn.Module):
         super().__init__()
         self.network = network
         self.probe = nn.Linear(network.config.hidden_size, sum(LABEL_CLASSES) + 3)
+        nn.init.zeros_(self.probe.weight)  # a random one's large error would disturb trained layers
         self.hidden = torch.empty(0)
         network.layers[PROBE_LAYER].register_forward_hook(self._keep_hidden)
 
@@ -56,7 +57,7 @@ class TransformerWithProbe(nn.Module):
         self.hidden = hidden
 
     def probe_loss(self, labels: Tensor, offsets: Tensor) -> Tensor:
-        """The probe's loss on the network's last batch. labels: (B, L, 6) int64; offsets: (B, L, 3) float32."""
+        """The probe's loss on the network's last batch. labels: (B, L, 7) int64; offsets: (B, L, 3) float32."""
         outputs = self.probe(self.hidden[:, -labels.shape[1] :]).float()
         label_loss, _ = vision_encoder.probe_loss(outputs[..., :-3], labels)
         has_thing = labels[..., 1:2] > 0
@@ -68,18 +69,18 @@ def train(options: Options) -> None:
     """Run one session. Writes the averaged weights."""
     torch.manual_seed(0)
     model = TransformerWithProbe(checkpoint.load_or_build("transformer", initialize, options.checkpoint)).to(options.device)
-    compile_blocks(model, ModulatedBlock, PlainBlock)
+    compile_blocks(model, ModulatedBlock, PlainBlock, on_cpu=True)
     training = Training(model, SCHEDULE, options.work / "transformer.pt", options.rate)
     torch.manual_seed(training.step)
     batches = Batches(*encode(options), options.device, options.scale, np.random.default_rng([7, training.step]))
-    tables: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+    tables: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
 
     def loss() -> tuple[Tensor, dict[str, float]]:
         total, metrics = torch.zeros((), device=options.device), dict[str, float]()
         for _ in range(BATCHES_PER_STEP):
             task = batches.take()
             references = list(task.references.unbind(1))
-            layout = task.states.shape[1], len(references)
+            layout = task.states.shape[1], len(references), *task.latents.shape[2:]
             if layout not in tables:
                 tables[layout] = model.network.rope_tables(layout[0], references, task.latents)
             times = sample_times(len(task.latents), options.device)
@@ -126,7 +127,7 @@ class Tasks(NamedTuple):
     states: (B, T, Dt) float32.
     latents: (B, C, h, w) float32, the targets'.
     references: (B, r, C, h, w) float32.
-    labels: (B, L, 6) int64, the targets' `token_labels`.
+    labels: (B, L, 7) int64, the targets' `token_labels`.
     offsets: (B, L, 3) float32, the targets' `token_offsets`.
     """
 
@@ -138,50 +139,50 @@ class Tasks(NamedTuple):
 
 
 class Batches:
-    """Draws batches from the pool's groups, in proportion to their size and weight."""
+    """Draws batches from the pools' groups, in proportion to their size and weight."""
 
     def __init__(
         self,
-        pool: Pool,
+        pools: list[Pool],
         empty_states: tuple[Tensor, Tensor],
         device: torch.device,
         scale: int,
         rng: np.random.Generator,
     ) -> None:
-        self.pool = pool
-        self.groups = list(pool.groups.values())
+        self.groups = [(pool, group) for pool in pools for group in pool.groups.values()]
         self.empty_states = empty_states  # (T, Dt) each: with the drawing template, with the chat template
         self.device = device
         self.count = BATCH * scale
         self.rng = rng
-        sizes = np.array([len(group.tokens) * (1 if group.pictures.shape[1] > 1 else DRAW_WEIGHT) for group in self.groups])
+        sizes = np.array([len(group.tokens) * (1 if group.pictures.shape[1] > 1 else DRAW_WEIGHT) for _, group in self.groups])
         self.probabilities: NDArray[np.float64] = sizes / sizes.sum()
 
     def take(self) -> Tasks:
         """Random tasks of one group; some batches without their request, or without request and references."""
-        group: Group = self.groups[int(self.rng.choice(len(self.groups), p=self.probabilities))]
+        pool, group = self.groups[int(self.rng.choice(len(self.groups), p=self.probabilities))]
         chosen = self.rng.integers(len(group.tokens), size=self.count)
         pictures = to_device(group.pictures[chosen], self.device)
-        states = self.pool.states[to_device(group.tokens[chosen], self.device)].float()
-        latents = self.pool.latents[pictures].float()
+        states = pool.states[to_device(group.tokens[chosen], self.device)].float()
+        latents = pool.latents[pictures].float()
         drop = self.rng.random()
         if drop < DROP_REQUEST + DROP_ALL:
             states = self.empty_states[int(self.rng.random() < CHAT_EMPTY)].expand(self.count, -1, -1)
         if drop < DROP_ALL:
             latents = latents[:, :1]
         target = pictures[:, 0]
-        labels, offsets = self.pool.labels[target].long(), self.pool.offsets[target].float()
+        labels, offsets = pool.labels[target].long(), pool.offsets[target].float()
         return Tasks(states, latents[:, 0], latents[:, 1:], labels, offsets)
 
 
-def encode(options: Options) -> tuple[Pool, tuple[Tensor, Tensor]]:
-    """Encode the shards with the checkpoint's MLLM and VAE. Returns the pool and the states of the empty requests."""
+def encode(options: Options) -> tuple[list[Pool], tuple[Tensor, Tensor]]:
+    """Encode the shards with the checkpoint's MLLM and VAE. Returns the pools and the states of the empty requests."""
     encoder = Encoder(options.checkpoint)
     mllm = load_mllm(options.checkpoint).to(options.device)
     vae = load_vae(options.checkpoint).to(options.device)
     vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in torch's stubs
     wait_for_shards(options.episodes, options.shards)
     shards = read_shards(options.episodes, options.shards)
-    pool = Pool(shards, encoder, mllm, vae, options.device, options.scale)
-    print(f"{sum(len(group.tokens) for group in pool.groups.values())} tasks in {len(pool.groups)} groups", flush=True)
-    return pool, encode_empty_requests(encoder, mllm, options.device)
+    pools = encode_shards(shards, encoder, mllm, vae, options.device, options.scale)
+    groups = [group for pool in pools for group in pool.groups.values()]
+    print(f"{sum(len(group.tokens) for group in groups)} tasks in {len(groups)} groups", flush=True)
+    return pools, encode_empty_requests(encoder, mllm, options.device)

@@ -1,8 +1,13 @@
-"""Trains the autoencoder on the episodes' pictures, for exact reconstructions from smooth latents."""
+"""Trains the autoencoder on the episodes' pictures, for exact reconstructions from smooth latents.
+
+With `keep_latents` only its decoder learns, so a transformer that was trained on its latents stays valid.
+"""
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -30,14 +35,19 @@ def train(options: Options) -> None:
     torch.manual_seed(0)
     network: VAE = checkpoint.load_or_build("vae", initialize, options.checkpoint).to(options.device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in torch's stubs
+    if options.keep_latents:
+        network.encoder.requires_grad_(False)
     training = Training(network, SCHEDULE, options.work / "vae.pt", options.rate)
-    pictures = _pictures(options)
-    measured, trained = pictures[:MEASURED], pictures[MEASURED:]
+    by_size = _pictures(options)
+    measured = [pictures[: MEASURED // len(by_size)] for pictures in by_size]
+    trained = [pictures[MEASURED // len(by_size) :] for pictures in by_size]
+    shares = torch.tensor([float(len(pictures)) for pictures in trained])
     generator = torch.Generator(options.device).manual_seed(training.step)
 
     def loss() -> tuple[Tensor, dict[str, float]]:
-        chosen = torch.randint(len(trained), (BATCH * options.scale,), generator=generator, device=options.device)
-        pixels = to_pixels(trained[chosen])
+        pictures = trained[int(torch.multinomial(shares, 1))]
+        chosen = torch.randint(len(pictures), (BATCH * options.scale,), generator=generator, device=options.device)
+        pixels = to_pixels(pictures[chosen])
         mean, logvar = network.encode(pixels)
         decoded = network.decode(mean + (0.5 * logvar).exp() * torch.randn_like(mean))
         squared, divergence = F.mse_loss(decoded.float(), pixels), _divergence(mean.float(), logvar.float())
@@ -48,19 +58,24 @@ def train(options: Options) -> None:
 
     training.run(loss, options.remaining_s)
     training.load_averaged_weights()
-    checkpoint.update_config("vae", measure(network, measured), options.checkpoint)
+    scale = measure(network, measured)
+    if not options.keep_latents:
+        checkpoint.update_config("vae", scale, options.checkpoint)
     checkpoint.save("vae", network, options.checkpoint)
 
 
-def _pictures(options: Options) -> Tensor:
-    """The pictures of the first shards, (P, 128, 128, 3) uint8."""
+def _pictures(options: Options) -> list[Tensor]:
+    """The pictures of the first shards, (P, height, width, 3) uint8 of each size."""
     shards = min(options.shards, MOST_SHARDS)
     wait_for_shards(options.episodes, shards)
-    return torch.cat([to_device(pictures, options.device) for _, pictures in read_shards(options.episodes, shards)])
+    by_size = defaultdict[tuple[int, ...], list[Tensor]](list)
+    for _, pictures in read_shards(options.episodes, shards):
+        by_size[pictures.shape[1:]].append(to_device(pictures, options.device))
+    return [torch.cat(parts) for parts in by_size.values()]
 
 
 def to_pixels(pictures: Tensor) -> Tensor:
-    """(B, 128, 128, 3) uint8 -> (B, 3, 128, 128) float32 in [-1, 1], channels last in memory."""
+    """(B, height, width, 3) uint8 -> (B, 3, height, width) float32 in [-1, 1], channels last in memory."""
     return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
@@ -72,23 +87,23 @@ def initialize(network: VAE) -> None:
 
 
 @torch.no_grad()
-def measure(network: VAE, pictures: Tensor) -> dict[str, float]:
+def measure(network: VAE, by_size: Sequence[Tensor]) -> dict[str, float]:
     """The shift_factor and scaling_factor that bring the latents to mean 0 and variance 1. Prints the reconstruction's PSNR.
 
-    pictures: (P, 128, 128, 3) uint8.
+    by_size: pictures (P, height, width, 3) uint8 of each size.
     """
-    means, errors = [], []
-    for part in torch.split(pictures, 32):
-        pixels = to_pixels(part)
-        mean, _ = network.encode(pixels)
-        means.append(mean)
-        errors.append((network.decode(mean).clamp(-1, 1) - pixels).square().mean(dim=(1, 2, 3)))
-    latents = torch.cat(means)
+    latents, errors = [], []
+    for pictures in by_size:
+        for part in torch.split(pictures, 32):
+            pixels = to_pixels(part)
+            mean, _ = network.encode(pixels)
+            latents.append(mean.flatten())
+            errors.append((network.decode(mean).clamp(-1, 1) - pixels).square().mean(dim=(1, 2, 3)))
     psnr = 10 * torch.log10(4 / torch.cat(errors))
     print(f"reconstruction: {float(psnr.mean()):.2f} dB on average, {float(psnr.min()):.2f} dB at worst", flush=True)
     return {
-        "shift_factor": round(float(latents.mean()), 6),
-        "scaling_factor": round(1 / float(latents.std()), 6),
+        "shift_factor": round(float(torch.cat(latents).mean()), 6),
+        "scaling_factor": round(1 / float(torch.cat(latents).std()), 6),
     }
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...reference.vision import VisionBlock, VisionEncoder
 from . import checkpoint
-from .corpus import Corpus, encode_images, picture_patches
+from .corpus import encode_images, join_by_size, picture_patches
 from .episodes import Encoder
 from .labels import LABEL_CLASSES
 from .loop import Options, Schedule, Training, compile_blocks
@@ -40,7 +40,7 @@ def build_probe(visual: VisionEncoder) -> nn.Linear:
 def probe_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, float]]:
     """The loss, and the share of things with the right shape and relation, and of those with the right quality.
 
-    logits: (N, tokens, sum(LABEL_CLASSES)); labels: (N, tokens, 6).
+    logits: (N, tokens, sum(LABEL_CLASSES)); labels: (N, tokens, 7).
     """
     parts = torch.split(logits.flatten(0, 1).float(), list(LABEL_CLASSES), dim=-1)
     targets = labels.flatten(0, 1).unbind(-1)
@@ -64,13 +64,15 @@ def train(options: Options) -> None:
     compile_blocks(model, VisionBlock)
     training = Training(model, SCHEDULE, options.work / "vision_encoder.pt", options.rate)
     wait_for_shards(options.episodes, options.shards)
-    corpus = Corpus(read_shards(options.episodes, options.shards), encoder, options.device)
+    corpora = join_by_size(read_shards(options.episodes, options.shards), encoder, options.device)
+    shares = np.array([len(corpus.pictures) for corpus in corpora]) / sum(len(corpus.pictures) for corpus in corpora)
     rng = np.random.default_rng([8, training.step])
 
     def loss() -> tuple[Tensor, dict[str, float]]:
+        corpus = corpora[int(rng.choice(len(corpora), p=shares))]
         chosen = torch.from_numpy(rng.integers(len(corpus.pictures), size=BATCH * options.scale)).to(options.device)
         patches = picture_patches(corpus.pictures[chosen], encoder.image_processor)
-        features = encode_images(model.visual, patches, encoder.grid)
+        features = encode_images(model.visual, patches, corpus.grid)
         return probe_loss(model.probe(features), corpus.labels[chosen].long())
 
     training.run(loss, options.remaining_s)

@@ -10,8 +10,8 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from omnigen2_rt.nano.render import render, thing_mask
-from omnigen2_rt.nano.world import COLOURS, SIDE_PX, Sampler, Scene, Thing, outline
+from omnigen2_rt.nano.render import hollow_mask, render, thing_mask
+from omnigen2_rt.nano.world import COLOURS, SIDE_PX, SQUARE, STYLES, PictureSize, Sampler, Scene, Thing, outline
 
 Treatment = Callable[[Image.Image, np.random.Generator], Image.Image]
 
@@ -21,7 +21,8 @@ def blurred(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def noisy(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
-    pixels = np.asarray(picture, np.float64) + rng.normal(0, 6, (SIDE_PX, SIDE_PX, 3))
+    pixels = np.asarray(picture, np.float64)
+    pixels = pixels + rng.normal(0, 6, pixels.shape)
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
@@ -43,10 +44,10 @@ TREATMENTS: dict[str, Treatment] = {
 class Sample:
     """A picture of one thing that can be corrupted."""
 
-    def __init__(self, shape: str, size: str, seed: int) -> None:
-        sampler = Sampler(seed)
-        self.thing = sampler.thing((64, 64), shape=shape, size=size)
-        self.scene = Scene(background=sampler.colour(self.thing.colour), things=(self.thing,))
+    def __init__(self, shape: str, size: str, seed: int, style: str = "", size_px: PictureSize = SQUARE) -> None:
+        sampler = Sampler(seed, size_px)
+        self.thing = replace(sampler.thing((64, 64), shape=shape, size=size), style=style)
+        self.scene = Scene(background=sampler.colour(self.thing.colour), things=(self.thing,), size_px=size_px)
         self.other = sampler.colour(self.thing.colour, self.scene.background)
         self.x, self.y = round(self.thing.x), round(self.thing.y)
         self.rng = sampler.rng
@@ -88,7 +89,7 @@ def hole(sample: Sample) -> np.ndarray:
 
 
 def two_coloured(sample: Sample) -> np.ndarray:
-    pixels, right = sample.pixels, thing_mask(sample.thing)
+    pixels, right = sample.pixels, thing_mask(sample.thing, sample.scene.size_px)
     right[:, : sample.x] = False
     pixels[right] = COLOURS[sample.other]
     return pixels
@@ -190,3 +191,59 @@ def turned(sample: Sample) -> np.ndarray:
 
 def upside_down(sample: Sample) -> np.ndarray:
     return sample.pixels[::-1].copy()
+
+
+def hollow(sample: Sample, style: str = "outlined") -> np.ndarray:
+    """The pixels where the background shows through the thing, if it were of a style."""
+    mask = hollow_mask(replace(sample.thing, style=style), sample.scene.size_px, 1)
+    return np.asarray(mask) > 127
+
+
+def half_filled(sample: Sample) -> np.ndarray:
+    """Bars, or an interior, that are blurred into one colour between the thing's and the background's."""
+    pixels = sample.pixels
+    pixels[hollow(sample)] = np.mean([COLOURS[sample.thing.colour], sample.background], axis=0)
+    return pixels
+
+
+def filled_on_the_right(sample: Sample) -> np.ndarray:
+    pixels, right = sample.pixels, hollow(sample)
+    right[:, : sample.x] = False
+    pixels[right] = COLOURS[sample.thing.colour]
+    return pixels
+
+
+def coloured_inside(sample: Sample) -> np.ndarray:
+    pixels = sample.pixels
+    pixels[hollow(sample, sample.thing.style)] = COLOURS[sample.other]
+    return pixels
+
+
+def other_style(sample: Sample) -> np.ndarray:
+    style = next(style for style in STYLES[1:] if style != sample.thing.style)
+    return sample.with_things(replace(sample.thing, style=style))
+
+
+def plain(sample: Sample) -> np.ndarray:
+    return sample.with_things(replace(sample.thing, style=""))
+
+
+def small_with_a_style(sample: Sample) -> np.ndarray:
+    return sample.with_things(replace(sample.thing, radius=13.0))
+
+
+def torn_band(sample: Sample) -> np.ndarray:
+    pixels = sample.pixels
+    pixels[sample.y - 3 : sample.y + 3, sample.x :] = sample.background
+    return pixels
+
+
+def dot_inside(sample: Sample) -> np.ndarray:
+    dot = replace(sample.thing, shape="circle", colour=sample.other, radius=3.0, style="", y=sample.thing.y + 6)
+    return sample.with_things(sample.thing, dot)
+
+
+STYLED_CORRUPTIONS: tuple[Callable[[Sample], np.ndarray], ...] = (
+    half_filled, filled_on_the_right, coloured_inside, other_style, plain, small_with_a_style, torn_band, dot_inside,
+    half_missing, corner_missing, two_coloured, wrong_colour, wrong_background, merged,
+)  # fmt: skip

@@ -14,6 +14,7 @@ from omnigen2_rt.nano.chat_tasks import DRAW_TOKEN, ChatTask
 from omnigen2_rt.nano.conversation_tasks import TalkTask, TalkTurn
 from omnigen2_rt.nano.drawing_tasks import DrawingTask
 from omnigen2_rt.nano.evaluation import Settings
+from omnigen2_rt.nano.landscapes import SUBJECTS, Landscape
 from omnigen2_rt.nano.render import render
 from omnigen2_rt.nano.world import COLOURS
 from omnigen2_rt.runtime.chat.exchange import ChatResult
@@ -97,9 +98,12 @@ class OracleChat:
 
 
 class FailingPipeline(OraclePipeline):
-    """Draws everything on a wrong background and gives only wrong answers."""
+    """Draws everything on a wrong background, landscapes with another subject, and gives only wrong answers."""
 
     def drawing(self, task: DrawingTask) -> Image.Image:
+        if isinstance(task.target, Landscape):
+            other = next(subject for subject in SUBJECTS if subject != task.target.subject)
+            return render(replace(task.target, subject=other))
         taken = {task.target.background, *(thing.colour for thing in task.target.things)}
         return render(replace(task.target, background=next(colour for colour in COLOURS if colour not in taken)))
 

@@ -36,6 +36,12 @@ def test_sheet_brings_pictures_to_one_size() -> None:
     assert area_px(contact_sheet([SheetEntry(prompt="large", drawing=plain("red", 256))]), "red") == 128**2
 
 
+@pytest.mark.parametrize(("size", "width"), [((192, 128), 192), ((128, 192), 85)])
+def test_sheet_keeps_the_shape_of_a_picture(size: tuple[int, int], width: int) -> None:
+    picture = Image.new("RGB", size, COLOURS["red"])
+    assert area_px(contact_sheet([SheetEntry(prompt="not square", drawing=picture)]), "red") == 128 * width
+
+
 @pytest.mark.parametrize("count", [1, 4, 5, 9])
 def test_sheet_of_many_entries_breaks_rows_and_loses_none(count: int) -> None:
     sheet = contact_sheet([SheetEntry(prompt=f"number {k}", drawing=plain("red")) for k in range(count)])

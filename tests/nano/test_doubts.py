@@ -8,6 +8,7 @@ from omnigen2_rt.nano.abilities import ABILITIES, Ability, Task, sample
 from omnigen2_rt.nano.chat_tasks import ChatTask
 from omnigen2_rt.nano.conversation_tasks import TalkTask
 from omnigen2_rt.nano.doubts import doubts, is_nano
+from omnigen2_rt.nano.world import SIZES_PX
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.pipeline import bundle_path
 
@@ -24,7 +25,7 @@ def prompts(task: Task) -> list[str]:
 def test_no_word_of_the_world_is_doubted(ability: Ability) -> None:
     for number in range(SAMPLES):
         for prompt in prompts(sample(ability, number)):
-            assert list(doubts(prompt, [(128, 128)])) == [], prompt
+            assert list(doubts(prompt, SIZES_PX)) == [], prompt
 
 
 def test_unknown_words_are_named_once_and_in_order() -> None:
@@ -34,7 +35,7 @@ def test_unknown_words_are_named_once_and_in_order() -> None:
 
 def test_size_that_nano_was_not_trained_for_is_named_once() -> None:
     (doubt,) = doubts("a red circle on blue", [(256, 96), (256, 96), (128, 128)])
-    assert "128 x 128" in doubt and "256 x 96" in doubt
+    assert "128 x 128, 192 x 128, 128 x 192 px" in doubt and "256 x 96" in doubt
 
 
 def test_nano_is_known_by_its_tokenizer() -> None:

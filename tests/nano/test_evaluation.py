@@ -18,6 +18,7 @@ from omnigen2_rt.nano.evaluation import (
     scoring_for,
     to_json,
 )
+from omnigen2_rt.nano.landscapes import Landscape
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.errors import RequestError
 from omnigen2_rt.runtime.pipeline import bundle_path
@@ -81,7 +82,12 @@ def test_samples_are_of_the_ability_they_stand_for() -> None:
     assert {task.kind for task in named["reflect-found"]} == {"critique planted"}
     assert {task.kind for task in named["reflect-faulted"]} == {"critique right"}
     assert {task.kind for task in named["decide"]} == {"picture", "text"}
-    assert {task.kind for task in named["edit"]} == {"recolour", "remove", "add", "replace", "background", "resize", "move"}
+    scene_edits = {"recolour", "remove", "add", "replace", "background", "resize", "move", "style"}
+    assert {task.kind for task in named["edit"]} >= {"time", "repaint"}
+    assert {task.kind for task in named["edit"]} <= scene_edits | {"time", "repaint", "exchange"}
+    assert {task.kind for task in named["other-sizes"]} == {"wide", "tall"}
+    assert all(isinstance(task.target, Landscape) for task in named["landscapes"])
+    assert all({*task.expected.styles} <= {"outlined", "striped"} for task in named["styles"])
 
 
 def test_reflection_uses_the_same_samples_as_drawing() -> None:

@@ -17,6 +17,7 @@ from omnigen2_rt.nano.drawing_tasks import (
     expected_picture,
     move,
     random_edit,
+    restyle,
 )
 from omnigen2_rt.nano.judge import find_edit_mistakes, find_mistakes, find_task_mistakes, psnr_db, unchanged_region
 from omnigen2_rt.nano.picture_reader import read_picture
@@ -41,6 +42,10 @@ def edit_task(source: Scene, target: Scene, relation: str = "") -> DrawingTask:
 @pytest.mark.parametrize(
     ("expected", "mistakes"),
     [
+        (
+            replace(expect(("large", "red", "circle"), ("small", "blue", "star")), styles=("outlined", "")),
+            ("a large red circle where a large outlined red circle was wanted",),
+        ),
         (expect(("large", "red", "circle"), ("small", "blue", "star"), relation="left"), ()),
         (expect(("", "red", "circle"), ("", "blue", "star")), (MIXED,)),
         (expect(("small", "blue", "star"), ("large", "red", "circle"), relation="right"), ()),
@@ -153,7 +158,9 @@ def test_small_and_large_things_are_a_mistake_where_the_request_leaves_their_siz
 def test_thing_in_another_place_than_the_expected_one_is_a_mistake() -> None:
     scene = Sampler(13).one_thing("left")
     assert find_mistakes(render(scene), expected_picture(scene, place="left")) == ()
-    assert find_mistakes(render(scene), expected_picture(scene, place="top")) == ("the thing is in the place left, not top",)
+    assert find_mistakes(render(scene), expected_picture(scene, place="top")) == (
+        "the thing is in the place left, not top",
+    )
 
 
 @pytest.mark.parametrize("make", EDITS, ids=lambda make: make.__name__)
@@ -164,8 +171,34 @@ def test_edit_of_a_picture_with_its_things_elsewhere_is_judged_against_that_pict
         source, target = (moved(scene, 2.0) for scene in (task.inputs[0], task.target))
         assert find_edit_mistakes(render(target), render(source), task) == ()
         wrong += bool(find_edit_mistakes(render(moved(target, -4.0)), render(source), task))
-    assert (wrong > 0) == (make is not move)  # which leaves nothing else to be kept
+    assert (wrong > 0) == (make not in (move, restyle))  # which leave nothing else to be kept
 
 
 def moved(scene: Scene, by_px: float) -> Scene:
     return replace(scene, things=tuple(replace(thing, x=thing.x + by_px, y=thing.y + by_px) for thing in scene.things))
+
+
+def test_style_other_than_the_expected_one_is_a_mistake() -> None:
+    striped = Scene(background="white", things=(replace(RED_CIRCLE, x=64.0, style="striped"),))
+    outlined = replace(striped, things=(replace(striped.things[0], style="outlined"),))
+    assert find_mistakes(render(striped), expected_picture(striped)) == ()
+    mistake = "a large striped red circle where a large outlined red circle was wanted"
+    assert find_mistakes(render(striped), expected_picture(outlined)) == (mistake,)
+
+
+def test_picture_of_another_size_than_the_target_is_a_mistake() -> None:
+    target = Sampler(15, (192, 128)).one_thing("left")
+    square = Sampler(15).one_thing("left")
+    task = edit_task(replace(target, background="green" if target.background != "green" else "blue"), target)
+    assert find_task_mistakes(render(target), task) == ()
+    mistake = ("the picture is 128 x 128 px, not 192 x 128 px",)
+    assert find_task_mistakes(render(square), task) == mistake
+    assert find_edit_mistakes(render(square), render(task.inputs[0]), task) == mistake
+
+
+def test_background_edit_of_a_styled_thing_keeps_its_band_in_place() -> None:
+    source = Scene(background="white", things=(replace(RED_CIRCLE, x=64.0, style="outlined"),))
+    target = replace(source, background="yellow")
+    task = edit_task(source, target)
+    assert find_task_mistakes(render(target), task) == ()
+    assert "the rest was not kept" in find_task_mistakes(render(moved(target, 5.0)), task)[-1]

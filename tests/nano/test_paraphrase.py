@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from omnigen2_rt.nano.drawing_tasks import draw, edit
+from omnigen2_rt.nano.landscapes import SKIES, SUBJECTS
 from omnigen2_rt.nano.paraphrase import ARTICLES, SYNONYMS, paraphrase
-from omnigen2_rt.nano.world import COLOURS, SHAPES, Sampler
+from omnigen2_rt.nano.world import COLOURS, SHAPES, STYLES, Sampler
 from tests.nano.grammar import PAGE
 
 SAMPLES = 600
@@ -16,7 +17,7 @@ def test_synonyms_are_in_the_page() -> None:
     assert [other for other in sorted(others) if f'"{other}"' not in " ".join(section.split())] == []
 
 
-def test_paraphrase_keeps_colours_and_shapes_in_their_order() -> None:
+def test_paraphrase_keeps_names_in_their_order() -> None:
     sampler = Sampler(1)
     changed = 0
     for _ in range(SAMPLES):
@@ -29,7 +30,9 @@ def test_paraphrase_keeps_colours_and_shapes_in_their_order() -> None:
 
 def test_paraphrase_makes_each_of_its_changes() -> None:
     sampler = Sampler(2)
-    texts = [paraphrase("draw a large red circle on a blue background", sampler, is_request=True) for _ in range(SAMPLES)]
+    texts = [
+        paraphrase("draw a large red circle on a blue background", sampler, is_request=True) for _ in range(SAMPLES)
+    ]
     for has_change in (
         lambda text: text.isupper(),
         lambda text: text[0].isupper() and not text.isupper(),
@@ -50,5 +53,5 @@ def test_question_loses_its_question_mark_and_never_gets_a_full_stop() -> None:
 
 def _kept_words(text: str) -> list[str]:
     words = "".join(letter if letter.isalnum() else " " for letter in text.lower()).split()
-    names = {*COLOURS, *SHAPES}
+    names = {*COLOURS, *SHAPES, *STYLES[1:], *SUBJECTS, *SKIES}
     return [word.removesuffix("s") for word in words if word.removesuffix("s") in names]

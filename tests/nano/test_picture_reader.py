@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,8 +14,16 @@ from omnigen2_rt.nano.drawing_tasks import expected_picture
 from omnigen2_rt.nano.judge import find_mistakes
 from omnigen2_rt.nano.picture_reader import colour_name, connected_components, read_picture
 from omnigen2_rt.nano.render import render
-from omnigen2_rt.nano.world import COLOURS, RADII_PX, SHAPES, Sampler, Scene
-from tests.nano.corruptions import CORRUPTIONS, TREATMENTS, Sample, turned, upside_down, without_a_point
+from omnigen2_rt.nano.world import COLOURS, RADII_PX, SHAPES, SIZES_PX, STYLES, PictureSize, Sampler, Scene
+from tests.nano.corruptions import (
+    CORRUPTIONS,
+    STYLED_CORRUPTIONS,
+    TREATMENTS,
+    Sample,
+    turned,
+    upside_down,
+    without_a_point,
+)
 
 PICTURES = 200
 """Of each treatment: 2,000 in all."""
@@ -54,6 +63,28 @@ def test_reader_of_a_corrupted_picture_finds_a_mistake(corruption: Callable[[Sam
     for seed, (shape, size) in enumerate((shape, size) for shape in SHAPES for size in RADII_PX):
         sample = Sample(shape, size, seed)
         assert find_mistakes(corruption(sample), expected_picture(sample.scene)), (shape, size)
+
+
+@pytest.mark.parametrize("size_px", SIZES_PX)
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_reader_of_a_style_finds_it_in_every_size_of_picture(shape: str, style: str, size_px: PictureSize) -> None:
+    sample, rng = Sample(shape, "large", 4, style, size_px), np.random.default_rng(2)
+    for radius in RADII_PX["large"]:
+        scene = replace(sample.scene, things=(replace(sample.thing, radius=radius),))
+        for treatment in ("clean", "blurred", "noisy"):
+            reading = read_picture(TREATMENTS[treatment](render(scene), rng))
+            assert (reading.faults, reading.size_px) == ((), size_px)
+            (thing,) = reading.things
+            assert (thing.shape, thing.style, thing.colour) == (shape, style, sample.thing.colour)
+            assert abs(thing.radius - radius) < 0.6
+
+
+@pytest.mark.parametrize("corruption", STYLED_CORRUPTIONS, ids=lambda corruption: corruption.__name__)
+def test_reader_of_a_corrupted_style_finds_a_mistake(corruption: Callable[[Sample], np.ndarray]) -> None:
+    for seed, (shape, style) in enumerate((shape, style) for shape in SHAPES for style in STYLES[1:]):
+        sample = Sample(shape, "large", seed, style, SIZES_PX[seed % len(SIZES_PX)])
+        assert find_mistakes(corruption(sample), expected_picture(sample.scene)), (shape, style)
 
 
 @pytest.mark.parametrize(

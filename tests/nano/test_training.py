@@ -23,10 +23,10 @@ from omnigen2_rt.nano.training.corpus import Corpus, picture_patches, run_mllm
 from omnigen2_rt.nano.training.episodes import Encoder, Episode, flawless, random_episode
 from omnigen2_rt.nano.training.loop import Options, Schedule, Training
 from omnigen2_rt.nano.training.mllm import MLLMWithProbes, losses
-from omnigen2_rt.nano.training.pool import Group, Pool, encode_empty_requests, group_drawings
+from omnigen2_rt.nano.training.pool import Group, Pool, encode_empty_requests, encode_shards, group_drawings
 from omnigen2_rt.nano.training.shards import pack, read_shards, write_shard
 from omnigen2_rt.nano.training.transformer import Batches, sample_times, velocity_error
-from omnigen2_rt.nano.world import Sampler
+from omnigen2_rt.nano.world import SIZES_PX, SQUARE, PictureSize, Sampler
 from omnigen2_rt.reference.transformer import initialize
 from omnigen2_rt.reference.weights import load_mllm, load_vae
 from omnigen2_rt.runtime.files.writing import PARTIAL
@@ -52,18 +52,19 @@ def folder(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return work
 
 
-def random_episodes(encoder: Encoder, seed: int, count: int) -> list[Episode]:
-    sampler = Sampler(seed)
+def random_episodes(encoder: Encoder, seed: int, count: int, size_px: PictureSize = SQUARE) -> list[Episode]:
+    sampler = Sampler(seed, size_px)
     return [random_episode(encoder, sampler) for _ in range(count)]
 
 
-def corpus_of(episodes: list[Episode], encoder: Encoder) -> Corpus:
-    shard = pack(episodes, encoder)
+def corpus_of(episodes: list[Episode], encoder: Encoder, size_px: PictureSize = SQUARE) -> Corpus:
+    shard = pack(episodes, encoder, size_px)
     return Corpus([(shard, shard.pictures)], encoder, CPU)
 
 
-def test_patches_of_a_batch_are_the_runtimes_to_two_grey_levels(encoder: Encoder) -> None:
-    pictures = [render(Sampler(seed).one_thing()) for seed in range(3)]
+@pytest.mark.parametrize("size_px", SIZES_PX)
+def test_patches_of_a_batch_are_the_runtimes_to_two_grey_levels(encoder: Encoder, size_px: PictureSize) -> None:
+    pictures = [render(Sampler(seed, size_px).one_thing()) for seed in range(3)]
     together = picture_patches(torch.from_numpy(np.stack([np.asarray(p) for p in pictures])), encoder.image_processor)
     level = encoder.image_processor.rescale_factor / min(encoder.image_processor.image_std)
     for patches, picture in zip(together.numpy(), pictures, strict=True):
@@ -72,25 +73,25 @@ def test_patches_of_a_batch_are_the_runtimes_to_two_grey_levels(encoder: Encoder
         assert np.abs(patches - expected).mean() < 0.05 * level
 
 
-def test_encode_images_of_a_batch_attends_to_each_image_alone(encoder: Encoder) -> None:
+@pytest.mark.parametrize("size_px", SIZES_PX)
+def test_encode_images_of_a_batch_attends_to_each_image_alone(encoder: Encoder, size_px: PictureSize) -> None:
     torch.manual_seed(0)
     visual = checkpoint.build("mllm").visual
-    pictures = np.stack([np.asarray(render(Sampler(seed).one_thing())) for seed in range(2)])
+    pictures = np.stack([np.asarray(render(Sampler(seed, size_px).one_thing())) for seed in range(2)])
     patches = picture_patches(torch.from_numpy(pictures), encoder.image_processor)
-    config = visual.config
-    tables = vision_tables(
-        encoder.grid, merge=2, window_px=config.window_size, patch_px=14, head_width=config.head_width
-    )
+    config, grid = visual.config, encoder.grids[size_px]
+    tables = vision_tables(grid, merge=2, window_px=config.window_size, patch_px=14, head_width=config.head_width)
     with torch.no_grad():
-        together = corpus.encode_images(visual, patches, encoder.grid)
+        together = corpus.encode_images(visual, patches, grid)
         alone = [visual(one, *map(torch.from_numpy, tables)) for one in patches]
     torch.testing.assert_close(together, torch.stack(alone), atol=1e-4, rtol=1e-4)
 
 
-def test_question_holds_its_image_tokens_and_its_answer(encoder: Encoder) -> None:
-    pictures = [flawless(Sampler(seed).one_thing()) for seed in range(2)]
+@pytest.mark.parametrize(("size_px", "tokens"), [((128, 128), 25), ((192, 128), 35), ((128, 192), 35)])
+def test_question_holds_its_image_tokens_and_its_answer(encoder: Encoder, size_px: PictureSize, tokens: int) -> None:
+    pictures = [flawless(Sampler(seed, size_px).one_thing()) for seed in range(2)]
     episode = encoder.question("what colour is the circle?", pictures, "red")
-    assert episode.ids.count(encoder.image_token) == 2 * encoder.tokens_per_side**2
+    assert episode.ids.count(encoder.image_token) == 2 * tokens
     ((start, end, _),) = episode.answers
     assert encoder.tokenizer.decode(episode.ids[start:end], skip_special=False) == "red<|im_end|>"
     assert encoder.positions(episode).max() < len(episode.ids)  # a picture takes fewer positions than tokens
@@ -125,7 +126,14 @@ def test_random_conversations_have_every_turn(encoder: Encoder) -> None:
     sampler = Sampler(5)
     turns = [turn for _ in range(200) for turn in conversation_tasks.converse(sampler, 6)]
     assert len(turns) == 1200
-    assert {turn.task.ability for turn in turns if turn.task} == {"one object", "two objects", "count", "edit", "combine"}
+    assert {turn.task.ability for turn in turns if turn.task} == {
+        "one object",
+        "two objects",
+        "count",
+        "landscape",
+        "edit",
+        "combine",
+    }
     assert {len(turn.images) for turn in turns} == {0, 1, 2, 3}
 
 
@@ -133,8 +141,9 @@ def test_shard_is_read_back_and_written_only_once(encoder: Encoder, folder: Path
     path = folder / "episodes" / "0000.npz"
     written = path.stat().st_mtime_ns
     assert write_shard(0, folder / "episodes", encoder, EPISODES) == path and path.stat().st_mtime_ns == written
-    (shard, pictures), (other, _) = read_shards(folder / "episodes", 2)
+    (shard, pictures), (other, wide) = read_shards(folder / "episodes", 2)
     assert len(shard.lengths) == EPISODES and pictures.shape[1:] == (128, 128, 3)
+    assert wide.shape[1:] == (128, 192, 3)
     assert not np.array_equal(shard.ids, other.ids)
 
 
@@ -213,7 +222,7 @@ def test_pool_groups_drawings_by_references_and_tokens(encoder: Encoder) -> None
     mllm, vae = checkpoint.build("mllm").eval(), checkpoint.build("vae").eval()
     episodes = random_episodes(encoder, 2, 12)
     shard = pack(episodes, encoder)
-    pool = Pool([(shard, shard.pictures)] * 2, encoder, mllm, vae, CPU)
+    (pool,) = encode_shards([(shard, shard.pictures)] * 2, encoder, mllm, vae, CPU)
     drawings = [drawing for episode in episodes for drawing in episode.drawings]
     assert sum(len(group.tokens) for group in pool.groups.values()) == 2 * len(drawings)
     for (references, tokens), group in pool.groups.items():
@@ -223,6 +232,15 @@ def test_pool_groups_drawings_by_references_and_tokens(encoder: Encoder) -> None
     assert pool.latents.shape[1:] == (32, 8, 8) and len(pool.latents) == len(pool.labels) == 2 * len(shard.pictures)
 
 
+def test_pictures_of_every_size_have_a_pool(encoder: Encoder) -> None:
+    mllm, vae = checkpoint.build("mllm").eval(), checkpoint.build("vae").eval()
+    shards = [pack(random_episodes(encoder, 2, 12, size_px), encoder, size_px) for size_px in SIZES_PX]
+    pools = encode_shards([(shard, shard.pictures) for shard in shards], encoder, mllm, vae, CPU)
+    assert [pool.latents.shape[1:] for pool in pools] == [(32, 8, 8), (32, 8, 12), (32, 12, 8)]
+    assert [pool.offsets.shape[1:] for pool in pools] == [(16, 3), (24, 3), (24, 3)]
+    assert [len(pool.latents) for pool in pools] == [len(shard.pictures) for shard in shards]
+
+
 def test_states_of_the_pool_are_those_of_the_mllm(encoder: Encoder) -> None:
     mllm = load_mllm(checkpoint.CHECKPOINT)
     talk = Talk(Sampler(8))
@@ -230,7 +248,7 @@ def test_states_of_the_pool_are_those_of_the_mllm(encoder: Encoder) -> None:
     talk.edit()
     episode = encoder.talk(tuple(talk.turns), Sampler(1))
     shard = pack([episode], encoder)
-    pool = Pool([(shard, shard.pictures)], encoder, mllm, load_vae(checkpoint.CHECKPOINT), CPU)
+    (pool,) = encode_shards([(shard, shard.pictures)], encoder, mllm, load_vae(checkpoint.CHECKPOINT), CPU)
     joined = corpus_of([episode], encoder)
     with torch.no_grad():
         hidden, _ = run_mllm(mllm, joined.batch(np.zeros(1, np.int64)), encoder)
@@ -246,15 +264,16 @@ def test_empty_requests_have_the_states_of_both_templates(encoder: Encoder) -> N
 
 
 def test_batches_drop_requests_and_references() -> None:
-    pool = SimpleNamespace(
+    pool = Pool()
+    pool.add(
         states=torch.ones(15, 4, dtype=torch.float16),
         latents=torch.ones(6, 1, 2, 2, dtype=torch.float16),
-        labels=torch.zeros(6, 1, 6, dtype=torch.int8),
+        labels=torch.zeros(6, 1, 7, dtype=torch.int8),
         offsets=torch.zeros(6, 1, 3, dtype=torch.float16),
         groups={(1, 5): Group(np.arange(15).reshape(3, 5), np.arange(6).reshape(3, 2))},
     )
     empty = torch.zeros(2, 4), torch.zeros(3, 4)
-    batches = Batches(pool, empty, CPU, 1, np.random.default_rng(0))  # type: ignore[arg-type]
+    batches = Batches([pool], empty, CPU, 1, np.random.default_rng(0))
     tasks = [batches.take() for _ in range(400)]
     kinds = {(task.states.shape[1], task.references.shape[1]) for task in tasks}
     assert kinds == {(5, 1), (2, 1), (3, 1), (2, 0), (3, 0)}
@@ -266,9 +285,9 @@ def test_batches_drop_requests_and_references() -> None:
 def test_part_trains_from_the_checkpoint_and_resumes(
     part: str, folder: Path, counting_clock: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(loop, "compile_blocks", lambda *_: None)
+    monkeypatch.setattr(loop, "compile_blocks", lambda *_, **__: None)
     module = import_module(f"omnigen2_rt.nano.training.{part}")
-    for name, value in {"compile_blocks": lambda *_: None, "BATCH": 4, "TOKENS": 600, "MEASURED": 8}.items():
+    for name, value in {"compile_blocks": lambda *_, **__: None, "BATCH": 4, "TOKENS": 600, "MEASURED": 8}.items():
         if hasattr(module, name):
             monkeypatch.setattr(module, name, value)
     copy = tmp_path / "checkpoint"
@@ -282,6 +301,22 @@ def test_part_trains_from_the_checkpoint_and_resumes(
         steps.append(torch.load(tmp_path / f"{part}.pt", weights_only=True)["step"])
     assert 0 < steps[0] < steps[1]
     assert len(weights.read_bytes()) == len(shipped) and weights.read_bytes() != shipped
+
+
+def test_autoencoder_that_keeps_its_latents_trains_only_its_decoder(
+    folder: Path, counting_clock: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    module = import_module("omnigen2_rt.nano.training.vae")
+    for name, value in {"BATCH": 4, "MEASURED": 8}.items():
+        monkeypatch.setattr(module, name, value)
+    copy = tmp_path / "checkpoint"
+    shutil.copytree(checkpoint.CHECKPOINT, copy, ignore=shutil.ignore_patterns("*.onnx", "compiled", "engines"))
+    shutil.copytree(folder / "episodes", tmp_path / "episodes")
+    before, config = load_vae(copy).state_dict(), (copy / "vae" / "config.json").read_bytes()
+    module.train(Options(work=tmp_path, checkpoint=copy, seconds=5, device=CPU, shards=2, keep_latents=True))
+    changed = {name for name, value in load_vae(copy).state_dict().items() if not torch.equal(value, before[name])}
+    assert changed and all(name.startswith("decoder.") for name in changed)
+    assert (copy / "vae" / "config.json").read_bytes() == config
 
 
 class FakeProcess:

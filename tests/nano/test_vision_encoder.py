@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from omnigen2_rt.nano.landscapes import SUBJECTS, Landscape
 from omnigen2_rt.nano.training.labels import LABEL_CLASSES, token_labels, token_offsets
 from omnigen2_rt.nano.training.loop import Training
 from omnigen2_rt.nano.training.muon import ITERATIONS, Muon, orthogonalize
@@ -15,28 +16,39 @@ SCENE = Scene(
     background="blue",
     things=(
         Thing(shape="star", colour="red", size="small", x=33.0, y=64.0, radius=12.0),
-        Thing(shape="circle", colour="black", size="large", x=95.0, y=64.0, radius=20.0, dents=(0.2, -0.2)),
+        Thing(shape="circle", colour="black", size="large", x=95.0, y=64.0, radius=20.0, dents=(0.2, -0.2), style="striped"),
     ),
 )
 
 
 def test_token_labels_are_those_of_the_near_thing_and_the_background() -> None:
-    labels = token_labels(SCENE, 4).reshape(4, 4, 6)
+    labels = token_labels(SCENE, (4, 4)).reshape(4, 4, 7)
     assert (labels[..., 0] == list(COLOURS).index("blue")).all()
-    assert labels[0, 0, 1:].tolist() == [0] * 5
+    assert labels[0, 0, 1:].tolist() == [0] * 6
     left, right = (RELATIONS.index(relation) + 1 for relation in ("left", "right"))
-    assert labels[1, 0, 1:].tolist() == [SHAPES.index("star") + 1, list(COLOURS).index("red") + 1, 1, left, 1]
-    assert labels[2, 3, 1:].tolist() == [SHAPES.index("circle") + 1, list(COLOURS).index("black") + 1, 2, right, 2]
+    assert labels[1, 0, 1:].tolist() == [SHAPES.index("star") + 1, list(COLOURS).index("red") + 1, 1, left, 1, 1]
+    assert labels[2, 3, 1:].tolist() == [SHAPES.index("circle") + 1, list(COLOURS).index("black") + 1, 2, right, 2, 3]
 
 
 def test_token_offsets_are_from_the_centre_of_a_token_in_its_sides() -> None:
-    offsets = token_offsets(SCENE, 4).reshape(4, 4, 3)
+    offsets = token_offsets(SCENE, (4, 4)).reshape(4, 4, 3)
     np.testing.assert_allclose(offsets[1, 0], [(33 - 16) / 32, (64 - 48) / 32, 12 / 32], rtol=1e-6)
     assert not offsets[0, 0].any()
 
 
+def test_tokens_of_a_wide_landscape_show_its_subject() -> None:
+    landscape = Landscape(subject="tree", colour="white", is_night=True, shift_px=8.0, size_px=(192, 128))
+    labels = token_labels(landscape, (4, 6)).reshape(4, 6, 7)
+    assert (labels[..., 0] == list(COLOURS).index("black")).all()
+    kind, white = len(SHAPES) + SUBJECTS.index("tree") + 1, list(COLOURS).index("white") + 1
+    assert labels[2, 3].tolist() == [list(COLOURS).index("black"), kind, white, 0, 0, 1, 1]
+    assert not labels[:, [0, 5], 1:].any()
+    offsets = token_offsets(landscape, (4, 6)).reshape(4, 6, 3)
+    np.testing.assert_allclose(offsets[2, 3], [(104 - 112) / 32, (72 - 80) / 32, 26 / 32])
+
+
 def test_loss_of_right_logits_is_near_zero_and_their_accuracy_is_one() -> None:
-    labels = torch.from_numpy(token_labels(SCENE, 4))[None]
+    labels = torch.from_numpy(token_labels(SCENE, (4, 4)))[None]
     certain = [10 * torch.nn.functional.one_hot(labels[..., k], size).float() for k, size in enumerate(LABEL_CLASSES)]
     loss, metrics = probe_loss(torch.cat(certain, -1), labels)
     assert loss < 0.01 and metrics == {"probe_accuracy": 1.0, "probe_quality": 1.0}
