@@ -19,7 +19,8 @@ from PIL import Image
 from .drawing_tasks import DrawingTask, ExpectedLandscape, ExpectedPicture
 from .landscape_reader import nearest_landscape, wrong_pixels
 from .landscapes import Landscape
-from .picture_reader import Mask, Pixels, Reading, dilate, erode, read_picture, to_array
+from .masks import Mask, dilate, erode
+from .picture_reader import Pixels, Reading, read_picture, to_array
 from .render import hollow_mask, render, thing_mask
 from .wording import NUMBERS, landscape_phrase, thing_phrase, with_article
 from .world import SQUARE, PictureSize, Scene, Thing, place_of, relation_between

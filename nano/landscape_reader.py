@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .landscapes import GROUND_SHARE, PAINTS, SUBJECTS, Landscape
-from .picture_reader import MAX_COLOUR_DISTANCE, Mask, Pixels, box_sums, to_array
+from .masks import Mask, box_sums
+from .picture_reader import MAX_COLOUR_DISTANCE, Pixels, to_array
 from .render import render
 from .world import PictureSize
 

@@ -12,7 +12,8 @@ from PIL import Image
 from omnigen2_rt.nano import drawing_tasks
 from omnigen2_rt.nano.drawing_tasks import expected_picture
 from omnigen2_rt.nano.judge import find_mistakes
-from omnigen2_rt.nano.picture_reader import colour_name, connected_components, read_picture
+from omnigen2_rt.nano.masks import connected_components
+from omnigen2_rt.nano.picture_reader import colour_name, read_picture
 from omnigen2_rt.nano.render import render
 from omnigen2_rt.nano.world import COLOURS, RADII_PX, SHAPES, SIZES_PX, STYLES, PictureSize, Sampler, Scene
 from tests.nano.corruptions import (
