@@ -53,7 +53,7 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("film")
     with pytest.MonkeyPatch.context() as patch:
         films = load_program(patch, "frame_films")
-        films.write_film(films.film(21, 3, 6), folder)
+        films.write_film(films.film(2, 3, 6), folder)
     return folder
 
 
@@ -193,8 +193,8 @@ def test_similarity_of_other_sizes_is_taken_on_the_coarser_grid() -> None:
 
 
 def test_filters_find_what_was_planted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The committed figures are of 20 films; here is one."""
-    filters = load_program(monkeypatch, "frame_pairs").measure(films=1, shots=4, frames=7, threads=1)["filters"]
+    """The committed figures are of 20 films; here are two."""
+    filters = load_program(monkeypatch, "frame_pairs").measure(films=2, shots=3, frames=7, threads=1)["filters"]
     for name in ("cuts", "jumps", "near-duplicates", "unrelated scenes"):
         assert filters[name]["true"] and filters[name]["precision"] == 1, (name, filters[name])
         assert filters[name]["recall"] >= 0.6, (name, filters[name])
