@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from omnigen2_rt.nano.picture_reader import Reading
-from omnigen2_rt.nano.render import render
-from omnigen2_rt.nano.world import RADII_PX, SIDE_PX, Sampler, Scene, Thing, resized
+from omnigen2_rt.nano.judging.picture_reader import Reading
+from omnigen2_rt.nano.world.render import render
+from omnigen2_rt.nano.world.scenes import RADII_PX, SIDE_PX, Sampler, Scene, Thing, resized
 
 STILL_PX, MOVED_PX = 0.2, 5.0
 SAME_PX = 1.5

@@ -21,9 +21,9 @@ from frame_films import FilmFrame, are_same, film, kinds, right_instructions, wr
 
 import omnigen2_rt as og
 from omnigen2_rt.commands.bench import machine_facts
-from omnigen2_rt.nano.picture_reader import Reading, read_picture
-from omnigen2_rt.nano.wording import caption
-from omnigen2_rt.nano.world import COLOURS, SIDE_PX, Scene
+from omnigen2_rt.nano.judging.picture_reader import Reading, read_picture
+from omnigen2_rt.nano.tasks.wording import caption
+from omnigen2_rt.nano.world.scenes import COLOURS, SIDE_PX, Scene
 from omnigen2_rt.pairs.bundle_model import bundle_model
 from omnigen2_rt.pairs.frame_pairs import find_sequences, write_words
 from omnigen2_rt.pairs.frame_settings import FrameSettings

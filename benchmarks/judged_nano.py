@@ -30,12 +30,14 @@ from PIL import Image
 from omnigen2_rt.commands.bench import machine_facts
 from omnigen2_rt.evaluation.pictures import judged_input, picture_path
 from omnigen2_rt.evaluation.samples import Sample
-from omnigen2_rt.nano.drawing_tasks import DrawingTask, edit, gather, transplant
-from omnigen2_rt.nano.judge import find_task_mistakes
-from omnigen2_rt.nano.picture_reader import read_picture
-from omnigen2_rt.nano.render import render
+from omnigen2_rt.nano.judging.judge import find_task_mistakes
+from omnigen2_rt.nano.judging.picture_reader import read_picture
 from omnigen2_rt.nano.scores import wilson
-from omnigen2_rt.nano.world import Sampler, Scene, is_held_out
+from omnigen2_rt.nano.tasks.drawing_tasks import gather, transplant
+from omnigen2_rt.nano.tasks.edits import edit
+from omnigen2_rt.nano.tasks.task_types import DrawingTask
+from omnigen2_rt.nano.world.render import render
+from omnigen2_rt.nano.world.scenes import Sampler, Scene, is_held_out
 
 SUBTASKS = {"single_object": edit, "multi_object": gather, "scene_object": transplant}
 """The subtasks that mean something in nano's world, which has no persons."""

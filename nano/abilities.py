@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 
 from ..runtime.errors import RequestError
-from . import chat_tasks, conversation_tasks, drawing_tasks
-from .chat_tasks import ChatTask
-from .conversation_tasks import TalkTask
-from .drawing_tasks import DrawingTask
-from .paraphrase import paraphrase
 from .scores import Target
-from .world import SIZES_PX, SQUARE, Sampler
+from .tasks import chat_tasks, conversation_tasks, drawing_tasks, edits, landscape_tasks, reflection_tasks
+from .tasks.conversation_tasks import TalkTask
+from .tasks.paraphrase import paraphrase
+from .tasks.task_types import ChatTask, DrawingTask
+from .world.scenes import SIZES_PX, SQUARE, Sampler
 
 Task = DrawingTask | ChatTask | TalkTask
 
@@ -57,13 +56,13 @@ def _filtered(make: Callable[[Sampler], Task], condition: Callable[[Any], bool])
 def _in_another_size(sampler: Sampler) -> DrawingTask:
     """A drawing or an edit of a wide or a tall picture."""
     sampler.size_px = sampler.choice([size for size in SIZES_PX if size != SQUARE])
-    task = sampler.choice((drawing_tasks.draw, drawing_tasks.draw, drawing_tasks.edit))(sampler)
+    task = sampler.choice((drawing_tasks.draw, drawing_tasks.draw, edits.edit))(sampler)
     return replace(task, kind="wide" if sampler.size_px[0] > SQUARE[0] else "tall")
 
 
 def _in_other_words(sampler: Sampler) -> DrawingTask:
     """A request for a drawing or an edit in other words than WORLD.md's rules."""
-    task = sampler.choice((drawing_tasks.draw, drawing_tasks.draw, drawing_tasks.edit))(sampler)
+    task = sampler.choice((drawing_tasks.draw, drawing_tasks.draw, edits.edit))(sampler)
     while True:
         prompt = paraphrase(task.prompt, sampler, is_request=True)
         if prompt != task.prompt:
@@ -84,7 +83,7 @@ ABILITIES = (
         target=Target(required=0.93, aim=0.97),
     ),
     Ability(name="count", title="count 1-3", make=drawing_tasks.draw_count, target=Target(required=0.92, aim=0.97)),
-    Ability(name="edit", title="edit, the rest kept", make=drawing_tasks.edit, target=Target(required=0.97, aim=0.99)),
+    Ability(name="edit", title="edit, the rest kept", make=edits.edit, target=Target(required=0.97, aim=0.99)),
     Ability(
         name="combine-two",
         title="combine two images",
@@ -109,13 +108,13 @@ ABILITIES = (
     Ability(
         name="reflect-found",
         title="reflect: planted mistakes found",
-        make=_filtered(chat_tasks.reflect, lambda task: task.kind == "critique planted"),
+        make=_filtered(reflection_tasks.reflect, lambda task: task.kind == "critique planted"),
         target=Target(required=0.90, aim=0.95),
     ),
     Ability(
         name="reflect-faulted",
         title="reflect: right pictures wrongly faulted",
-        make=_filtered(chat_tasks.reflect, lambda task: task.kind == "critique right"),
+        make=_filtered(reflection_tasks.reflect, lambda task: task.kind == "critique right"),
         target=Target(required=0.05, aim=0.01, counts_wrong=True),
     ),
     Ability(
@@ -146,7 +145,7 @@ ABILITIES = (
     Ability(
         name="landscapes",
         title="landscapes, by day and at night",
-        make=drawing_tasks.draw_landscape,
+        make=landscape_tasks.draw_landscape,
         target=Target(required=0.90, aim=0.95),
     ),
     Ability(

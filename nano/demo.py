@@ -12,7 +12,7 @@ from ..runtime.progress import Progress, no_progress
 from ..runtime.request import Request
 from .contact_sheet import SheetEntry, contact_sheet
 from .evaluation import IMAGE_GUIDANCE, STEPS, TEXT_GUIDANCE
-from .world import SQUARE, PictureSize
+from .world.scenes import SQUARE, PictureSize
 
 
 @dataclass(frozen=True, kw_only=True)

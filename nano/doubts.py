@@ -9,11 +9,11 @@ from ..runtime.bundle import Bundle
 from ..runtime.errors import BundleError
 from ..runtime.manifest import Manifest
 from ..runtime.pipeline import bundle_path
-from .chat_tasks import SMALL_TALK
-from .landscapes import SUBJECTS
-from .paraphrase import GROUNDS, POLITE, SYNONYMS
-from .wording import BETWEEN, NUMBERS, ORDINALS, PLAIN, TIMES
-from .world import COLOURS, PLACES, RADII_PX, SHAPES, SIZES_PX, STYLES
+from .tasks.chat_tasks import SMALL_TALK
+from .tasks.paraphrase import GROUNDS, POLITE, SYNONYMS
+from .tasks.wording import BETWEEN, NUMBERS, ORDINALS, PLAIN, TIMES
+from .world.landscapes import SUBJECTS
+from .world.scenes import COLOURS, PLACES, RADII_PX, SHAPES, SIZES_PX, STYLES
 
 WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?|\d+")
 SENTENCES = (

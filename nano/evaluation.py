@@ -19,14 +19,14 @@ from ..runtime.progress import Progress, no_progress
 from ..runtime.request import OnStep, Request, Result
 from ..runtime.step_caches import CachePolicy
 from .abilities import ABILITIES, SEED, Ability, Task, chosen_abilities, sample
-from .chat_tasks import DRAW_TOKEN, ChatTask
-from .conversation_tasks import TalkTask, TalkTurn
 from .doubts import is_nano
-from .drawing_tasks import DrawingTask
-from .judge import find_edit_mistakes, find_task_mistakes
-from .render import render
+from .judging.judge import find_edit_mistakes, find_task_mistakes
 from .scores import Score
-from .world import SQUARE, PictureSize
+from .tasks.chat_tasks import DRAW_TOKEN
+from .tasks.conversation_tasks import TalkTask, TalkTurn
+from .tasks.task_types import ChatTask, DrawingTask
+from .world.render import render
+from .world.scenes import SQUARE, PictureSize
 
 SAMPLES = 200
 MOST_SAMPLES = 100_000

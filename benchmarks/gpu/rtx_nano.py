@@ -18,7 +18,7 @@ import omnigen2_rt as og
 from omnigen2_rt.exporter.verify.difference import psnr, relative_error
 from omnigen2_rt.nano.abilities import ABILITIES
 from omnigen2_rt.nano.evaluation import Settings, evaluate
-from omnigen2_rt.nano.world import SIDE_PX
+from omnigen2_rt.nano.world.scenes import SIDE_PX
 from omnigen2_rt.runtime.backends import open_backend
 from omnigen2_rt.runtime.backends.tensorrt.backend import SPECIALIZATIONS
 from omnigen2_rt.runtime.backends.tensorrt.kernel_cache import SUFFIX

@@ -26,23 +26,16 @@ from ...runtime.manifest import ImageProcessorParameters
 from ...runtime.mllm.image_processor import vision_patches
 from ...runtime.mllm.mrope import chat_positions
 from ...runtime.mllm.tokenizer import Tokenizer
-from ..chat_tasks import DRAW_TOKEN, answer_count_question, answer_question, answer_relation_question, reflect
-from ..conversation_tasks import TalkTurn, converse
-from ..drawing_tasks import (
-    AnyScene,
-    DrawingTask,
-    combine,
-    draw_count,
-    draw_landscape,
-    draw_one,
-    draw_styled,
-    draw_two,
-    edit,
-    redraw,
-)
-from ..paraphrase import paraphrase
-from ..render import render
-from ..world import SIZES_PX, PictureSize, Sampler, Scene
+from ..tasks.chat_tasks import DRAW_TOKEN, answer_count_question, answer_question, answer_relation_question
+from ..tasks.conversation_tasks import TalkTurn, converse
+from ..tasks.drawing_tasks import combine, draw_count, draw_one, draw_styled, draw_two
+from ..tasks.edits import edit, redraw
+from ..tasks.landscape_tasks import draw_landscape
+from ..tasks.paraphrase import paraphrase
+from ..tasks.reflection_tasks import reflect
+from ..tasks.task_types import AnyScene, DrawingTask
+from ..world.render import render
+from ..world.scenes import SIZES_PX, PictureSize, Sampler, Scene
 
 T = TypeVar("T")
 

@@ -9,19 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..drawing_tasks import AnyScene
-from ..landscapes import GROUND_SHARE, SUBJECTS, Landscape
-from ..world import (
-    COLOURS,
-    RADII_PX,
-    RELATIONS,
-    SHAPES,
-    STYLES,
-    Scene,
-    Thing,
-    is_badly_drawn,
-    relation_between,
-)
+from ..tasks.task_types import AnyScene
+from ..world.landscapes import GROUND_SHARE, SUBJECTS, Landscape
+from ..world.scenes import COLOURS, RADII_PX, RELATIONS, SHAPES, STYLES, Scene, Thing, is_badly_drawn, relation_between
 
 REACH = 1.1
 """A token shows a thing if their centres are at most this many of the thing's radii, plus half the token's side, apart."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ...reference.mllm import MLLM, TextLayer
 from ...reference.vision import VisionBlock
-from ..world import Sampler
+from ..world.scenes import Sampler
 from . import checkpoint, vision_encoder
 from .corpus import Batch, Corpus, join_by_size, run_mllm
 from .episodes import ANSWERS, Encoder, random_episode

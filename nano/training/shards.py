@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...runtime.files.writing import atomic_file
-from ..world import SIZES_PX, SQUARE, PictureSize, Sampler
+from ..world.scenes import SIZES_PX, SQUARE, PictureSize, Sampler
 from .episodes import MOST_REFERENCES, Encoder, Episode, random_episode
 from .labels import token_labels, token_offsets
 

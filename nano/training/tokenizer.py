@@ -12,9 +12,12 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from ...exporter.chat_template import SYSTEM_PROMPT
-from ..chat_tasks import answer_question, decide, reflect
-from ..drawing_tasks import combine, draw_count, draw_landscape, draw_one, draw_two, edit
-from ..world import Sampler
+from ..tasks.chat_tasks import answer_question, decide
+from ..tasks.drawing_tasks import combine, draw_count, draw_one, draw_two
+from ..tasks.edits import edit
+from ..tasks.landscape_tasks import draw_landscape
+from ..tasks.reflection_tasks import reflect
+from ..world.scenes import Sampler
 
 WORD_PATTERN = r"\s?[A-Za-z]+|\s?\d|\s?[^\sA-Za-z\d]+|\s"
 VOCABULARY_SIZE = 600

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from PIL import Image
 
-from omnigen2_rt.nano.drawing_tasks import ExpectedPicture
-from omnigen2_rt.nano.judge import find_mistakes
+from omnigen2_rt.nano.judging.judge import find_mistakes
+from omnigen2_rt.nano.tasks.task_types import ExpectedPicture
 from tests.evaluation.endpoint_double import Asked, Reply, says
 
 

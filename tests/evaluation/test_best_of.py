@@ -15,7 +15,7 @@ import omnigen2_rt as og
 from omnigen2_rt.evaluation.best_of import BestOf, Judgement, check_best_of, draw_best, picture_judge
 from omnigen2_rt.evaluation.endpoint import Endpoint, EndpointClient, EndpointError, EndpointUnusable
 from omnigen2_rt.evaluation.rubrics import shipped_rubrics
-from omnigen2_rt.nano.drawing_tasks import ExpectedPicture
+from omnigen2_rt.nano.tasks.task_types import ExpectedPicture
 from omnigen2_rt.runtime.errors import RequestError
 from omnigen2_rt.runtime.images.png import read_parameters
 from omnigen2_rt.runtime.request import Request, Result

@@ -21,7 +21,7 @@ from omnigen2_rt.evaluation.samples import Sample
 from omnigen2_rt.exporter.quantize.bundle import quantize_bundle
 from omnigen2_rt.exporter.quantize.calibration import Calibration
 from omnigen2_rt.exporter.quantize.schemes import SCHEMES
-from omnigen2_rt.nano.drawing_tasks import DrawingTask
+from omnigen2_rt.nano.tasks.task_types import DrawingTask
 from omnigen2_rt.runtime.files.safetensors_header import read_header
 from omnigen2_rt.runtime.pipeline import bundle_path
 from tests.benchmarks.programs import load_program

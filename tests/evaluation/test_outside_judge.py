@@ -10,7 +10,7 @@ from PIL import Image
 
 from omnigen2_rt.evaluation.asking import OutsideJudge
 from omnigen2_rt.evaluation.endpoint import Endpoint, EndpointClient
-from omnigen2_rt.nano.drawing_tasks import ExpectedPicture
+from omnigen2_rt.nano.tasks.task_types import ExpectedPicture
 from omnigen2_rt.runtime.images.png import read_parameters
 from tests.commands.command import Command
 from tests.evaluation.endpoint_double import Asked, Reply, endpoint_double, fails, in_turn, says

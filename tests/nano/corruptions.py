@@ -10,8 +10,8 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from omnigen2_rt.nano.render import hollow_mask, render, thing_mask
-from omnigen2_rt.nano.world import COLOURS, SIDE_PX, SQUARE, STYLES, PictureSize, Sampler, Scene, Thing, outline
+from omnigen2_rt.nano.world.render import hollow_mask, render, thing_mask
+from omnigen2_rt.nano.world.scenes import COLOURS, SIDE_PX, SQUARE, STYLES, PictureSize, Sampler, Scene, Thing, outline
 
 Treatment = Callable[[Image.Image, np.random.Generator], Image.Image]
 

@@ -10,13 +10,13 @@ import numpy as np
 from PIL import Image
 
 from omnigen2_rt.nano.abilities import Ability, Task, sample
-from omnigen2_rt.nano.chat_tasks import DRAW_TOKEN, ChatTask
-from omnigen2_rt.nano.conversation_tasks import TalkTask, TalkTurn
-from omnigen2_rt.nano.drawing_tasks import DrawingTask
 from omnigen2_rt.nano.evaluation import Settings
-from omnigen2_rt.nano.landscapes import SUBJECTS, Landscape
-from omnigen2_rt.nano.render import render
-from omnigen2_rt.nano.world import COLOURS
+from omnigen2_rt.nano.tasks.chat_tasks import DRAW_TOKEN
+from omnigen2_rt.nano.tasks.conversation_tasks import TalkTask, TalkTurn
+from omnigen2_rt.nano.tasks.task_types import ChatTask, DrawingTask
+from omnigen2_rt.nano.world.landscapes import SUBJECTS, Landscape
+from omnigen2_rt.nano.world.render import render
+from omnigen2_rt.nano.world.scenes import COLOURS
 from omnigen2_rt.runtime.chat.exchange import ChatResult
 from omnigen2_rt.runtime.chat.reflection import Reflection, Round
 from omnigen2_rt.runtime.request import Request, Result

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from omnigen2_rt.nano.abilities import ABILITIES, Ability, Task, sample
-from omnigen2_rt.nano.chat_tasks import ChatTask
-from omnigen2_rt.nano.conversation_tasks import TalkTask
 from omnigen2_rt.nano.doubts import doubts, is_nano
-from omnigen2_rt.nano.world import SIZES_PX
+from omnigen2_rt.nano.tasks.conversation_tasks import TalkTask
+from omnigen2_rt.nano.tasks.task_types import ChatTask
+from omnigen2_rt.nano.world.scenes import SIZES_PX
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.pipeline import bundle_path
 

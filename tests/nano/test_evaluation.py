@@ -18,7 +18,7 @@ from omnigen2_rt.nano.evaluation import (
     scoring_for,
     to_json,
 )
-from omnigen2_rt.nano.landscapes import Landscape
+from omnigen2_rt.nano.world.landscapes import Landscape
 from omnigen2_rt.runtime.bundle import Bundle
 from omnigen2_rt.runtime.errors import RequestError
 from omnigen2_rt.runtime.pipeline import bundle_path

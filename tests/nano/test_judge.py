@@ -9,20 +9,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from omnigen2_rt.nano.drawing_tasks import (
-    EDITS,
-    DrawingTask,
-    Edit,
-    ExpectedPicture,
-    expected_picture,
-    move,
-    random_edit,
-    restyle,
+from omnigen2_rt.nano.judging.judge import (
+    find_edit_mistakes,
+    find_mistakes,
+    find_task_mistakes,
+    psnr_db,
+    unchanged_region,
 )
-from omnigen2_rt.nano.judge import find_edit_mistakes, find_mistakes, find_task_mistakes, psnr_db, unchanged_region
-from omnigen2_rt.nano.picture_reader import read_picture
-from omnigen2_rt.nano.render import render
-from omnigen2_rt.nano.world import Sampler, Scene, Thing, resized
+from omnigen2_rt.nano.judging.picture_reader import read_picture
+from omnigen2_rt.nano.tasks.edits import EDITS, Edit, move, random_edit, restyle
+from omnigen2_rt.nano.tasks.task_types import DrawingTask, ExpectedPicture, expected_picture
+from omnigen2_rt.nano.world.render import render
+from omnigen2_rt.nano.world.scenes import Sampler, Scene, Thing, resized
 
 RED_CIRCLE = Thing(shape="circle", colour="red", size="large", x=33.0, y=64.0, radius=20.0)
 BLUE_STAR = Thing(shape="star", colour="blue", size="small", x=95.0, y=64.0, radius=13.0)

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from omnigen2_rt.nano import render as rendering
-from omnigen2_rt.nano.drawing_tasks import ExpectedLandscape, edit_landscape, expected_picture
-from omnigen2_rt.nano.judge import find_edit_mistakes, find_mistakes, find_task_mistakes
-from omnigen2_rt.nano.landscape_reader import read_landscape
-from omnigen2_rt.nano.landscapes import PAINTS, SUBJECTS, Element, Landscape, elements, random_landscape
-from omnigen2_rt.nano.render import render
-from omnigen2_rt.nano.world import SIZES_PX, Sampler
+from omnigen2_rt.nano.judging.judge import find_edit_mistakes, find_mistakes, find_task_mistakes
+from omnigen2_rt.nano.judging.landscape_reader import read_landscape
+from omnigen2_rt.nano.tasks.landscape_tasks import edit_landscape
+from omnigen2_rt.nano.tasks.task_types import ExpectedLandscape, expected_picture
+from omnigen2_rt.nano.world import render as rendering
+from omnigen2_rt.nano.world.landscapes import PAINTS, SUBJECTS, Element, Landscape, elements, random_landscape
+from omnigen2_rt.nano.world.render import render
+from omnigen2_rt.nano.world.scenes import SIZES_PX, Sampler
 from tests.nano.corruptions import noisy
 
 RED_HOUSE = Landscape(subject="house", colour="red", is_night=False, shift_px=2.3)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from omnigen2_rt.nano.drawing_tasks import draw, edit
-from omnigen2_rt.nano.landscapes import SKIES, SUBJECTS
-from omnigen2_rt.nano.paraphrase import ARTICLES, SYNONYMS, paraphrase
-from omnigen2_rt.nano.world import COLOURS, SHAPES, STYLES, Sampler
+from omnigen2_rt.nano.tasks.drawing_tasks import draw
+from omnigen2_rt.nano.tasks.edits import edit
+from omnigen2_rt.nano.tasks.paraphrase import ARTICLES, SYNONYMS, paraphrase
+from omnigen2_rt.nano.world.landscapes import SKIES, SUBJECTS
+from omnigen2_rt.nano.world.scenes import COLOURS, SHAPES, STYLES, Sampler
 from tests.nano.grammar import PAGE
 
 SAMPLES = 600

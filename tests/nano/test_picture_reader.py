@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from omnigen2_rt.nano import drawing_tasks
-from omnigen2_rt.nano.drawing_tasks import expected_picture
-from omnigen2_rt.nano.judge import find_mistakes
-from omnigen2_rt.nano.masks import connected_components
-from omnigen2_rt.nano.picture_reader import colour_name, read_picture
-from omnigen2_rt.nano.render import render
-from omnigen2_rt.nano.world import COLOURS, RADII_PX, SHAPES, SIZES_PX, STYLES, PictureSize, Sampler, Scene
+from omnigen2_rt.nano.judging.judge import find_mistakes
+from omnigen2_rt.nano.judging.masks import connected_components
+from omnigen2_rt.nano.judging.picture_reader import colour_name, read_picture
+from omnigen2_rt.nano.tasks import drawing_tasks, edits
+from omnigen2_rt.nano.tasks.task_types import expected_picture
+from omnigen2_rt.nano.world.render import render
+from omnigen2_rt.nano.world.scenes import COLOURS, RADII_PX, SHAPES, SIZES_PX, STYLES, PictureSize, Sampler, Scene
 from tests.nano.corruptions import (
     CORRUPTIONS,
     STYLED_CORRUPTIONS,
@@ -33,7 +33,7 @@ TASK_MAKERS = (
     drawing_tasks.draw_held_out,
     drawing_tasks.draw_two,
     drawing_tasks.draw_count,
-    drawing_tasks.edit,
+    edits.edit,
     drawing_tasks.combine,
 )
 

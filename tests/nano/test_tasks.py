@@ -8,15 +8,21 @@ from functools import partial
 
 import pytest
 
-from omnigen2_rt.nano import chat_tasks, conversation_tasks, drawing_tasks
-from omnigen2_rt.nano.chat_tasks import ChatTask
-from omnigen2_rt.nano.conversation_tasks import TalkTurn
-from omnigen2_rt.nano.drawing_tasks import AnyScene, DrawingTask, ExpectedLandscape
-from omnigen2_rt.nano.landscapes import Landscape, elements, random_landscape
-from omnigen2_rt.nano.picture_reader import read_picture
-from omnigen2_rt.nano.render import render
-from omnigen2_rt.nano.wording import TIMES, are_alike, caption, landscape_phrase, thing_phrase
-from omnigen2_rt.nano.world import (
+from omnigen2_rt.nano.judging.picture_reader import read_picture
+from omnigen2_rt.nano.tasks import (
+    chat_tasks,
+    conversation_tasks,
+    drawing_tasks,
+    edits,
+    landscape_tasks,
+    reflection_tasks,
+)
+from omnigen2_rt.nano.tasks.conversation_tasks import TalkTurn
+from omnigen2_rt.nano.tasks.task_types import AnyScene, ChatTask, DrawingTask, ExpectedLandscape
+from omnigen2_rt.nano.tasks.wording import TIMES, are_alike, caption, landscape_phrase, thing_phrase
+from omnigen2_rt.nano.world.landscapes import Landscape, elements, random_landscape
+from omnigen2_rt.nano.world.render import render
+from omnigen2_rt.nano.world.scenes import (
     COLOURS,
     DENTS_SPREAD,
     HELD_OUT,
@@ -35,7 +41,7 @@ from omnigen2_rt.nano.world import (
     outline,
 )
 
-EDITS = [pytest.param(partial(drawing_tasks.random_edit, make=make), id=make.__name__) for make in drawing_tasks.EDITS]
+EDITS = [pytest.param(partial(edits.random_edit, make=make), id=make.__name__) for make in edits.EDITS]
 DRAWING = (
     drawing_tasks.draw_one,
     drawing_tasks.draw_two,
@@ -43,7 +49,7 @@ DRAWING = (
     drawing_tasks.draw_styled,
     drawing_tasks.combine,
 )
-CHAT = (chat_tasks.answer_question, chat_tasks.decide, chat_tasks.reflect)
+CHAT = (chat_tasks.answer_question, chat_tasks.decide, reflection_tasks.reflect)
 SAMPLES = 400
 
 
@@ -71,7 +77,7 @@ def test_only_large_things_that_are_alone_or_alike_have_a_style(make: Callable[[
                 assert are_alike(scene.things) and scene.things[0].size == "large" and not scene.things[0].dents, task
 
 
-@pytest.mark.parametrize("make", (*DRAWING, drawing_tasks.edit), ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", (*DRAWING, edits.edit), ids=lambda make: make.__name__)
 def test_drawing_tasks_hold_nothing_that_is_held_out(make: Callable[[Sampler], DrawingTask]) -> None:
     sampler = Sampler(2)
     for task in (make(sampler) for _ in range(SAMPLES)):
@@ -121,7 +127,7 @@ def test_caption_of_two_things_is_the_same_in_either_order(relation: str) -> Non
 def test_correcting_edit_states_a_size_only_if_the_request_did() -> None:
     """Regression: the edit stated a missing thing's size although neither the request nor the picture did."""
     sampler = Sampler(6)
-    tasks = (chat_tasks.reflect(sampler) for _ in range(8 * SAMPLES))
+    tasks = (reflection_tasks.reflect(sampler) for _ in range(8 * SAMPLES))
     added = [task for task in tasks if task.answer.startswith("add ")]
     assert len(added) > 20
     for task in added:
@@ -143,7 +149,7 @@ def test_dented_things_lose_their_shape_and_slightly_dented_ones_keep_it(shape: 
 def test_redrawing_replaces_the_badly_drawn_thing_and_keeps_the_rest() -> None:
     sampler = Sampler(9)
     dented = 0
-    for task in (drawing_tasks.redraw(sampler) for _ in range(SAMPLES)):
+    for task in (edits.redraw(sampler) for _ in range(SAMPLES)):
         source, target = scenes_of_things((*task.inputs, task.target))
         (bad,) = (thing for thing in source.things if is_badly_drawn(thing))
         (redrawn,) = (thing for thing in target.things if (thing.x, thing.y) == (bad.x, bad.y))
@@ -165,7 +171,7 @@ def test_unlike_things_differ_in_shape_and_colour_and_alike_ones_in_nothing() ->
 def test_restyling_gives_all_things_another_style_and_keeps_the_rest() -> None:
     sampler = Sampler(14)
     changes = set()
-    for task in (drawing_tasks.random_edit(sampler, drawing_tasks.restyle) for _ in range(SAMPLES)):
+    for task in (edits.random_edit(sampler, edits.restyle) for _ in range(SAMPLES)):
         source, target = scenes_of_things((*task.inputs, task.target))
         (before,), (after,) = ({thing.style for thing in scene.things} for scene in (source, target))
         assert task.prompt.endswith(f" {after or 'plain'}") and before != after
@@ -179,7 +185,7 @@ def test_reflection_on_styled_things_finds_a_wrong_background_or_colour_only() -
     scene = drawing_tasks.draw_styled(sampler).target
     assert isinstance(scene, Scene)
     one = replace(scene, things=scene.things[:1])
-    for wrong, critique, _ in (chat_tasks.plant_mistake(sampler, one) for _ in range(SAMPLES)):
+    for wrong, critique, _ in (reflection_tasks.plant_mistake(sampler, one) for _ in range(SAMPLES)):
         assert critique.removeprefix("no, the ").split()[0] in ("background", one.things[0].shape)
         assert replace(wrong.things[0], colour=one.things[0].colour) == one.things[0]
 
@@ -195,7 +201,7 @@ def test_subjects_of_landscapes_are_within_the_picture(size_px: PictureSize) -> 
 def test_edit_of_a_landscape_changes_what_it_says_and_nothing_else() -> None:
     sampler = Sampler(17)
     kinds = set()
-    for task in (drawing_tasks.edit_landscape(sampler) for _ in range(SAMPLES)):
+    for task in (landscape_tasks.edit_landscape(sampler) for _ in range(SAMPLES)):
         (source,), target = task.inputs, task.target
         assert isinstance(source, Landscape) and isinstance(target, Landscape)
         assert task.expected == ExpectedLandscape(
@@ -217,7 +223,7 @@ def test_edit_of_a_landscape_changes_what_it_says_and_nothing_else() -> None:
 
 def test_landscape_of_no_stated_time_is_drawn_by_day_and_either_is_expected() -> None:
     sampler = Sampler(18)
-    for task in (drawing_tasks.draw_landscape(sampler) for _ in range(SAMPLES)):
+    for task in (landscape_tasks.draw_landscape(sampler) for _ in range(SAMPLES)):
         assert isinstance(task.target, Landscape) and isinstance(task.expected, ExpectedLandscape)
         is_timed = TIMES[task.target.time] in task.prompt
         assert task.expected.is_night == (task.target.is_night if is_timed else None)
@@ -226,7 +232,7 @@ def test_landscape_of_no_stated_time_is_drawn_by_day_and_either_is_expected() ->
 
 def test_answers_about_landscapes_are_what_the_picture_shows() -> None:
     sampler = Sampler(19)
-    for task in (chat_tasks.answer_landscape_question(sampler) for _ in range(SAMPLES)):
+    for task in (landscape_tasks.answer_landscape_question(sampler) for _ in range(SAMPLES)):
         (landscape,) = task.inputs
         assert isinstance(landscape, Landscape)
         right = {
@@ -242,7 +248,7 @@ def test_reflection_faults_a_landscape_only_for_what_the_request_states() -> Non
     """Regression: night counted as a mistake where the request left the time open."""
     sampler = Sampler(20)
     faulted = 0
-    for task in (chat_tasks.reflect(sampler) for _ in range(10 * SAMPLES)):
+    for task in (reflection_tasks.reflect(sampler) for _ in range(10 * SAMPLES)):
         (landscape,) = task.inputs
         if not isinstance(landscape, Landscape):
             continue
@@ -256,10 +262,10 @@ def test_reflection_faults_a_landscape_only_for_what_the_request_states() -> Non
 
 def test_conversation_edits_the_last_landscape() -> None:
     sampler = Sampler(21)
-    edits = 0
+    landscape_edits = 0
     for turns in (conversation_tasks.chained_edits(sampler).turns for _ in range(SAMPLES // 4)):
         tasks = [turn.task for turn in turns]
         for before, task in zip(tasks, tasks[1:], strict=False):
             assert before and task and task.inputs == (before.target,)
-            edits += isinstance(task.target, Landscape)
-    assert edits
+            landscape_edits += isinstance(task.target, Landscape)
+    assert landscape_edits

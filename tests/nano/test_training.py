@@ -14,10 +14,9 @@ import pytest
 import torch
 from torch import nn
 
-from omnigen2_rt.nano import conversation_tasks
-from omnigen2_rt.nano.chat_tasks import CRITIQUE_TEMPLATE, EDIT_TEMPLATE, GRADE_TEMPLATE, NO_MISTAKE
-from omnigen2_rt.nano.conversation_tasks import Talk
-from omnigen2_rt.nano.render import render
+from omnigen2_rt.nano.tasks import conversation_tasks
+from omnigen2_rt.nano.tasks.conversation_tasks import Talk
+from omnigen2_rt.nano.tasks.reflection_tasks import CRITIQUE_TEMPLATE, EDIT_TEMPLATE, GRADE_TEMPLATE, NO_MISTAKE
 from omnigen2_rt.nano.training import checkpoint, corpus, loop, schedule
 from omnigen2_rt.nano.training.corpus import Corpus, picture_patches, run_mllm
 from omnigen2_rt.nano.training.episodes import Encoder, Episode, flawless, random_episode
@@ -26,7 +25,8 @@ from omnigen2_rt.nano.training.mllm import MLLMWithProbes, losses
 from omnigen2_rt.nano.training.pool import Group, Pool, encode_empty_requests, encode_shards, group_drawings
 from omnigen2_rt.nano.training.shards import pack, read_shards, write_shard
 from omnigen2_rt.nano.training.transformer import Batches, sample_times, velocity_error
-from omnigen2_rt.nano.world import SIZES_PX, SQUARE, PictureSize, Sampler
+from omnigen2_rt.nano.world.render import render
+from omnigen2_rt.nano.world.scenes import SIZES_PX, SQUARE, PictureSize, Sampler
 from omnigen2_rt.reference.transformer import initialize
 from omnigen2_rt.reference.weights import load_mllm, load_vae
 from omnigen2_rt.runtime.files.writing import PARTIAL

@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from omnigen2_rt.nano.landscapes import SUBJECTS, Landscape
 from omnigen2_rt.nano.training.labels import LABEL_CLASSES, token_labels, token_offsets
 from omnigen2_rt.nano.training.loop import Training
 from omnigen2_rt.nano.training.muon import ITERATIONS, Muon, orthogonalize
 from omnigen2_rt.nano.training.vision_encoder import probe_loss
-from omnigen2_rt.nano.world import COLOURS, RELATIONS, SHAPES, Scene, Thing
+from omnigen2_rt.nano.world.landscapes import SUBJECTS, Landscape
+from omnigen2_rt.nano.world.scenes import COLOURS, RELATIONS, SHAPES, Scene, Thing
 
 SCENE = Scene(
     background="blue",

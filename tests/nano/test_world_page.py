@@ -8,11 +8,14 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from omnigen2_rt.nano import chat_tasks, drawing_tasks, judge, landscape_reader, landscapes, picture_reader
-from omnigen2_rt.nano.chat_tasks import CRITIQUE_TEMPLATE, EDIT_TEMPLATE, GRADE_TEMPLATE, GRADES, QUESTIONS, SMALL_TALK
-from omnigen2_rt.nano.landscapes import PAINTS, SKIES, SUBJECTS, Element, Landscape, elements
-from omnigen2_rt.nano.render import render
-from omnigen2_rt.nano.world import (
+from omnigen2_rt.nano.judging import judge, landscape_reader, picture_reader
+from omnigen2_rt.nano.tasks import drawing_tasks, edits, landscape_tasks, reflection_tasks
+from omnigen2_rt.nano.tasks.chat_tasks import QUESTIONS, SMALL_TALK
+from omnigen2_rt.nano.tasks.reflection_tasks import CRITIQUE_TEMPLATE, EDIT_TEMPLATE, GRADE_TEMPLATE, GRADES
+from omnigen2_rt.nano.world import landscapes
+from omnigen2_rt.nano.world.landscapes import PAINTS, SKIES, SUBJECTS, Element, Landscape, elements
+from omnigen2_rt.nano.world.render import render
+from omnigen2_rt.nano.world.scenes import (
     BAND_PX,
     BAR_PX,
     BETWEEN_SIZES_PX,
@@ -46,7 +49,7 @@ PROMPTS = ("draw", *EDITS, *LANDSCAPE_EDITS, "gather", "transplant")
 RULE_OF_KIND = {"style": "restyle", "time": "change-time"}
 """Rules of the kinds of tasks that have another name."""
 QUESTION_KINDS = ("colour", "shape", "size", "background", "count", "presence", "relation", "time", "describe")
-DRAWING = (drawing_tasks.draw_one, drawing_tasks.draw_two, drawing_tasks.draw_count, drawing_tasks.draw_landscape)
+DRAWING = (drawing_tasks.draw_one, drawing_tasks.draw_two, drawing_tasks.draw_count, landscape_tasks.draw_landscape)
 ALTERNATIVES = [(name, alternative) for name, alternatives in RULES.items() for alternative in alternatives]
 
 
@@ -56,10 +59,10 @@ def sentences() -> dict[str, set[str]]:
     for _ in range(SAMPLES):
         for make in DRAWING:
             sentences_of["draw"].add(make(sampler).prompt)
-        for task in (drawing_tasks.edit(sampler), drawing_tasks.combine(sampler)):
+        for task in (edits.edit(sampler), drawing_tasks.combine(sampler)):
             kind = task.kind.split()[0]
             sentences_of[RULE_OF_KIND.get(kind, kind)].add(task.prompt)
-        about_landscape = chat_tasks.answer_landscape_question(sampler)
+        about_landscape = landscape_tasks.answer_landscape_question(sampler)
         kind = about_landscape.kind.removeprefix("landscape: ")
         sentences_of[f"ask-{kind}"].add(about_landscape.question)
         sentences_of[f"answer-{kind}"].add(about_landscape.answer)
@@ -257,10 +260,10 @@ def test_reflection_is_in_the_page_and_follows_it() -> None:
     critique_patterns, edit_patterns = ([sentence_pattern(row[k], RULES) for row in mistakes] for k in (0, 1))
     assert len(critique_patterns) == 9
     sampler = Sampler(13)
-    tasks = [chat_tasks.reflect(sampler) for _ in range(SAMPLES)]
+    tasks = [reflection_tasks.reflect(sampler) for _ in range(SAMPLES)]
     critiques = {task.answer for task in tasks if task.kind == "critique planted"}
-    edits = {task.answer for task in tasks if task.kind == "mend planted"}
-    for sentences_of_kind, patterns in ((critiques, critique_patterns), (edits, edit_patterns)):
+    corrections = {task.answer for task in tasks if task.kind == "mend planted"}
+    for sentences_of_kind, patterns in ((critiques, critique_patterns), (corrections, edit_patterns)):
         used = [[one.fullmatch(sentence) is not None for one in patterns] for sentence in sentences_of_kind]
         assert all(map(any, used)), sentences_of_kind
         assert all(map(any, zip(*used, strict=True)))

@@ -18,9 +18,9 @@ import pytest
 from PIL import Image
 
 import omnigen2_rt as og
-from omnigen2_rt.nano.picture_reader import read_picture
-from omnigen2_rt.nano.wording import caption
-from omnigen2_rt.nano.world import Scene
+from omnigen2_rt.nano.judging.picture_reader import read_picture
+from omnigen2_rt.nano.tasks.wording import caption
+from omnigen2_rt.nano.world.scenes import Scene
 from omnigen2_rt.pairs.bundle_model import bundle_model
 from omnigen2_rt.pairs.frame_pairs import FrameModel, make_pairs
 from omnigen2_rt.pairs.frame_settings import FrameSettings

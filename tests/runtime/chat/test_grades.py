@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from omnigen2_rt.exporter.processor import REFLECTION
-from omnigen2_rt.nano.chat_tasks import GRADE_TEMPLATE
+from omnigen2_rt.nano.tasks.reflection_tasks import GRADE_TEMPLATE
 from omnigen2_rt.runtime.chat.grades import Scale, grade_in, scale_in
 
 TEN = Scale(0, 10)

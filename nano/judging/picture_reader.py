@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from ..world.render import draw_thing, hollow_mask
+from ..world.scenes import COLOURS, SHAPES, SIDE_PX, SIZES_PX, SQUARE, STYLES, PictureSize, Thing
 from .masks import Mask, box_sums, connected_components, dilate, erode, filled
-from .render import draw_thing, hollow_mask
-from .world import COLOURS, SHAPES, SIDE_PX, SIZES_PX, SQUARE, STYLES, PictureSize, Thing
 
 Pixels = NDArray[np.float32]
 

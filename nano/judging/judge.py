@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .drawing_tasks import DrawingTask, ExpectedLandscape, ExpectedPicture
+from ..tasks.task_types import DrawingTask, ExpectedLandscape, ExpectedPicture
+from ..tasks.wording import NUMBERS, landscape_phrase, thing_phrase, with_article
+from ..world.landscapes import Landscape
+from ..world.render import hollow_mask, render, thing_mask
+from ..world.scenes import SQUARE, PictureSize, Scene, Thing, place_of, relation_between
 from .landscape_reader import nearest_landscape, wrong_pixels
-from .landscapes import Landscape
 from .masks import Mask, dilate, erode
 from .picture_reader import Pixels, Reading, read_picture, to_array
-from .render import hollow_mask, render, thing_mask
-from .wording import NUMBERS, landscape_phrase, thing_phrase, with_article
-from .world import SQUARE, PictureSize, Scene, Thing, place_of, relation_between
 
 Picture = Image.Image | NDArray[np.uint8]
 

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .landscapes import GROUND_SHARE, PAINTS, SUBJECTS, Landscape
+from ..world.landscapes import GROUND_SHARE, PAINTS, SUBJECTS, Landscape
+from ..world.render import render
+from ..world.scenes import PictureSize
 from .masks import Mask, box_sums
 from .picture_reader import MAX_COLOUR_DISTANCE, Pixels, to_array
-from .render import render
-from .world import PictureSize
 
 MOST_READ_SHIFT_PX = 10
 """The largest offset of a subject that is found: the world's and a margin of 2 pixels."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from .world import Sampler
+from ..world.scenes import Sampler
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "large": ("big", "huge"),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .landscapes import Landscape
-from .world import Sampler, Scene, Thing, relation_between
+from ..world.landscapes import Landscape
+from ..world.scenes import Sampler, Scene, Thing, relation_between
 
 NUMBERS = ("no", "one", "two", "three")
 BETWEEN = {
@@ -19,6 +19,11 @@ ORDINALS = ("first", "second", "third")
 PLAIN = "plain"
 """The word for the style of a thing that is neither outlined nor striped; only edits say it."""
 TIMES = {"day": "by day", "night": "at night"}
+RECOLOURINGS = ("make the {} {}", "change the colour of the {} to {}", "paint the {} {}", "turn the {} {}")
+REPLACEMENTS = ("replace the {} with {}", "swap the {} for {}", "turn the {} into {}")
+COLOUR_QUESTIONS = ("what colour is the {}?", "which colour has the {}?")
+DESCRIPTION_QUESTIONS = ("describe the picture", "what do you see?", "what is in the picture?")
+"""Wordings that edits of and questions about things and landscapes share."""
 
 
 def with_article(words: str) -> str:
@@ -47,6 +52,11 @@ def on_background(colour: str, sampler: Sampler | None = None) -> str:
     """ "on a blue background"; with a sampler sometimes "on blue"."""
     is_short = sampler is not None and sampler.chance(0.3)
     return f"on {colour}" if is_short else f"on {with_article(colour)} background"
+
+
+def draw_prompt(sampler: Sampler, words: str) -> str:
+    """A request to draw what the words describe."""
+    return f"{sampler.choice(('', '', 'draw ', 'a picture of '))}{words}"
 
 
 def caption(scene: Scene | Landscape) -> str:

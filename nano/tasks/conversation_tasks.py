@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..world.scenes import Sampler
 from .chat_tasks import DRAW_TOKEN, SMALL_TALK, answer_question
-from .drawing_tasks import AnyScene, DrawingTask, combine, draw, edit
-from .world import Sampler
+from .drawing_tasks import combine, draw
+from .edits import edit
+from .task_types import AnyScene, DrawingTask
 
 CHAINED_EDITS = 5
 

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from .landscapes import Landscape, elements
-from .world import BAR_PX, COLOURS, SQUARE, PictureSize, Scene, Thing, dented_outline, hollow_part, outline
+from .scenes import BAR_PX, COLOURS, SQUARE, PictureSize, Scene, Thing, dented_outline, hollow_part, outline
 
 OVERSAMPLING = 4
 """Pictures are drawn this much finer and averaged."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .world import SQUARE, PictureSize, Point, Sampler
+from .scenes import SQUARE, PictureSize, Point, Sampler
 
 SUBJECTS = ("house", "tree", "flower", "balloon")
 PAINTS = ("red", "yellow", "purple", "white")

@@ -1,0 +1,1 @@
+"""Reads pictures of nano's world and judges them: what they show, and what is wrong with it."""

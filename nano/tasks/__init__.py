@@ -1,0 +1,1 @@
+"""Random tasks in nano's world, each with its right answer: drawings, edits, questions, reflection and conversations."""
