@@ -22,8 +22,8 @@ from ...runtime.files.writing import atomic_file
 from .muon import Muon
 
 WARM_UP_STEPS = 100
-DECAY_SHARE = 0.3
-"""The last share of a session, in which the learning rate decays to a twentieth."""
+LAST_RATE = 0.05
+"""The learning rate falls linearly over a session, to this share: at a constant one the loss stands still within an hour."""
 SAVE_EVERY_S = 300.0
 LOG_EVERY_S = 20.0
 MAX_GRADIENT_NORM = 1.0
@@ -182,7 +182,7 @@ class Training:
 
     def _rate(self, steps: int, share: float) -> float:
         warm_up = min(1.0, (steps + 1) / WARM_UP_STEPS)
-        return warm_up * min(1.0, max(0.05, (1 - share) / DECAY_SHARE))
+        return warm_up * max(LAST_RATE, 1 - share)
 
     def _log(self, metrics: dict[str, list[float]], steps_per_second: float) -> None:
         means: dict[str, Any] = {name: round(statistics.fmean(values), 5) for name, values in metrics.items()}
