@@ -35,7 +35,7 @@ DEMO_REQUESTS = (
     DemoRequest(prompt="a large striped red circle on a blue background"),
     DemoRequest(prompt="a small yellow star on a purple background"),
     DemoRequest(prompt="make the circle plain", inputs=(3,)),
-    DemoRequest(prompt="replace the star with a white square", inputs=(4,)),
+    DemoRequest(prompt="replace the star with a blue square", inputs=(4,)),
     DemoRequest(prompt="remove the square", inputs=(2,)),
     DemoRequest(
         prompt="put the object from the first image and the object from the second image on a white background",
