@@ -49,14 +49,12 @@ class Talk:
     """A conversation in the making.
 
     shown: the scenes of the last turn that had pictures: those that it drew, else those that the user showed.
-    has_drawn: whether the last turn drew.
     """
 
     def __init__(self, sampler: Sampler) -> None:
         self.sampler = sampler
         self.turns: list[TalkTurn] = []
         self.shown: tuple[AnyScene, ...] = ()
-        self.has_drawn = False
 
     def greet(self) -> None:
         """Small talk."""
@@ -89,15 +87,14 @@ class Talk:
 
     def _draw(self, task: DrawingTask, images: tuple[AnyScene, ...] = ()) -> None:
         self.turns.append(TalkTurn(prompt=task.prompt, images=images, answer=DRAW_TOKEN, task=task))
-        self.shown, self.has_drawn = (task.target,), True
+        self.shown = (task.target,)
 
     def _say(self, turn: TalkTurn) -> None:
         self.turns.append(turn)
-        self.has_drawn = False
 
 
 def converse(sampler: Sampler, turns: int) -> tuple[TalkTurn, ...]:
-    """A random conversation: anything in any order. New pictures are not shown right after a drawing, which is shown itself."""
+    """A random conversation: anything in any order."""
     talk = Talk(sampler)
     for _ in range(turns):
         share = sampler.rng.random()
@@ -107,7 +104,7 @@ def converse(sampler: Sampler, turns: int) -> tuple[TalkTurn, ...]:
             (talk.draw if share < 0.75 else talk.show)()
         elif share < 0.25:
             talk.draw()
-        elif share < 0.32 and not talk.has_drawn:
+        elif share < 0.32:
             talk.show()
         else:
             (talk.edit if share < 0.66 else talk.ask)()

@@ -184,7 +184,7 @@ class Encoder:
             count += len(given)
             asked = len(episode.ids)
             self._answer(episode, turn.answer, "decide" if turn.task else "look" if shown or last else "small talk")
-            drawn, last = [], shown or last
+            drawn, last = [], given or drawn or last  # a drawing starts from the pictures of its turn alone
             ended = len(episode.ids)
             if turn.task is not None:
                 target = episode.add(flawless(turn.task.target))

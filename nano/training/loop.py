@@ -30,6 +30,7 @@ MAX_GRADIENT_NORM = 1.0
 ADAMW_NAMES = ("embed", "norm_out", "probe", "conv_in", "decoder.conv_out")
 """Parts of the names of matrices that Muon isn't meant for: embeddings, outputs and probes."""
 
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """The options of a session.
@@ -40,7 +41,7 @@ class Options:
     scale: a factor of all batch sizes; a GPU is busy from about 8 on.
     shards: the shards of episodes to read.
     rate: a factor of all learning rates; below 1 where good weights are trained further in small batches.
-    keep_latents: the autoencoder's encoder stays as it is.
+    keep_latents: only the autoencoder's decoder is trained.
     """
 
     work: Path

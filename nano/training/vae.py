@@ -31,13 +31,19 @@ SCHEDULE = Schedule(learning_rate=2e-3, averaging=0.998, with_muon=True, with_bf
 
 
 def train(options: Options) -> None:
-    """Run one session. Writes the weights, and the latents' shift and scale into the config."""
+    """Run one session. Writes the weights and, unless the latents are kept, their shift and scale into the config.
+
+    A session that keeps the latents has a state of its own, without the encoder.
+    """
     torch.manual_seed(0)
     network: VAE = checkpoint.load_or_build("vae", initialize, options.checkpoint).to(options.device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in torch's stubs
     if options.keep_latents:
         network.encoder.requires_grad_(False)
-    training = Training(network, SCHEDULE, options.work / "vae.pt", options.rate)
+        decoder = nn.ModuleDict({"decoder": network.decoder})
+        training = Training(decoder, SCHEDULE, options.work / "vae_decoder.pt", options.rate)
+    else:
+        training = Training(network, SCHEDULE, options.work / "vae.pt", options.rate)
     by_size = _pictures(options)
     measured = [pictures[: MEASURED // len(by_size)] for pictures in by_size]
     trained = [pictures[MEASURED // len(by_size) :] for pictures in by_size]

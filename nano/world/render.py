@@ -1,4 +1,4 @@
-"""Renders scenes to antialiased pictures. Knows nothing of words or of how scenes are sampled."""
+"""Renders scenes and landscapes to antialiased pictures. Knows nothing of words or of how scenes are sampled."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def hollow_mask(thing: Thing, size: PictureSize, scale: int = OVERSAMPLING) -> I
     draw_thing(ImageDraw.Draw(mask), hollow_part(thing), 255, scale)
     if thing.style != "striped":
         return mask
-    heights = ((np.arange(size[1]) + 0.5) / scale - thing.y) / BAR_PX
-    is_gap = np.round(heights) % 2 == 1  # a bar lies across the middle
+    heights = np.abs((np.arange(size[1]) + 0.5) / scale - thing.y) / BAR_PX
+    is_gap = (heights > 0.5) & (heights < 1.5)  # on both sides of the bar across the middle
     return Image.fromarray(np.asarray(mask) * is_gap[:, None].astype(np.uint8))
 
 

@@ -34,7 +34,7 @@ STYLES = ("", "outlined", "striped")
 """A thing is plain, or hollow inside a band along its outline, with bars across the hollow part if it is striped."""
 BAND_PX = 4.0
 BAR_PX = 6.0
-"""The width of that band, and that of the bars and of the gaps between them."""
+"""The width of that band; the height of the bar across the middle and of the gap on each side of it."""
 INRADII = {"circle": 1.0, "square": 0.88, "triangle": 0.65, "star": 0.516}
 """The distance of each shape's edges from its middle, at radius 1."""
 RADII_PX = {"small": (11.0, 14.0), "large": (19.0, 22.0)}

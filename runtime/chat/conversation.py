@@ -76,7 +76,7 @@ class Conversation:
     ) -> ChatResult:
         """One turn. A picture that the turn before drew is shown along with `images`, to be asked about or edited.
 
-        A drawing starts from the pictures shown, or where there are none from the last ones of the conversation.
+        A drawing starts from `images`, or where there are none from the last pictures of the conversation.
 
         settings: how the answer is generated; changes: fields of it by name. on_token(text): called as the answer is generated;
         returning False cancels. on_step(step): called while drawing; returning False stops that. Raises RequestError,
@@ -163,9 +163,8 @@ class Conversation:
         first = len(past.images) - len(past.shown_next) + 1
         ids = question_ids(self._encoder, template, prompt, range(first, first + len(shown)))
         segments = [past.unread, Segment(ids, shown)]
-        return Question(
-            prompt=prompt, images=shown, references=shown or past.last_pictures, segments=segments, history=past.history
-        )
+        references = pictures or past.shown_next or past.last_pictures
+        return Question(prompt=prompt, images=shown, references=references, segments=segments, history=past.history)
 
     def _resumed(self, past: Past, turn: Turn) -> Past:
         """The conversation after a turn that is known; the next question's run reads it."""

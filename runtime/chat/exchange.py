@@ -59,7 +59,7 @@ class Question:
 
     prompt: its text.
     images: the pictures shown with it.
-    references: the pictures that a drawing starts from: `images`, or without any the last ones of the conversation.
+    references: the pictures that a drawing starts from: those of the turn, or without any the last ones of the conversation.
     segments: the tokens to read: the end of the last answer, and the turn itself. Their hidden states guide a drawing.
     history: the tokens to read before them.
     """

@@ -52,7 +52,7 @@ class Past:
     history: what the next run reads before everything else: past turns of a resumed conversation.
     unread: the end of the last answer, which the cache hasn't read.
     shown_next: the pictures that the last answer drew; they are shown with the next question.
-    last_pictures: those of the last turn that had any: what it drew, else what it was shown.
+    last_pictures: those of the last turn that had any: what it drew, else its own, else what it was shown again.
     turns: all turns, their pictures loaded.
     images: every picture in the order of their numbers.
     """
@@ -77,7 +77,7 @@ class Past:
         return replace(
             self,
             shown_next=tuple(answer.images),
-            last_pictures=tuple(answer.images) or (*self.shown_next, *pictures) or self.last_pictures,
+            last_pictures=tuple(answer.images) or tuple(pictures) or self.shown_next or self.last_pictures,
             turns=(*self.turns, turn),
             images=(*self.images, *pictures, *answer.images),
         )

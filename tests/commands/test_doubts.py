@@ -14,7 +14,7 @@ def test_generate_notes_words_and_sizes_that_nano_does_not_know(command: Command
     assert finished.code == 0
     words, size = (line for line in finished.err.splitlines() if line.startswith("note: "))
     assert words.startswith("note: nano doesn't know 'cat' and may draw anything")
-    assert size == "note: nano was trained for pictures of 128 x 128 px and often fails at 96 x 128"
+    assert size == "note: nano was trained for pictures of 128 x 128, 192 x 128, 128 x 192 px and often fails at 96 x 128"
 
 
 def test_generate_notes_nothing_about_what_nano_knows(command: Command, tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ import torch
 from torch import nn
 
 from omnigen2_rt.nano.tasks import conversation_tasks
-from omnigen2_rt.nano.tasks.conversation_tasks import Talk
+from omnigen2_rt.nano.tasks.chat_tasks import DRAW_TOKEN
+from omnigen2_rt.nano.tasks.conversation_tasks import Talk, TalkTurn
+from omnigen2_rt.nano.tasks.drawing_tasks import gather
 from omnigen2_rt.nano.tasks.reflection_tasks import CRITIQUE_TEMPLATE, EDIT_TEMPLATE, GRADE_TEMPLATE, NO_MISTAKE
 from omnigen2_rt.nano.training import checkpoint, corpus, loop, schedule
 from omnigen2_rt.nano.training.corpus import Corpus, picture_patches, run_mllm
@@ -120,6 +122,15 @@ def test_states_of_a_drawing_after_a_drawing_begin_with_the_draw_token(encoder: 
     episode = encoder.talk(tuple(talk.turns), Sampler(1))
     start = episode.drawings[1].start
     assert encoder.tokenizer.decode(episode.ids[start : start + 2], skip_special=False) == "<|img|><|im_end|>"
+
+
+def test_drawing_from_pictures_after_a_drawing_starts_from_those_alone(encoder: Encoder) -> None:
+    talk, task = Talk(Sampler(4)), gather(Sampler(5))
+    talk.draw()
+    turn = TalkTurn(prompt=task.prompt, images=task.inputs, answer=DRAW_TOKEN, task=task)
+    episode = encoder.talk((*talk.turns, turn), Sampler(1))
+    assert tuple(episode.pictures[k].scene for k in episode.drawings[1].references) == task.inputs
+    assert len(episode.shown) == 1 + len(task.inputs)
 
 
 def test_random_conversations_have_every_turn(encoder: Encoder) -> None:
@@ -313,6 +324,8 @@ def test_autoencoder_that_keeps_its_latents_trains_only_its_decoder(
     shutil.copytree(checkpoint.CHECKPOINT, copy, ignore=shutil.ignore_patterns("*.onnx", "compiled", "engines"))
     shutil.copytree(folder / "episodes", tmp_path / "episodes")
     before, config = load_vae(copy).state_dict(), (copy / "vae" / "config.json").read_bytes()
+    assert not (tmp_path / "vae.pt").exists()
+    (tmp_path / "vae.pt").write_bytes(b"the state of a session that changed the encoder")
     module.train(Options(work=tmp_path, checkpoint=copy, seconds=5, device=CPU, shards=2, keep_latents=True))
     changed = {name for name, value in load_vae(copy).state_dict().items() if not torch.equal(value, before[name])}
     assert changed and all(name.startswith("decoder.") for name in changed)

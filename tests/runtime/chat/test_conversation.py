@@ -134,6 +134,21 @@ def test_drawing_after_words_starts_from_the_last_picture_of_the_conversation(
         assert np.array_equal(np.asarray(reference), np.asarray(expected))
 
 
+def test_drawing_from_pictures_of_its_turn_leaves_out_the_one_that_was_made(
+    talkers: dict[str, Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The picture before was the first one that it combined: "the object from the first image" was not the turn's first."""
+    always_draws(talkers["A"], monkeypatch)
+    drawn, given = Image.new("RGB", (64, 64), "red"), Image.new("RGB", (64, 64), "blue")
+    made, question = Turn(prompt="Draw.", answer_images=[drawn]), Turn(prompt="Which?", images=[given], answer="Blue.")
+    at_once = talkers["A"].start_chat(turns=[made]).ask("Put it on green.", [given], request=SMALL)
+    later = talkers["A"].start_chat(turns=[made, question]).ask("Make it green.", request=SMALL)
+    for answer in (at_once, later):
+        assert answer.result is not None
+        (reference,) = answer.result.request.images
+        assert np.array_equal(np.asarray(reference), np.asarray(given))
+
+
 def test_picture_that_was_made_is_shown_in_the_next_turn(talkers: dict[str, Pipeline]) -> None:
     chat = talkers["A"].start_chat()
     drawn = chat.ask(DRAW, request=SMALL)
