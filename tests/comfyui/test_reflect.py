@@ -12,7 +12,7 @@ from tests.comfyui.prompts import bundle, pixels, reflection, save, saved_pixels
 from tests.comfyui.running import Comfy, Prompt
 
 PROMPT = "a small white star above a large purple square on a yellow background"
-STEPS = 2  # they leave something to correct
+STEPS = 1  # it leaves something to correct
 
 
 def reflected(**inputs: Any) -> Prompt:

@@ -93,8 +93,8 @@ def test_answer_cut_at_its_length_says_so(server: Running, picture: Image.Image)
 
 
 def test_system_message_stands_before_the_first_question(server: Running, nano: Pipeline, picture: Image.Image) -> None:
-    message = ask(server, [{"role": "system", "content": "what"}, asked("shape is it?", picture)]).choices[0].message
-    assert message.content == nano.chat("what\n\nshape is it?", [picture], seed=3).text
+    message = ask(server, [{"role": "system", "content": "what colour"}, asked("is the circle?", picture)]).choices[0].message
+    assert message.content == nano.chat("what colour\n\nis the circle?", [picture], seed=3).text
 
 
 def test_fields_that_chat_programs_send_empty_are_accepted(server: Running) -> None:
