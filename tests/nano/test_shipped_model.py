@@ -30,7 +30,7 @@ MIN_RIGHT = {
     "look": 11,
     "conversation": 10,
     "other-words": 9,
-    "styles": 9,
+    "styles": 7,
     "landscapes": 10,
     "other-sizes": 9,
     "decide": 11,
