@@ -79,7 +79,7 @@ def add(sampler: Sampler, scene: Scene) -> DrawingTask | None:
     relation, related, sized = ROOM_BESIDE[_place(scene)], sampler.chance(0.8), sampler.chance(0.7)
     new = sampler.thing(
         PAIR_CENTRES[relation][0],
-        shape=sampler.choice([shape for shape in SHAPES if shape != existing.shape]),
+        shape=sampler.other(SHAPES, existing.shape),
         colour=sampler.colour(scene.background, existing.colour),
         size="" if sized else existing.size,
     )
@@ -98,7 +98,7 @@ def substitute(sampler: Sampler, scene: Scene) -> DrawingTask | None:
     thing = scene.things[subject.indices[0]]
     other = replace(
         thing if sampler.chance(0.7) else resized(thing),
-        shape=sampler.choice([shape for shape in SHAPES if shape not in {each.shape for each in scene.things}]),
+        shape=sampler.other(SHAPES, *(each.shape for each in scene.things)),
         colour=sampler.colour(scene.background, *(each.colour for each in scene.things if each is not thing)),
         style="",
     )
@@ -132,7 +132,7 @@ def restyle(sampler: Sampler, scene: Scene) -> DrawingTask | None:
     subject = _subject(sampler, scene)
     if subject is None:
         return None
-    style = sampler.choice([style for style in STYLES if style != scene.things[0].style])
+    style = sampler.other(STYLES, scene.things[0].style)
     prompt = f"make the {subject.words} {style or PLAIN}"
     return _edit_task("style", prompt, scene, _changed(scene, subject.indices, lambda thing: replace(thing, style=style)))
 
@@ -143,7 +143,7 @@ def move(sampler: Sampler, scene: Scene) -> DrawingTask | None:
         return None
     (thing,) = scene.things
     source = _place(scene)
-    place = sampler.choice([place for place in PLACES if place != source])
+    place = sampler.other(PLACES, source)
     (x, y), (old_x, old_y) = (placed(PLACES[each], scene.size_px) for each in (place, source))
     target = replace(scene, things=(replace(thing, x=thing.x + x - old_x, y=thing.y + y - old_y),))
     prompt = f"move the {_referring_expression(sampler, thing)} to the {place}"

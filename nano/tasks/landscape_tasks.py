@@ -45,18 +45,14 @@ def edit_landscape(sampler: Sampler, landscape: Landscape | None = None) -> Draw
         target = replace(landscape, is_night=not landscape.is_night)
         prompt = sampler.choice((f"make it {target.time}", f"draw it {TIMES[target.time]}"))
     elif kind == "repaint":
-        target = replace(landscape, colour=_another(sampler, PAINTS, landscape.colour))
+        target = replace(landscape, colour=sampler.other(PAINTS, landscape.colour))
         prompt = sampler.choice(RECOLOURINGS).format(landscape.subject, target.colour)
     else:
-        subject = _another(sampler, SUBJECTS, landscape.subject)
+        subject = sampler.other(SUBJECTS, landscape.subject)
         target = replace(landscape, subject=subject, colour=sampler.choice(PAINTS))
         prompt = sampler.choice(REPLACEMENTS).format(landscape.subject, landscape_phrase(target, with_time=False))
     expected = expected_landscape(target, True)
     return DrawingTask(ability="edit", kind=kind, prompt=prompt, inputs=(landscape,), target=target, expected=expected)
-
-
-def _another(sampler: Sampler, options: tuple[str, ...], present: str) -> str:
-    return sampler.choice([option for option in options if option != present])
 
 
 def answer_landscape_question(sampler: Sampler, landscape: Landscape | None = None) -> ChatTask:
@@ -84,12 +80,12 @@ def plant_landscape_mistake(sampler: Sampler, landscape: Landscape, states_time:
         wrong = replace(landscape, is_night=not landscape.is_night)
         return wrong, f"no, it is {wrong.time}", f"make it {landscape.time}"
     if mistake == "colour":
-        colour = sampler.choice([paint for paint in PAINTS if paint != landscape.colour])
+        colour = sampler.other(PAINTS, landscape.colour)
         return (
             replace(landscape, colour=colour),
             f"no, the {subject} is {colour}",
             f"make the {subject} {landscape.colour}",
         )
-    other = sampler.choice([each for each in SUBJECTS if each != subject])
+    other = sampler.other(SUBJECTS, subject)
     correction = f"replace the {other} with {landscape_phrase(landscape, with_time=False)}"
     return replace(landscape, subject=other), f"no, there is {with_article(other)}", correction

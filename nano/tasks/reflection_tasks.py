@@ -75,10 +75,10 @@ def plant_mistake(sampler: Sampler, scene: Scene, states_size: bool = True) -> t
     is_group = len(scene.things) > 1 and are_alike(scene.things)
     is_styled = bool(scene.things[0].style)
     mistakes: list[Mistake] = [_wrong_background]
-    if is_styled and not is_group:
+    if not is_group:
         mistakes.append(_wrong_colour)
     if not is_group and not is_styled:
-        mistakes += [_wrong_colour, _wrong_shape]
+        mistakes.append(_wrong_shape)
         mistakes += 2 * [partial(_badly_drawn, states_size=states_size)]
         if states_size:
             mistakes.append(_wrong_size)
@@ -108,7 +108,7 @@ def _wrong_colour(sampler: Sampler, scene: Scene) -> tuple[Scene, str, str]:
 
 def _wrong_shape(sampler: Sampler, scene: Scene) -> tuple[Scene, str, str]:
     k, thing = _random_thing(sampler, scene)
-    shape = sampler.choice([s for s in SHAPES if s not in {other.shape for other in scene.things}])
+    shape = sampler.other(SHAPES, *(other.shape for other in scene.things))
     wrong = with_thing(scene, k, replace(thing, shape=shape))
     return wrong, f"no, there is {with_article(shape)}", f"replace the {shape} with {with_article(thing_name(thing))}"
 

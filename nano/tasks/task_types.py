@@ -1,4 +1,4 @@
-"""What a task is: a request for a picture with the content of its right answers, or a question with its right answer.
+"""The types of tasks: a request for a picture with the content of its right answers, or a question with its right answer.
 
 Knows scenes and landscapes; nothing of words, sampling, pixels or networks.
 """

@@ -31,7 +31,7 @@ SUBJECT_RADIUS_PX, SUBJECT_LIFT_PX = 26.0, 24.0
 
 
 class Spot(NamedTuple):
-    """What a token may show: its middle and radius in pixels, and its labels, the background's left out."""
+    """A thing or subject that a token may show: its middle and radius in pixels, and its labels, the background's left out."""
 
     x: float
     y: float

@@ -17,7 +17,7 @@ PAINTS = ("red", "yellow", "purple", "white")
 SKIES = {"day": "blue", "night": "black"}
 GROUND = "green"
 GROUND_SHARE = 0.75
-"""Where the ground begins, from the top, as a share of the height."""
+"""The distance of the ground from the top, as a share of the height."""
 MOST_SHIFT_PX = 8.0
 """The largest offset of a subject from the middle, to the left or right."""
 

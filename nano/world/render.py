@@ -36,7 +36,7 @@ def thing_mask(thing: Thing, size_px: PictureSize = SQUARE) -> np.ndarray:
 
 
 def hollow_mask(thing: Thing, size: PictureSize, scale: int = OVERSAMPLING) -> Image.Image:
-    """Where the background shows through a styled thing: 255 there, 0 elsewhere. size: of the mask, in dots."""
+    """The mask of the background that shows through a styled thing: 255 there, 0 elsewhere. size: of the mask, in dots."""
     mask = Image.new("L", size, 0)
     draw_thing(ImageDraw.Draw(mask), hollow_part(thing), 255, scale)
     if thing.style != "striped":

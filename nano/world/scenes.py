@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -170,8 +170,12 @@ class Sampler:
     def chance(self, probability: float) -> bool:
         return bool(self.rng.random() < probability)
 
+    def other(self, options: Iterable[str], *excluded: str) -> str:
+        """One of the options that aren't excluded."""
+        return self.choice([option for option in options if option not in excluded])
+
     def colour(self, *excluded: str) -> str:
-        return self.choice([name for name in COLOURS if name not in excluded])
+        return self.other(COLOURS, *excluded)
 
     def jittered(self, centre: Point) -> Point:
         """A point near `centre`, a nominal one."""
@@ -223,7 +227,7 @@ class Sampler:
 
         def things() -> tuple[Thing, ...]:
             a = self.thing(first, size=size)
-            shape = self.choice([s for s in SHAPES if s != a.shape])
+            shape = self.other(SHAPES, a.shape)
             b = self.thing(second, shape=shape, colour=self.colour(a.colour), size=size)
             return a, b
 
