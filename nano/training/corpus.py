@@ -5,7 +5,6 @@ Everything that a step needs lies on the device, so a GPU doesn't wait for data.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -147,16 +146,6 @@ class Corpus:
                 last += 1
             yield ordered[first:last]
             first = last
-
-
-def join_by_size(
-    shards: Iterable[tuple[Shard, NDArray[np.uint8]]], encoder: Encoder, device: torch.device
-) -> list[Corpus]:
-    """A corpus of the shards of each size."""
-    by_size = defaultdict[tuple[int, ...], list[tuple[Shard, NDArray[np.uint8]]]](list)
-    for shard, pictures in shards:
-        by_size[tuple(shard.size_px.tolist())].append((shard, pictures))
-    return [Corpus(members, encoder, device) for members in by_size.values()]
 
 
 def picture_patches(pictures: Tensor, processor: ImageProcessorParameters) -> Tensor:

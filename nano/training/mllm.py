@@ -18,10 +18,10 @@ from ...reference.mllm import MLLM, TextLayer
 from ...reference.vision import VisionBlock
 from ..world.scenes import Sampler
 from . import checkpoint, vision_encoder
-from .corpus import Batch, Corpus, join_by_size, run_mllm
+from .corpus import Batch, Corpus, run_mllm
 from .episodes import ANSWERS, Encoder, random_episode
 from .loop import Options, Schedule, Training, compile_blocks
-from .shards import has_shards, pack, read_shards, wait_for_shards
+from .shards import has_shards, pack, read_by_size, wait_for_shards
 
 TOKENS = 6144
 """The most tokens of a batch, padding included."""
@@ -99,7 +99,7 @@ def growing_batches(options: Options, encoder: Encoder, rng: np.random.Generator
     most = min(options.shards, MOST_SHARDS)
     for count in sorted({min(FIRST_SHARDS, most), most}):
         wait_for_shards(options.episodes, count)
-        corpora = join_by_size(read_shards(options.episodes, count), encoder, options.device)
+        corpora = [Corpus(shards, encoder, options.device) for shards in read_by_size(options.episodes, count)]
         chances = [np.where(corpus.has_answer, 1.0, REQUEST_CHANCE) for corpus in corpora]
         tokens = np.array([float((corpus.lengths * chance).sum()) for corpus, chance in zip(corpora, chances, strict=True)])
         streams = [

@@ -108,7 +108,7 @@ def write_shard(number: int, folder: Path, encoder: Encoder, episodes: int = EPI
     """Write random episodes from the shard's own seed, unless its file exists. Returns the file."""
     path = folder / f"{number:04}.npz"
     if not path.exists():
-        size_px = SHARD_SIZES_PX[number % len(SHARD_SIZES_PX)]
+        size_px = shard_size_px(number)
         sampler = Sampler(np.random.SeedSequence([6, number]), size_px)
         shard = pack([random_episode(encoder, sampler) for _ in range(episodes)], encoder, size_px)
         folder.mkdir(parents=True, exist_ok=True)
@@ -137,14 +137,28 @@ def wait_for_shards(folder: Path, count: int) -> None:
         time.sleep(POLL_S)
 
 
-def read_shards(folder: Path, count: int, threads: int = 4) -> Iterator[tuple[Shard, NDArray[np.uint8]]]:
-    """The first `count` shards with their pictures, read ahead by a few threads."""
+def shard_size_px(number: int) -> PictureSize:
+    """The size of a shard's pictures."""
+    return SHARD_SIZES_PX[number % len(SHARD_SIZES_PX)]
+
+
+def read_shards(
+    folder: Path, count: int, size_px: PictureSize | None = None, threads: int = 4
+) -> Iterator[tuple[Shard, NDArray[np.uint8]]]:
+    """The first `count` shards with their pictures, read ahead by a few threads. size_px: only those of this size."""
+    numbers = [number for number in range(count) if size_px in (None, shard_size_px(number))]
     with ThreadPoolExecutor(threads) as pool:
-        futures = [pool.submit(_read_shard, folder / f"{number:04}.npz") for number in range(min(threads, count))]
-        for number in range(count):
+        futures = [pool.submit(_read_shard, folder / f"{number:04}.npz") for number in numbers[:threads]]
+        for following in [*numbers[threads:], *[None] * len(futures)]:
             yield futures.pop(0).result()
-            if number + threads < count:
-                futures.append(pool.submit(_read_shard, folder / f"{number + threads:04}.npz"))
+            if following is not None:
+                futures.append(pool.submit(_read_shard, folder / f"{following:04}.npz"))
+
+
+def read_by_size(folder: Path, count: int) -> Iterator[Iterator[tuple[Shard, NDArray[np.uint8]]]]:
+    """The first `count` shards of each size that they have, one size after the other."""
+    for size_px in dict.fromkeys(map(shard_size_px, range(count))):
+        yield read_shards(folder, count, size_px)
 
 
 def _read_shard(path: Path) -> tuple[Shard, NDArray[np.uint8]]:

@@ -6,7 +6,6 @@ With `keep_latents` only its decoder learns, so a transformer that was trained o
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from ...reference.vae import VAE
 from . import checkpoint
 from .loop import Options, Schedule, Training
-from .shards import read_shards, to_device, wait_for_shards
+from .shards import read_by_size, to_device, wait_for_shards
 
 BATCH = 16
 MOST_SHARDS = 16
@@ -74,10 +73,10 @@ def _pictures(options: Options) -> list[Tensor]:
     """The pictures of the first shards, (P, height, width, 3) uint8 of each size."""
     shards = min(options.shards, MOST_SHARDS)
     wait_for_shards(options.episodes, shards)
-    by_size = defaultdict[tuple[int, ...], list[Tensor]](list)
-    for _, pictures in read_shards(options.episodes, shards):
-        by_size[pictures.shape[1:]].append(to_device(pictures, options.device))
-    return [torch.cat(parts) for parts in by_size.values()]
+    return [
+        torch.cat([to_device(pictures, options.device) for _, pictures in of_size])
+        for of_size in read_by_size(options.episodes, shards)
+    ]
 
 
 def to_pixels(pictures: Tensor) -> Tensor:

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from ...reference.vision import VisionBlock, VisionEncoder
 from . import checkpoint
-from .corpus import encode_images, join_by_size, picture_patches
+from .corpus import Corpus, encode_images, picture_patches
 from .episodes import Encoder
 from .labels import LABEL_CLASSES
 from .loop import Options, Schedule, Training, compile_blocks
-from .shards import read_shards, wait_for_shards
+from .shards import read_by_size, wait_for_shards
 
 BATCH = 96
 SCHEDULE = Schedule(learning_rate=1.5e-3, averaging=0.998, with_muon=True)
@@ -64,7 +64,7 @@ def train(options: Options) -> None:
     compile_blocks(model, VisionBlock)
     training = Training(model, SCHEDULE, options.work / "vision_encoder.pt", options.rate)
     wait_for_shards(options.episodes, options.shards)
-    corpora = join_by_size(read_shards(options.episodes, options.shards), encoder, options.device)
+    corpora = [Corpus(shards, encoder, options.device) for shards in read_by_size(options.episodes, options.shards)]
     shares = np.array([len(corpus.pictures) for corpus in corpora]) / sum(len(corpus.pictures) for corpus in corpora)
     rng = np.random.default_rng([8, training.step])
 

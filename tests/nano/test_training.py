@@ -25,7 +25,7 @@ from omnigen2_rt.nano.training.episodes import Encoder, Episode, flawless, rando
 from omnigen2_rt.nano.training.loop import Options, Schedule, Training
 from omnigen2_rt.nano.training.mllm import MLLMWithProbes, losses
 from omnigen2_rt.nano.training.pool import Group, Pool, encode_empty_requests, encode_shards, group_drawings
-from omnigen2_rt.nano.training.shards import pack, read_shards, write_shard
+from omnigen2_rt.nano.training.shards import pack, read_by_size, read_shards, write_shard
 from omnigen2_rt.nano.training.transformer import Batches, sample_times, velocity_error
 from omnigen2_rt.nano.world.render import render
 from omnigen2_rt.nano.world.scenes import SIZES_PX, SQUARE, PictureSize, Sampler
@@ -155,6 +155,8 @@ def test_shard_is_read_back_and_written_only_once(encoder: Encoder, folder: Path
     (shard, pictures), (other, wide) = read_shards(folder / "episodes", 2)
     assert len(shard.lengths) == EPISODES and pictures.shape[1:] == (128, 128, 3)
     assert wide.shape[1:] == (128, 192, 3)
+    apart = [[shard.ids for shard, _ in of_size] for of_size in read_by_size(folder / "episodes", 2)]
+    assert [len(of_size) for of_size in apart] == [1, 1] and np.array_equal(apart[1][0], other.ids)
     assert not np.array_equal(shard.ids, other.ids)
 
 
